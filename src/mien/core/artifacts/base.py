@@ -1,0 +1,210 @@
+"""Crash-safe files, manifests and fingerprints that all artefacts share.
+
+A file is written beside its place, flushed, then renamed over it, and the folder is flushed: after
+a kill at any moment the reader finds the old file or the new one, never a torn one. A folder is
+complete when its `manifest.json` exists, which is written last. A single-file artefact carries its
+fingerprint inside and is complete when it exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mien
+from mien.core.errors import ArtifactError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it replaces `path`, durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows has no folder handles to flush
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text crash-safely."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON crash-safely; NaN and Inf are refused by raising ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, kind: str, fix: str = "") -> Any:
+    """Read JSON; a missing or broken file is an `ArtifactError` that names the `kind` and the `fix`."""
+    if not path.is_file():
+        raise ArtifactError(f"No {kind} at {path}.", fix=fix)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise ArtifactError(f"{path} is no valid {kind}: {error}.", fix=fix) from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not allowed")
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """A JSON text that is the same for equal values, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+
+
+def fingerprint(kind: str, version: int, config: dict[str, Any], inputs: dict[str, str]) -> str:
+    """Hash of all that decides a stage's result: its kind and format, config and inputs' hashes."""
+    text = canonical({"kind": kind, "format": version, "config": config, "inputs": inputs})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def git_revision() -> str | None:
+    """The revision of the checkout that mien runs from, with `+` if changed; None outside one."""
+    here = Path(mien.__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def write_manifest(
+    folder: Path, *, kind: str, version: int, fingerprint: str, files: Iterable[str], meta: dict[str, Any] | None = None
+) -> None:
+    """Write `manifest.json`, last of all: it hashes `files` (relative names) and completes the folder."""
+    listed = {name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)}
+    write_json(
+        folder / MANIFEST,
+        {
+            "kind": kind, "format": version, "fingerprint": fingerprint, "mien": mien.__version__,
+            "git": git_revision(), "files": listed, **(meta or {}),
+        },
+    )  # fmt: skip
+    (folder / STARTED).unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> dict[str, Any]:
+    """Read a folder's manifest and check kind, format and the listed files' sizes."""
+    if not folder.is_dir():
+        raise ArtifactError(f"No folder {folder}.", rule=f"A complete {kind} is needed here.", fix=fix)
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(f"{folder} is no complete {kind}: it has no {MANIFEST}.", fix=fix)
+    manifest: dict[str, Any] = read_json(folder / MANIFEST, kind=f"{kind} manifest")
+    if manifest.get("kind") != kind:
+        raise ArtifactError(f"{folder} is a {manifest.get('kind')}, not a {kind}.", fix=fix)
+    if manifest.get("format") != version:
+        raise ArtifactError(
+            f"{folder} has format {manifest.get('format')} of a {kind}.",
+            rule=f"This version reads format {version}.", fix="Make it again with this version.",
+        )  # fmt: skip
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            raise ArtifactError(f"{path} is missing or has another size than the manifest says.", fix=fix)
+    return manifest
+
+
+def check_file(folder: Path, manifest: dict[str, Any], name: str) -> str:
+    """Verify a file against its manifest's hash and return the hash."""
+    seen, expected = sha256_file(folder / name), str(manifest["files"][name]["sha256"])
+    if seen != expected:
+        raise ArtifactError(f"{folder / name} was altered after it was written.", fix="Make it again.")
+    return seen
+
+
+def is_complete(folder: Path, expected: str) -> bool:
+    """Whether `folder` holds a finished artefact with this fingerprint."""
+    path = folder / MANIFEST
+    return path.is_file() and read_json(path, kind="manifest").get("fingerprint") == expected
+
+
+def claimable(folder: Path, *, kind: str, fingerprint: str) -> bool:
+    """Whether `folder` holds this artefact unfinished; False when it is free.
+
+    A folder with anything else in it is refused, so that nothing of the user's is lost.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file.", rule="The output must be a folder.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    started = folder / STARTED
+    if started.is_file() and read_json(started, kind="start marker").get("fingerprint") == fingerprint:
+        return True
+    raise UsageError(
+        f"{folder} is not empty and holds something else than this {kind}.",
+        rule="An output folder belongs to one set of settings and inputs.",
+        fix="Name another --out, or remove that folder.",
+    )
+
+
+def claim(folder: Path, *, kind: str, fingerprint: str) -> bool:
+    """Take `folder` for an artefact; True when an unfinished one with the same fingerprint goes on."""
+    goes_on = claimable(folder, kind=kind, fingerprint=fingerprint)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not goes_on:
+        write_json(folder / STARTED, {"kind": kind, "fingerprint": fingerprint})
+    return goes_on
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of ours; its manifest goes first, so that a kill leaves it incomplete."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_way(folder: Path, expected: str) -> None:
+    """Remove a folder of ours unless it holds this artefact, finished or begun."""
+    started = folder / STARTED
+    begun = started.is_file() and read_json(started, kind="start marker").get("fingerprint") == expected
+    if folder.is_dir() and not begun and not is_complete(folder, expected):
+        remove_folder(folder)
+
+
+def finite(value: float) -> float:
+    """Return `value` as a float, or raise ValueError when it is NaN or infinite."""
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value

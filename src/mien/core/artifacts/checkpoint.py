@@ -1,0 +1,64 @@
+"""Weights and the exact state of a training, as safetensors and JSON; no pickles.
+
+`last/state.json` names the tensor file that belongs to it and is replaced atomically: after a kill
+either the older or the newer state is whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mien.core.artifacts import base
+from mien.core.artifacts.run import WEIGHTS
+from mien.core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+
+
+def save_weights(run: Path, state: dict[str, Tensor]) -> None:
+    """Write `best.safetensors` crash-safely."""
+    _save(run / WEIGHTS, state)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; a broken one is an `ArtifactError`."""
+    from safetensors import SafetensorError  # noqa: PLC0415  (torch is not needed elsewhere in core)
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} holds no readable weights: {error}.") from None
+
+
+def save_state(run: Path, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+    """Write the state after `progress["step"]` steps, then drop older ones."""
+    folder = run / "last"
+    name = f"state-{progress['step']}.safetensors"
+    _save(folder / name, tensors)
+    base.write_json(folder / "state.json", {"format": VERSION, "tensors": name, **progress})
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The latest whole state, None when nothing was saved yet."""
+    path = run / "last" / "state.json"
+    if not path.is_file():
+        return None
+    progress = base.read_json(path, kind="training state")
+    if progress.get("format") != VERSION:
+        raise ArtifactError(f"{path} has format {progress.get('format')}, this version reads {VERSION}.", fix="Remove the run and train again.")
+    return load_weights(run / "last" / progress["tensors"]), progress
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    with base.atomic(path) as temporary:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)

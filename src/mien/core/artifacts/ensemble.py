@@ -1,0 +1,106 @@
+"""Ensembles: `ENS/<name>/ensemble.json` with predictions, `ensemble_summary.csv`, `selected.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mien.core.artifacts import base
+from mien.core.errors import ArtifactError, SplitError
+
+KIND, VERSION = "ensemble", 1
+SELECTION = "selected.json"
+FIX = "Make it: `mien ensemble RUN RUN --out ENS`."
+
+
+class Member(BaseModel):
+    """One model in an ensemble."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    run: str = Field(description="the run's folder, relative to the ensemble's")
+    weights_hash: str
+    weight: float = Field(ge=0, le=1)
+    temperature: float = Field(gt=0)
+
+
+class Ensemble(BaseModel):
+    """How members' logits become the ensemble's probabilities: pool, weights, one final temperature."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: str = KIND
+    format: int = VERSION
+    name: str
+    pool: Literal["probability", "logit"]
+    weighting: Literal["single", "equal", "fitted"]
+    members: tuple[Member, ...]
+    temperature: float = Field(gt=0)
+    abstain_below: float = Field(ge=0, le=1)
+    why: str = ""
+
+    @property
+    def weights_hash(self) -> str:
+        """One hash for all members' weights and how they are joined."""
+        parts = {f"{i}:{m.name}": m.weights_hash for i, m in enumerate(self.members)}
+        config = {"pool": self.pool, "weights": [m.weight for m in self.members], "T": [m.temperature for m in self.members]}
+        return base.fingerprint(KIND, VERSION, config, parts)
+
+    @property
+    def weights(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Members' weights, shape (m,), summing to 1."""
+        return np.array([m.weight for m in self.members])
+
+
+def read_ensemble(folder: Path) -> Ensemble:
+    """Read `ensemble.json` of a folder."""
+    data = base.read_json(folder / "ensemble.json", kind="ensemble", fix=FIX)
+    try:
+        return Ensemble.model_validate(data)
+    except ValidationError as error:
+        raise ArtifactError(f"{folder / 'ensemble.json'} is no ensemble ({error.error_count()} faults).", fix=FIX) from None
+
+
+def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
+    """Write `ensemble.json` crash-safely."""
+    base.write_json(folder / "ensemble.json", ensemble.model_dump())
+
+
+def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `ensemble_summary.csv`: one row a combination."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    base.write_text(path, text.getvalue())
+
+
+def selection_hash(selection: dict[str, Any]) -> str:
+    """Hash of a selection without its own `hash` entry."""
+    rest = {key: value for key, value in selection.items() if key != "hash"}
+    return base.fingerprint("selection", VERSION, rest, {})
+
+
+def write_selection(folder: Path, selection: dict[str, Any]) -> None:
+    """Write `selected.json` with its own hash."""
+    base.write_json(folder / SELECTION, {**selection, "hash": selection_hash(selection)})
+
+
+def read_selection(path: Path) -> dict[str, Any]:
+    """Read a selection and verify its hash; without one, test stays closed."""
+    if not path.is_file():
+        raise SplitError(
+            f"No selection at {path}.",
+            rule="Test is opened only after a selection is written.",
+            fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself).",
+        )
+    selection: dict[str, Any] = base.read_json(path, kind="selection", fix=FIX)
+    if not isinstance(selection, dict) or selection.get("hash") != selection_hash(selection):
+        raise ArtifactError(f"{path} was altered after it was written.", fix=FIX)
+    return selection

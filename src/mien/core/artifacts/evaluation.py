@@ -1,0 +1,26 @@
+"""`evaluation.json`: test metrics with intervals, beside the hash of the selection made before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts import base
+
+KIND, VERSION = "evaluation", 1
+
+
+def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Write crash-safely; the caller puts `fingerprint` and `selection_hash` in."""
+    missing = {"fingerprint", "selection_hash", "test"} - set(evaluation)
+    if missing:
+        raise ValueError(f"evaluation lacks {sorted(missing)}")
+    base.write_json(folder / "evaluation.json", {"kind": KIND, "format": VERSION, **evaluation})
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Read a model's test results."""
+    evaluation: dict[str, Any] = base.read_json(
+        folder / "evaluation.json", kind="evaluation", fix="Make it: `mien evaluate RUN --index DIR`."
+    )
+    return evaluation

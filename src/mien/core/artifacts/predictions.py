@@ -1,0 +1,172 @@
+"""Predictions: image_id, split, label and seven logits, and the rows that may be fitted on.
+
+Logits are what softmax turns into probabilities: any scale (ArcFace's s) is already applied. The
+file says so in its metadata, and a reader refuses values that cannot be such logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mien.core.artifacts import base
+from mien.core.errors import ArtifactError, InputError, SplitError
+from mien.core.labels import INDEX, LABELS
+
+KIND, VERSION = "predictions", 1
+FITTABLE = ("val", "calib")
+COLUMNS = [f"logit_{name}" for name in LABELS]
+_META = b"mien.predictions"
+_TOKEN = object()
+COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forgot its scale
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of one model on one split. `logits` is (n, 7) float64, `labels` (n,) class numbers."""
+
+    split: str
+    image_ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float64]
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        if self.logits.shape != (n, len(LABELS)) or len(self.image_ids) != n:
+            raise InputError(f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits a picture.")
+        if not np.isfinite(self.logits).all():
+            raise InputError(f"{int((~np.isfinite(self.logits)).sum())} logits are NaN or Inf.", rule="Logits are finite.")
+        if self.meta.get("scale_in_logits") is not True:
+            raise InputError("The predictions do not state that the scale is in the logits.", rule="`scale_in_logits: true`.")
+        largest = float(np.abs(self.logits).max()) if n else 0.0
+        if self.meta.get("head") != "linear" and n and largest <= COSINE_LIMIT and self.meta.get("pooled") is not True:
+            raise InputError(
+                f"max |logit| is {largest:.3f} from a head {self.meta.get('head')!r}: these are bare cosines.",
+                rule="Logits are scaled, so that softmax gives the model's probabilities.",
+                fix="Multiply by the head's scale before writing them.",
+            )
+
+    @property
+    def hash(self) -> str:
+        """Hash of the split, ids, labels and logits: what a calibration is tied to."""
+        ids = "\n".join(self.image_ids.tolist()).encode()
+        parts = {"ids": _sha(ids), "labels": _sha(self.labels.tobytes()), "logits": _sha(self.logits.tobytes())}
+        return base.fingerprint(KIND, VERSION, {"split": self.split}, parts)
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class FitRows:
+    """Rows that something may be fitted or chosen on: never test rows.
+
+    Fitters take only this type, and only `of` and `take` build it.
+    """
+
+    def __init__(self, logits: NDArray[np.float64], labels: NDArray[np.int64], split: str, *, token: object) -> None:
+        if token is not _TOKEN:
+            raise SplitError("FitRows cannot be built by hand.", rule="They come from checked val or calib predictions.")
+        self.logits, self.labels, self.split = logits, labels, split
+        logits.setflags(write=False)
+        labels.setflags(write=False)
+
+    @classmethod
+    def of(cls, predictions: Predictions) -> Self:
+        """The rows of val or calib predictions; any other split is a `SplitError`."""
+        if predictions.split not in FITTABLE:
+            raise SplitError(
+                f"These are {predictions.split} predictions.",
+                rule="Only val may choose and only calib may fit; test decides nothing.",
+            )
+        return cls(predictions.logits.copy(), predictions.labels.copy(), predictions.split, token=_TOKEN)
+
+    def take(self, rows: NDArray[np.int64], logits: NDArray[np.float64] | None = None) -> FitRows:
+        """A subset, optionally with other logits (pooled or scaled) for the same rows."""
+        values = self.logits if logits is None else logits
+        if len(values) != len(self.labels):
+            raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
+        return FitRows(np.array(values[rows]), np.array(self.labels[rows]), self.split, token=_TOKEN)
+
+    def with_logits(self, logits: NDArray[np.float64]) -> FitRows:
+        """The same rows with other logits, e.g. an ensemble's."""
+        return self.take(np.arange(len(self.labels)), logits)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def predictions_path(run: Path, split: str) -> Path:
+    """Where a run or ensemble keeps its predictions of a split."""
+    return run / "predictions" / f"{split}.parquet"
+
+
+def write_predictions(path: Path, predictions: Predictions, *, fingerprint: str) -> None:
+    """Write crash-safely; the fingerprint and metadata are inside the file."""
+    meta = {**predictions.meta, "format": VERSION, "fingerprint": fingerprint, "split": predictions.split}
+    names = np.array(LABELS)
+    columns: dict[str, Any] = {
+        "image_id": pa.array(predictions.image_ids.tolist(), pa.string()),
+        "split": pa.array([predictions.split] * len(predictions.labels), pa.string()),
+        "label": pa.array(names[predictions.labels].tolist(), pa.string()),
+    }
+    for i, name in enumerate(COLUMNS):
+        columns[name] = pa.array(predictions.logits[:, i], pa.float64())
+    table = pa.table(columns).replace_schema_metadata({_META: json.dumps(meta, allow_nan=False).encode()})
+    with base.atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=False)
+
+
+def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
+    """Read and check predictions. Test rows are refused unless `allow_test` (evaluate and report)."""
+    if not path.is_file():
+        split = path.stem
+        raise ArtifactError(f"No predictions at {path}.", fix=f"Make them: `mien predict RUN --index DIR --split {split}`.")
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {})[_META])
+        splits = set(table["split"].to_pylist())
+        labels = [INDEX[name] for name in table["label"].to_pylist()]
+        logits = np.column_stack([table[name].to_numpy() for name in COLUMNS]).astype(np.float64)
+    except (pa.ArrowException, KeyError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path} is no predictions file of mien ({type(error).__name__}: {error}).") from None
+    if "test" in splits | {meta.get("split")} and not allow_test:
+        raise SplitError(f"{path} holds test rows.", rule="Test is opened by `mien evaluate` alone, and decides nothing.")
+    if splits - {meta.get("split")} or (path.stem != meta.get("split")):
+        raise SplitError(f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file.")
+    ids = np.array(table["image_id"].to_pylist(), dtype=str)
+    return Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta)
+
+
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint inside a predictions file, None when there is no readable one."""
+    try:
+        meta = pq.read_schema(path).metadata or {}
+        return str(json.loads(meta[_META])["fingerprint"])
+    except (OSError, pa.ArrowException, KeyError, json.JSONDecodeError):
+        return None
+
+
+def mark_of(weights_hash: str, index_hash: str, split: str) -> str:
+    """Fingerprint of predictions: which weights, which index, which split."""
+    return base.fingerprint(KIND, VERSION, {"split": split}, {"weights": weights_hash, "index": index_hash})
+
+
+def check_same_rows(several: list[Predictions]) -> None:
+    """Raise unless all predictions are of the same pictures with the same labels in the same order."""
+    first = several[0]
+    for other in several[1:]:
+        if not np.array_equal(first.image_ids, other.image_ids) or not np.array_equal(first.labels, other.labels):
+            raise InputError(
+                f"{first.meta.get('name')} and {other.meta.get('name')} predicted different pictures of {first.split}.",
+                rule="Members of an ensemble predict the same index.", fix="Predict all of them with one --index.",
+            )  # fmt: skip

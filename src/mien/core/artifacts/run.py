@@ -1,0 +1,92 @@
+"""A run: what `mien train` and `mien distill` leave.
+
+`config.json` (each value with its origin), `metrics.jsonl` (a line an epoch), `best.safetensors`,
+`last/` (what an exact resume needs) and `environment.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts import base
+from mien.core.errors import ArtifactError
+
+KIND, VERSION = "run", 1
+FIX = "Make one with `mien train --index DIR --out RUN`."
+WEIGHTS = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run, read."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def weights(self) -> Path:
+        """The weights that val chose."""
+        return self.folder / WEIGHTS
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 of the weights: what predictions and calibrations are tied to."""
+        return str(self.manifest["files"][WEIGHTS]["sha256"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The training settings, without their origins."""
+        return {key: entry["value"] for key, entry in self.config["settings"].items()}
+
+
+def read_run(folder: Path) -> Run:
+    """Open a finished run and verify its weights."""
+    manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
+    base.check_file(folder, manifest, WEIGHTS)
+    return Run(folder, manifest, base.read_json(folder / "config.json", kind="run configuration", fix=FIX))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, one an epoch."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        raise ArtifactError(f"No {path}.", fix=FIX)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Rewrite `metrics.jsonl`; whole, so that a resumed run never doubles a line."""
+    base.write_text(folder / "metrics.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def environment(packages: tuple[str, ...] = ("torch", "timm", "accelerate", "numpy", "onnxruntime")) -> dict[str, Any]:
+    """Where a figure was taken: platform, processor, Python and package versions."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(), "platform": platform.system(), "machine": platform.machine(),
+        "processor": _processor(), "packages": versions,
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

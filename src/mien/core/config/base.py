@@ -1,0 +1,62 @@
+"""Frozen configuration models, their errors, and where each value came from."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mien.core.errors import ConfigError, UsageError, nearest
+
+
+class StageConfig(BaseModel):
+    """Base of all stage configurations: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Build from `values`; one `ConfigError` lists every fault, `where` names the place."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(describe(error, cls, where)) from None
+
+
+def field_names(model: type[BaseModel]) -> list[str]:
+    """Names of all fields of `model`, of its nested models too."""
+    names = []
+    for name, info in model.model_fields.items():
+        names.append(name)
+        for inner in (info.annotation, *get_args(info.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                names += field_names(inner)
+    return names
+
+
+def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """All faults of a validation error in words, each unknown key with its nearest name."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+        if fault["type"] == "extra_forbidden":
+            hint = nearest(str(fault["loc"][-1]), field_names(model))
+            lines.append(f"unknown key '{key}'.{hint}")
+        elif fault["type"] == "missing":
+            lines.append(f"key '{key}' is missing")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"'{key}': {message} (got {fault['input']!r})")
+    return f"{where}: " + "; ".join(lines)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a missing or malformed file is a `UsageError`."""
+    if not path.is_file():
+        raise UsageError(f"No file {path}.", rule="A TOML file is needed here.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None

@@ -1,0 +1,109 @@
+"""A study: one TOML file that names everything from pictures to report."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from mien.core.config.base import StageConfig, describe, read_toml
+from mien.core.config.index import IndexConfig
+from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig
+from mien.core.config.train import DistillConfig, TrainConfig
+from mien.core.errors import ConfigError, UsageError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+
+
+class Teacher(StageConfig):
+    """One teacher: its name and the training settings that the study changes."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+class StudyConfig(StageConfig):
+    """The whole way, from pictures to a report."""
+
+    name: str
+    description: str = ""
+    cost: str = ""
+    expected: str = ""
+    seed: int = Field(0, ge=0)
+    index: IndexConfig
+    teachers: tuple[Teacher, ...] = Field(min_length=1)
+    calibrate: CalibrateConfig = CalibrateConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    student: dict[str, Any] | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _split_settings(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
+            raise ValueError("teachers is a list of tables ([[teachers]])")
+        return [{"name": t.get("name", t.get("backbone", "")), "settings": {k: v for k, v in t.items() if k != "name"}} for t in value]
+
+    @field_validator("teachers")
+    @classmethod
+    def _check_teachers(cls, value: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
+        names = [teacher.name for teacher in value]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two teachers have one name: {names}")
+        for teacher in value:
+            if not _NAME.match(teacher.name) or teacher.name == "student":
+                raise ValueError(f"teacher name {teacher.name!r}: lower-case letters, digits, _ and -; not 'student'")
+            _check_settings(TrainConfig, teacher.settings, f"teacher {teacher.name}")
+        return value
+
+    @field_validator("student")
+    @classmethod
+    def _check_student(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            _check_settings(DistillConfig, value, "student")
+        return value
+
+
+def _check_settings(model: type[TrainConfig], settings: dict[str, Any], where: str) -> None:
+    try:
+        model.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(describe(error, model, where)) from None
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Read a study file; every fault is listed at once, with the nearest key for unknown ones."""
+    return StudyConfig.parse(read_toml(path), where=str(path))
+
+
+def shipped_studies() -> Path:
+    """The folder of the studies that come with mien."""
+    inside = Path(__file__).parents[2] / "studies"
+    return inside if inside.is_dir() else Path(__file__).parents[4] / "studies"
+
+
+def expand(text: str) -> str:
+    """Expand `${NAME}` from the environment; an unset name is an error that says what to set."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise UsageError(
+                f"{text!r} needs the environment variable {name}, which is not set.",
+                fix=f"Set it to the folder that holds the data, e.g. `export {name}=/path/to/data`.",
+            )
+        return os.environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def seeded(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Settings with the study's seed unless they name their own."""
+    return {"seed": seed, **config}
+
+
+__all__ = ["ConfigError", "StudyConfig", "Teacher", "expand", "load_study", "seeded", "shipped_studies"]

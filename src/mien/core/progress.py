@@ -1,0 +1,64 @@
+"""Progress on stderr: a bar with an estimate on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+console = Console(stderr=True, highlight=False)
+_PLAIN_EVERY_S = 20.0
+
+
+class Meter:
+    """Counts towards a total and shows the pace and the time left."""
+
+    def __init__(self, progress: Progress | None, task: TaskID | None, title: str, total: int) -> None:
+        self._progress, self._task, self._title, self._total = progress, task, title, total
+        self._done, self._start, self._shown = 0, time.monotonic(), time.monotonic()
+        self._first = 0
+
+    def skip(self, n: int) -> None:
+        """Count `n` as done before this process began (they do not enter the estimate)."""
+        self._first += n
+        self.advance(n)
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Count `n` more; `note` is shown behind the figures."""
+        self._done += n
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=n, note=note)
+        elif time.monotonic() - self._shown >= _PLAIN_EVERY_S:
+            self._shown = time.monotonic()
+            pace = (self._done - self._first) / max(1e-9, self._shown - self._start)
+            left = (self._total - self._done) / pace if pace > 0 else 0.0
+            say(f"{self._title}: {self._done}/{self._total}, {left:.0f} s left {note}".rstrip())
+
+
+@contextmanager
+def meter(title: str, total: int) -> Iterator[Meter]:
+    """A progress meter for `total` units."""
+    if not console.is_terminal:
+        yield Meter(None, None, title, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Meter(progress, progress.add_task(title, total=total, note=""), title, total)
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    console.print(text, markup=False, soft_wrap=True)
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """One warning line on stderr."""
+    console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)

@@ -1,0 +1,65 @@
+"""Pictures in one folder a class, optionally under one folder a split.
+
+`ROOT/happy/*.jpg` or `ROOT/train/happy/*.jpg`; common aliases of classes and splits are understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mien.core.errors import InputError
+from mien.core.labels import ALIASES, LABELS, parse_label
+from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_files, need_folder
+
+_EXPECTED = f"one folder a class ({', '.join(LABELS)}), or train/val/test folders that hold these"
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class Folder(Source):
+    """Any pictures sorted into class folders."""
+
+    name = "folder"
+    license = "as its owner states"
+    form = "folder=FOLDER (FOLDER/[SPLIT/]CLASS/picture)"
+
+    def __init__(self, where: str, *, seed: int, size: int) -> None:
+        super().__init__(where, seed=seed, size=size)
+        self.root = need_folder(where, _EXPECTED)
+        self._files = list(self._scan())
+        if not self._files:
+            raise InputError(f"{self.root} holds no pictures in class folders.", rule=f"Expected {_EXPECTED}.")
+
+    def _scan(self) -> Iterator[tuple[Path, str | None, str]]:
+        folders = _subfolders(self.root)
+        splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
+        classes = [f for f in folders if f not in splits]
+        if not folders:
+            found = ", ".join(sorted(p.name for p in self.root.iterdir())[:6]) or "nothing"
+            raise InputError(f"{self.root} holds no class folders; found {found}.", rule=f"Expected {_EXPECTED}.")
+        if splits and classes:
+            raise InputError(f"{self.root} mixes split folders ({splits[0].name}) and others ({classes[0].name}).", rule=f"Expected {_EXPECTED}.")
+        for split in splits or [self.root]:
+            side = SPLIT_NAMES[split.name.lower()] if splits else None
+            for folder in _subfolders(split):
+                if folder.name.strip().lower() not in ALIASES:
+                    parse_label(folder.name)  # raises with the nearest name
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                        yield path, side, folder.name
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[Item]:
+        for path, split, name in self._files:
+            relative = path.relative_to(self.root).as_posix()
+            yield Item(f"folder:{relative}", FilePicture(path), split, name, parse_label(name))
+
+    def content_hash(self) -> str:
+        """Hash of all names and contents."""
+        return hash_files(self.root, [path for path, _, _ in self._files])
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

@@ -1,0 +1,1 @@
+"""torch: backbones, heads, losses, augmentation, optimisers and the training loop."""

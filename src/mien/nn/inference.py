@@ -1,0 +1,43 @@
+"""A finished run as a network, and its predictions of a split."""
+
+from __future__ import annotations
+
+from mien.core.artifacts import base
+from mien.core.artifacts import predictions as store
+from mien.core.artifacts.checkpoint import load_weights
+from mien.core.artifacts.index import Index
+from mien.core.artifacts.run import Run
+from mien.core.errors import InputError
+from mien.core.progress import meter
+from mien.nn.backbones import Network, make_network
+from mien.nn.predict import predict_logits
+
+
+def load_network(trained: Run) -> Network:
+    """The run's network with the weights that val chose, in fp32, for inference."""
+    crop = trained.config["crop"]
+    network = make_network(trained.settings, crop_size=crop["size"], color=crop["color"])
+    network.load_state_dict(load_weights(trained.weights))
+    return network.eval()
+
+
+def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> store.Predictions:
+    """Logits of one split; test only for the evaluate stage, which checks that it may."""
+    check_crops(trained, index)
+    rows = index.rows(split)
+    with meter(f"{trained.name}: {split}", len(rows)) as progress:
+        logits = predict_logits(load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance)
+    meta = {
+        "name": trained.name, "weights_hash": trained.weights_hash, "index": index.content_hash, "scale_in_logits": True,
+        "head": trained.settings["head"], "scale": trained.settings["scale"], "training_prior": trained.config["training_prior"],
+    }  # fmt: skip
+    return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta)
+
+
+def check_crops(trained: Run, index: Index) -> None:
+    """The index's crops must be those that the run was trained on."""
+    if trained.config["crop"] != index.crop.model_dump():
+        raise InputError(
+            f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.model_dump()}.",
+            rule="A network sees the crops that it learned on.", fix="Build the index with the same --size and --color.",
+        )  # fmt: skip

@@ -1,0 +1,32 @@
+"""Lets timm import where torchvision's compiled operators do not fit the installed torch.
+
+With a CPU build of torch, PyPI's torchvision fails on import with "operator torchvision::nms does
+not exist". The real import is tried first; only on that error the two schemas are declared, the
+half-imported modules forgotten, and the import repeated. Nothing of ours uses these operators.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import torch
+
+_LIBRARY: torch.library.Library | None = None
+
+
+def import_timm() -> object:
+    """Import and return timm, curing torchvision first where that is needed."""
+    global _LIBRARY  # noqa: PLW0603  (the declaration lives as long as the process)
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
+            del sys.modules[name]
+        _LIBRARY = torch.library.Library("torchvision", "DEF")
+        _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        importlib.import_module("torchvision")
+    return importlib.import_module("timm")

@@ -1,0 +1,1 @@
+"""Default settings of each family of backbones; each file names its source."""

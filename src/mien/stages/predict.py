@@ -1,0 +1,25 @@
+"""A run and an index to predictions of val or calib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mien.core.artifacts import predictions as store
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.run import read_run
+from mien.core.config.judge import PredictConfig
+from mien.core.errors import SplitError
+
+
+def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig) -> Path:
+    """Write `RUN/predictions/SPLIT.parquet`, or find it there, made of the same; test is refused."""
+    if split not in store.FITTABLE:
+        raise SplitError(f"Predictions of {split!r} were asked for.", rule="predict makes val and calib; `mien evaluate` alone opens test.")
+    trained, index = read_run(run_folder), read_index(index_folder)
+    path = store.predictions_path(run_folder, split)
+    mark = store.mark_of(trained.weights_hash, index.content_hash, split)
+    if store.stored_fingerprint(path) != mark:
+        from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
+
+        store.write_predictions(path, predict_split(trained, index, split, config.batch_size), fingerprint=mark)
+    return path

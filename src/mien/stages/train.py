@@ -1,0 +1,30 @@
+"""An index to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts import base
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.run import KIND, VERSION, Run, read_run
+from mien.core.config.train import NEUTRAL, TrainConfig
+from mien.core.progress import say
+from mien.evaluate.metrics import score_logits
+
+
+def run(config: TrainConfig, origin: dict[str, dict[str, Any]], index_folder: Path, out: Path, *, replace: bool = False) -> Run:
+    """Train, go on with an unfinished training, or return the finished run.
+
+    With `replace` a run of other settings at `out` makes way (a study owns its folders).
+    """
+    index = read_index(index_folder)
+    mark = base.fingerprint(KIND, VERSION, config.model_dump(mode="json", exclude=set(NEUTRAL)), {"index": index.content_hash})
+    if base.is_complete(out, mark):
+        say(f"{out} is trained already.")
+        return read_run(out)
+    if replace:
+        base.make_way(out, mark)
+    from mien.nn.training import train_run  # noqa: PLC0415  (torch)
+
+    return train_run(config, origin, index, out, mark, score=score_logits)
