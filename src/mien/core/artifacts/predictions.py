@@ -123,7 +123,7 @@ def write_predictions(path: Path, predictions: Predictions, *, fingerprint: str)
         columns[name] = pa.array(predictions.logits[:, i], pa.float64())
     table = pa.table(columns).replace_schema_metadata({_META: json.dumps(meta, allow_nan=False).encode()})
     with base.atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", store_schema=False)
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:

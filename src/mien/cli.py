@@ -1,0 +1,422 @@
+"""The command line: one command a stage. Arguments become a config, the config goes to the stage.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted. With `--json` one JSON
+object stands on stdout and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json as jsonlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+import pydantic
+from cyclopts import App, Parameter
+
+import mien
+from mien.core.config import (
+    CalibrateConfig,
+    DetectConfig,
+    DistillConfig,
+    EnsembleConfig,
+    EvaluateConfig,
+    ExportConfig,
+    IndexConfig,
+    LiveConfig,
+    PredictConfig,
+    TrainConfig,
+    resolve,
+)
+from mien.core.config.base import describe
+from mien.core.errors import MienError, UsageError, nearest
+from mien.core.progress import console
+
+app = App(name="mien", help="Facial-expression recognition that can be trusted, from pictures to a live student.", version=mien.__version__)
+index_app = App(name="index", help="Build and look at an index of labelled pictures.")
+app.command(index_app)
+
+Flat = Parameter(name="*")
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else")]
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
+          "jinja2": "report", "matplotlib": "report", "tensorboard": "track"}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors of the user's are one message, never a traceback."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _fail(_usage_text(error), 2)
+    except MienError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it was", 130)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        return _fail(f"This command needs {error.name}, which is not installed. Install it: pip install 'mien[{extra}]'", 2)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if error.errno == errno.ENOSPC:
+            return _fail(f"The disk is full ({error.filename or 'while writing'}). What was complete before is whole; free space and run the same command again.", 1)
+        if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError | NotADirectoryError):
+            return _fail(f"{error.strerror}: {error.filename}", 2)
+        raise
+    return 0
+
+
+def _fail(text: str, code: int) -> int:
+    console.print(f"error: {text}", style="bold red" if code != 130 else "yellow", markup=False, soft_wrap=True)
+    return code
+
+
+def _usage_text(error: cyclopts.CycloptsError) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, pydantic.ValidationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return str(error)
+    model = next((m for m in (IndexConfig, DistillConfig, TrainConfig, LiveConfig, EnsembleConfig, CalibrateConfig, EvaluateConfig, ExportConfig, PredictConfig, DetectConfig) if m.__name__ in str(cause)), TrainConfig)
+    return describe(cause, model, "flags").replace("_", "-")
+
+
+def _print(value: Any, *, json: bool, text: str) -> None:
+    if json:
+        sys.stdout.write(jsonlib.dumps(value, indent=2, allow_nan=False) + "\n")
+    elif text:
+        sys.stdout.write(text + "\n")
+
+
+def _given(config: pydantic.BaseModel | None) -> dict[str, Any]:
+    """The flags that were really given."""
+    return {} if config is None else config.model_dump(include=config.model_fields_set)
+
+
+@app.command
+def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) -> None:
+    """Run a study from pictures to report; what is complete is skipped.
+
+    Parameters
+    ----------
+    file
+        a study (TOML); the names of shipped ones work too, e.g. quickstart
+    out
+        the study's folder
+    dry_run
+        say what would be gone through, and what is there already
+    """
+    from mien.core.config.study import load_study, shipped_studies
+    from mien.study.runner import plan_study, run_study
+
+    if not file.is_file():
+        shipped = {path.stem: path for path in shipped_studies().glob("*.toml")}
+        if str(file) not in shipped:
+            raise UsageError(f"No study {file}.{nearest(str(file), shipped)}", rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.")
+        file = shipped[str(file)]
+    config = load_study(file)
+    if dry_run:
+        plan = plan_study(config, out)
+        _print({"study": config.name, "steps": plan}, json=json, text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan))
+        return
+    document = run_study(config, out)
+    _print(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
+
+
+@app.command
+def quickstart(*, out: Out = Path("out/quickstart"), json: Json = False) -> None:
+    """Run every stage on drawn faces, in minutes on two cores.
+
+    Parameters
+    ----------
+    out
+        the study's folder
+    """
+    study(Path("quickstart"), out=out, json=json)
+
+
+@index_app.command(name="build")
+def index_build(*, out: Out, config: Annotated[IndexConfig | None, Flat] = None, json: Json = False) -> None:
+    """Make one clean index of labelled pictures.
+
+    Parameters
+    ----------
+    out
+        the index's folder
+    """
+    from mien.stages import index
+
+    index.run(config or IndexConfig(), out)
+    _print(index.audit(out), json=json, text=_audit_text(index.audit(out)))
+
+
+@index_app.command(name="audit")
+def index_audit(folder: Path, *, json: Json = False) -> None:
+    """Print what an index holds: classes, splits, duplicates, what was dropped.
+
+    Parameters
+    ----------
+    folder
+        the index
+    """
+    from mien.stages import index
+
+    _print(index.audit(folder), json=json, text=_audit_text(index.audit(folder)))
+
+
+@index_app.command(name="sources")
+def index_sources(*, json: Json = False) -> None:
+    """List the sources, the form in which each is named, and its terms."""
+    from mien.data.sources import SOURCES
+
+    rows = [{"name": s.name, "form": s.form, "license": s.license} for s in SOURCES.values()]
+    _print({"sources": rows}, json=json, text="\n".join(f"{r['name']:10} {r['form']:45} {r['license']}" for r in rows))
+
+
+def _audit_text(audit: dict[str, Any]) -> str:
+    splits = ("train", "val", "calib", "test")
+    lines = [f"{'class':10}" + "".join(f"{s:>9}" for s in (*splits, "total")) + "  share"]
+    for name, row in audit["distribution"].items():
+        lines.append(f"{name:10}" + "".join(f"{row[s]:>9,}" for s in (*splits, "total")) + f"  {100 * row['share']:5.2f} %")
+    lines.append(f"{'total':10}" + "".join(f"{audit['totals'][s]:>9,}" for s in (*splits, "total")))
+    rows = ", ".join(f"{n:,} {name}" for name, n in audit["source_rows"].items())
+    dup, leaked = audit["duplicates"], audit["duplicates"]["official_rows_also_in_train"]
+    lines.append(f"source rows: {rows}; pixel-identical groups: {dup['identical_groups']:,}; on two sides: {audit['groups_on_two_sides']}")
+    lines.append(f"official rows whose picture also stood in train: val {leaked['val']}, test {leaked['test']}")
+    for kind in ("dropped", "rejected"):
+        if audit[kind]:
+            lines.append(f"{kind}: " + ", ".join(f"{reason} {n:,}" for reason, n in audit[kind].items()))
+    return "\n".join(lines)
+
+
+@app.command
+def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] = None, json: Json = False) -> None:
+    """Train one network; goes on by itself where an unfinished run lies.
+
+    Parameters
+    ----------
+    index
+        the index to learn from
+    out
+        the run's folder
+    """
+    from mien.stages import train as stage
+
+    resolved, origin = resolve(TrainConfig, ("flag", _given(config)))
+    done = stage.run(resolved, origin, index, out)
+    best = done.manifest["best"]
+    _print({"run": str(out), **best}, json=json, text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}")
+
+
+@app.command
+def predict(run: Path, *, index: Path, split: str, config: Annotated[PredictConfig | None, Flat] = None, json: Json = False) -> None:
+    """Write a run's logits on val or calib.
+
+    Parameters
+    ----------
+    run
+        the run's folder
+    index
+        the index it was trained on
+    split
+        val or calib; test is opened by `mien evaluate` alone
+    """
+    from mien.stages import predict as stage
+
+    path = stage.run(run, index, split, config or PredictConfig())
+    _print({"predictions": str(path)}, json=json, text=str(path))
+
+
+@app.command
+def calibrate(run: Path, *, config: Annotated[CalibrateConfig | None, Flat] = None, json: Json = False) -> None:
+    """Fit a run's temperature and abstention threshold on its calib predictions.
+
+    Parameters
+    ----------
+    run
+        the run's folder
+    """
+    from mien.stages import calibrate as stage
+
+    found = stage.run(run, config or CalibrateConfig())
+    text = (
+        f"T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} pictures; "
+        f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}"
+    )
+    _print(found.model_dump(), json=json, text=text)
+
+
+@app.command
+def ensemble(*runs: Path, out: Out, config: Annotated[EnsembleConfig | None, Flat] = None, json: Json = False) -> None:
+    """Make every combination of runs, and write which one is selected on val, and why.
+
+    Parameters
+    ----------
+    runs
+        calibrated runs with val and calib predictions
+    out
+        the folder of ensembles
+    """
+    from mien.stages import ensemble as stage
+
+    if not runs:
+        raise UsageError("No run was named.", fix="mien ensemble RUN [RUN …] --out ENS")
+    chosen = stage.run(list(runs), out, config or EnsembleConfig())
+    _print(chosen, json=json, text="\n".join([f"selected: {chosen['name']}", *(f"  {line}" for line in chosen["why"])]))
+
+
+@app.command
+def distill(*, teacher: Path, index: Path, out: Out, config: Annotated[DistillConfig | None, Flat] = None, json: Json = False) -> None:
+    """Teach a small student from the selected ensemble.
+
+    Parameters
+    ----------
+    teacher
+        the folder of ensembles (its selection teaches), or one ensemble in it
+    index
+        the index to learn from
+    out
+        the student's run folder
+    """
+    from mien.stages import distill as stage
+
+    resolved, origin = resolve(DistillConfig, ("flag", _given(config)))
+    done = stage.run(resolved, origin, teacher, index, out)
+    best = done.manifest["best"]
+    _print({"run": str(out), **best}, json=json, text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}")
+
+
+@app.command
+def evaluate(target: Path, *, index: Path, selection: Path | None = None, config: Annotated[EvaluateConfig | None, Flat] = None, json: Json = False) -> None:
+    """Open test, once a selection is written, for a run, an ensemble, or what was selected.
+
+    Parameters
+    ----------
+    target
+        a run, an ensemble, or a folder of ensembles
+    index
+        the index whose test split is opened
+    selection
+        the selected.json that knows this run; found by itself in a folder beside it
+    """
+    from mien.stages import evaluate as stage
+
+    done = stage.run(target, index, config or EvaluateConfig(), selection=selection)
+    test, ends = done["test"], done["test"]["ci95"]
+    lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]
+    for key in ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll", "signed_gap"):
+        floor = f"  floor {test['ece_floor']:.4f}" if key == "ece" else ""
+        lines.append(f"  {key:12} {test[key]:8.4f}  [{ends[key][0]:.4f}, {ends[key][1]:.4f}]{floor}")
+    _print(done, json=json, text="\n".join(lines))
+
+
+@app.command
+def export(run: Path, *, index: Path, out: Out, config: Annotated[ExportConfig | None, Flat] = None, json: Json = False) -> None:
+    """Write a calibrated ONNX file with its card, proven to compute what torch does.
+
+    Parameters
+    ----------
+    run
+        a calibrated run
+    index
+        the index it was trained on
+    out
+        the model file (.onnx); parity.json is written beside it
+    """
+    from mien.stages import export as stage
+
+    done = stage.run(run, index, out, config or ExportConfig())
+    text = f"{out}: {done['bytes'] / 1e6:.2f} MB, probabilities within {done['max_probability_difference']:.1e} of torch, {done['latency']['p50_ms']:.2f} ms a face"
+    _print(done, json=json, text=text)
+
+
+Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
+
+
+@app.command
+def recognize(*images: Path, model: Model = None, config: Annotated[DetectConfig | None, Flat] = None, json: Json = False) -> None:
+    """Find the faces in pictures and name each one's apparent expression.
+
+    Parameters
+    ----------
+    images
+        picture files
+    model
+        an exported model; without it the one that MIEN_MODEL names
+    """
+    from mien.stages import recognize as stage
+
+    if not images:
+        raise UsageError("No picture was named.", fix="mien recognize IMAGE … --model model.onnx")
+    done = stage.run(list(images), model, config or DetectConfig())
+    lines = []
+    for picture in done:
+        lines.append(f"{picture['image']}: {len(picture['faces'])} face{'' if len(picture['faces']) == 1 else 's'}")
+        for face in picture["faces"]:
+            best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
+            box = ", ".join(f"{v:.0f}" for v in face["box"])
+            lines.append(f"  [{box}]  {face['label'] or 'unsure'}  (" + ", ".join(f"{k} {v:.2f}" for k, v in best) + ")")
+    _print({"pictures": done}, json=json, text="\n".join(lines))
+
+
+@app.command
+def live(
+    *, input: Annotated[str, Parameter(name=["--input", "-i"])], model: Model = None, out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,  # noqa: A002
+    log: Path | None = None, config: Annotated[LiveConfig | None, Flat] = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Recognise a video or a camera: detect, track, recognise, smooth, draw.
+
+    Parameters
+    ----------
+    input
+        a video file, or a camera's number
+    model
+        an exported model; without it the one that MIEN_MODEL names
+    out
+        write the annotated video here (.mp4)
+    log
+        write a row per face and frame here (.parquet)
+    """
+    from mien.stages import live as stage
+
+    done = stage.run(input, model, config or LiveConfig(), out=out, log=log)
+    flips = done["flips_per_minute"]
+    p50 = f"{done['latency_ms']['total']['p50']:.1f} ms a frame, " if done["latency_ms"] else ""
+    text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities; {p50}{done['fps']:.0f} frames/s; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
+    _print(done, json=json, text=text)
+
+
+@app.command
+def report(folder: Path, *, format: Annotated[tuple[Literal["html"], ...], Parameter(name="--format")] = ("html",), json: Json = False) -> None:  # noqa: A002
+    """Write the report of a finished study.
+
+    Parameters
+    ----------
+    folder
+        the study's folder
+    format
+        how it is written
+    """
+    from mien.stages import report as stage
+
+    files = stage.run(folder, tuple(format))
+    _print({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))
+
+
+if __name__ == "__main__":
+    main()
+
+

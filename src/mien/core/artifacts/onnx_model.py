@@ -1,0 +1,73 @@
+"""An exported model that explains itself: classes, crop, threshold, versions and terms in its metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mien.core.artifacts import base
+from mien.core.errors import ArtifactError
+from mien.core.geometry import CropSpec
+from mien.core.labels import LABELS
+
+KEY = "mien"
+VERSION = 1
+FIX = "Export one: `mien export RUN --index DIR --out model.onnx`."
+
+
+class ModelCard(BaseModel):
+    """What stands in the ONNX file's metadata under `mien`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: int = VERSION
+    name: str
+    labels: tuple[str, ...]
+    crop: CropSpec
+    temperature: float = Field(gt=0, description="already inside the graph; here for the record")
+    abstain_below: float = Field(ge=0, le=1)
+    parameters: int
+    weights_hash: str
+    backbone: str
+    int8: bool = False
+    mien: str
+    git: str | None
+    sources: list[str]
+    licenses: list[str]
+
+    @field_validator("labels")
+    @classmethod
+    def _ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value != LABELS:
+            raise ValueError(f"classes {value} are not {LABELS}")
+        return value
+
+
+def parse_card(text: str | None, path: Path) -> ModelCard:
+    """The card of a model file; a file without one is an error that says how to make one."""
+    if text is None:
+        raise ArtifactError(f"{path} carries no mien metadata.", rule="A model file says which classes and crops it is for.", fix=FIX)
+    try:
+        return ModelCard.model_validate(json.loads(text))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path} carries metadata of another kind ({type(error).__name__}).", fix=FIX) from None
+
+
+def write_model(path: Path, data: bytes) -> None:
+    """Write a model file crash-safely."""
+    with base.atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_parity(path: Path, parity: dict[str, Any]) -> None:
+    """Write `parity.json` beside the model; it completes the export."""
+    base.write_json(path.with_name("parity.json"), parity)
+
+
+def read_parity(path: Path) -> dict[str, Any] | None:
+    """The parity record beside a model file, None when there is none."""
+    beside = path.with_name("parity.json")
+    return base.read_json(beside, kind="parity record") if beside.is_file() else None

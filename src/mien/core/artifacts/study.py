@@ -1,0 +1,100 @@
+"""A study's folder: where each stage's artefact lies, what was asked for, timings, `study.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts import base
+from mien.core.errors import UsageError
+
+SCHEMA = 1
+REQUEST = "request.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Paths inside a study's folder."""
+
+    root: Path
+
+    @property
+    def index(self) -> Path:
+        """The index."""
+        return self.root / "index"
+
+    def teacher(self, name: str) -> Path:
+        """A teacher's run."""
+        return self.root / "teachers" / name
+
+    @property
+    def ensembles(self) -> Path:
+        """The ensembles and the selection."""
+        return self.root / "ensembles"
+
+    @property
+    def student(self) -> Path:
+        """The student's run."""
+        return self.root / "student"
+
+    @property
+    def model(self) -> Path:
+        """The exported student."""
+        return self.root / "export" / "student.onnx"
+
+    @property
+    def summary(self) -> Path:
+        """`study.json`."""
+        return self.root / "study.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "report" / "index.html"
+
+
+def open_study(root: Path, name: str, request: dict[str, Any]) -> bool:
+    """Take `root` for a study; True when the same study was there with other settings.
+
+    A folder that holds anything else is refused.
+    """
+    path = root / REQUEST
+    before: dict[str, Any] | None = base.read_json(path, kind="study request") if path.is_file() else None
+    if before is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UsageError(f"{root} is not empty and holds no study.", rule="A study has a folder of its own.", fix="Name another --out.")
+    if before is not None and before["name"] != name:
+        raise UsageError(f"{root} holds the study {before['name']!r}, not {name!r}.", rule="A study has a folder of its own.", fix="Name another --out.")
+    base.write_json(path, {"name": name, "study": request})
+    return before is not None and before["study"] != request
+
+
+def read_request(root: Path) -> dict[str, Any]:
+    """What the study in `root` was asked for."""
+    request: dict[str, Any] = base.read_json(root / REQUEST, kind="study", fix="Run one: `mien study STUDY.toml --out DIR`.")
+    return request
+
+
+def read_timings(root: Path) -> dict[str, float]:
+    """Seconds that each stage took when it ran."""
+    path = root / "timings.json"
+    return dict(base.read_json(path, kind="timings")) if path.is_file() else {}
+
+
+def write_timings(root: Path, timings: dict[str, float]) -> None:
+    """Write the stages' seconds."""
+    base.write_json(root / "timings.json", timings)
+
+
+def write_study(root: Path, document: dict[str, Any]) -> None:
+    """Write `study.json` unless it already says the same."""
+    path = StudyFolder(root).summary
+    if not path.is_file() or base.read_json(path, kind="study summary") != document:
+        base.write_json(path, document)
+
+
+def read_study(root: Path) -> dict[str, Any]:
+    """Read `study.json`."""
+    path = StudyFolder(root).summary
+    document: dict[str, Any] = base.read_json(path, kind="study summary", fix="Run the study: `mien study STUDY.toml --out DIR`.")
+    return document

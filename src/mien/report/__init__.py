@@ -1,0 +1,1 @@
+"""Typed blocks (text, table, figure) to documents."""

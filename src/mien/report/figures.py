@@ -1,0 +1,142 @@
+"""Figures as PNG bytes. Colours are Okabe & Ito's, which colour-blind people tell apart."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from mien.core.labels import LABELS
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "figure.dpi": 110}
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes:
+    """Pictures of each class on each split."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
+        for axis, split in zip(axes, splits, strict=True):
+            axis.barh(LABELS, [distribution[name][split] for name in LABELS], color=COLOURS[0])
+            axis.invert_yaxis()
+            axis.set_title(split)
+        return _png(figure)
+
+
+def curves(histories: dict[str, list[dict[str, Any]]]) -> bytes:
+    """Training loss and val macro-F1 over epochs, the chosen epoch marked."""
+    with mpl.rc_context(_STYLE):
+        figure, (left, right) = _grid(2, 4.4, 3.0, columns=2)
+        for colour, (name, lines) in zip(np.tile(COLOURS, 8), histories.items(), strict=False):
+            left.plot([line["epoch"] for line in lines], [line["train_loss"] for line in lines], color=colour, label=name)
+            looked = [line for line in lines if "val" in line]
+            epochs, scores = [line["epoch"] for line in looked], [line["val"]["macro_f1"] for line in looked]
+            right.plot(epochs, scores, color=colour, marker=".", label=name)
+            best = int(np.argmax(scores))
+            right.plot(epochs[best], scores[best], marker="o", ms=9, mfc="none", color=colour)
+        left.set(title="training loss (with margin and mixing)", xlabel="epoch")
+        right.set(title="val macro-F1 (ring: the weights kept)", xlabel="epoch", ylim=(0, 1))
+        left.legend(frameon=False)
+        return _png(figure)
+
+
+def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> bytes:
+    """Reliability diagrams before and after calibration, a panel a model."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _grid(len(models), 2.9, 2.9)
+        for axis, (name, both) in zip(axes, models.items(), strict=True):
+            axis.plot([0, 1], [0, 1], color="0.6", lw=1, ls=":")
+            for label, colour, marker in (("before", COLOURS[1], "s"), ("after", COLOURS[0], "o")):
+                bins = both[label]
+                keep = [i for i, n in enumerate(bins["count"]) if n > 0]
+                size = [8 + 90 * bins["count"][i] / sum(bins["count"]) for i in keep]
+                x, y = [bins["confidence"][i] for i in keep], [bins["accuracy"][i] for i in keep]
+                axis.plot(x, y, color=colour, lw=1, label=label)
+                axis.scatter(x, y, s=size, color=colour, marker=marker)
+            axis.set(title=name, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes[0].legend(frameon=False, loc="upper left")
+        return _png(figure)
+
+
+def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> bytes:
+    """NLL and ECE over temperature on test (for the eye only) with the temperature found on calib."""
+    with mpl.rc_context(_STYLE):
+        figure, (left, right) = _grid(2, 4.4, 2.8, columns=2)
+        for colour, (name, (sweep, chosen)) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
+            for axis, key in ((left, "nll"), (right, "ece")):
+                axis.plot(sweep["temperature"], sweep[key], color=colour, label=name)
+                axis.axvline(chosen, color=colour, lw=1, ls=":")
+                axis.set(xscale="log", xlabel="temperature", title=key.upper())
+        left.legend(frameon=False)
+        return _png(figure)
+
+
+def confusions(models: dict[str, list[list[int]]]) -> bytes:
+    """Confusion matrices, rows normalised, a panel a model."""
+    short = [name[:4] for name in LABELS]
+    with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
+        figure, axes = _grid(len(models), 3.3, 3.2)
+        for axis, (name, counts) in zip(axes, models.items(), strict=True):
+            matrix = np.asarray(counts, dtype=float)
+            share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+            axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+            for i, j in np.ndindex(share.shape):
+                axis.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.55 else "black")
+            axis.set_xticks(range(len(short)), short, rotation=45)
+            axis.set_yticks(range(len(short)), short)
+            axis.set(title=name, xlabel="predicted", ylabel="label")
+            axis.tick_params(length=0)
+        return _png(figure)
+
+
+def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> bytes:
+    """F1 of each class with its 95 % interval, a colour a model."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _grid(1, 8.6, 2.8, columns=1)
+        width = 0.8 / len(models)
+        for number, (name, f1) in enumerate(models.items()):
+            x = np.arange(len(LABELS)) + (number - (len(models) - 1) / 2) * width
+            y = np.array([f1[label] for label in LABELS])
+            ends = np.array([intervals[name][f"f1_{label}"] for label in LABELS]).T
+            axis.bar(x, y, width, color=COLOURS[number % len(COLOURS)], label=name)
+            axis.errorbar(x, y, yerr=np.abs(ends - y), fmt="none", ecolor="0.25", lw=1)
+        axis.set_xticks(range(len(LABELS)), LABELS)
+        axis.set(ylim=(0, 1), ylabel="F1 on test")
+        axis.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        return _png(figure)
+
+
+def contact_sheet(pictures: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> bytes:
+    """A row of pictures (n, s, s, c) a class."""
+    with mpl.rc_context(_STYLE):
+        count = max(len(row) for row in pictures.values())
+        figure = Figure(figsize=(0.8 * count + 0.8, 0.8 * len(pictures)), layout="constrained")
+        grid = figure.subplots(len(pictures), count, squeeze=False)
+        for axis in grid.ravel():
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+        for axes, (name, row) in zip(grid, pictures.items(), strict=True):
+            axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            for axis, picture in zip(axes, row, strict=False):
+                axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
+        return _png(figure)

@@ -1,0 +1,1 @@
+"""Recognition without torch: onnxruntime and OpenCV."""

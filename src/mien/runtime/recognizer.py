@@ -1,0 +1,107 @@
+"""A model file as something that recognises faces in pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from mien.core.artifacts.onnx_model import FIX, KEY, ModelCard, parse_card
+from mien.core.config.live import DetectConfig
+from mien.core.errors import ArtifactError, InputError, UsageError
+from mien.core.geometry import Box, as_rgb, crop_face, fit_square
+from mien.core.labels import LABELS
+from mien.runtime.detect import Finder, make_finder
+
+ENVIRONMENT = "MIEN_MODEL"
+
+
+@dataclass(frozen=True)
+class Face:
+    """A recognised face. `label` is None where the model is not sure enough to say."""
+
+    box: Box
+    confidence: float
+    landmarks: NDArray[np.float32] | None
+    probabilities: dict[str, float]
+    label: str | None
+
+
+class Recognizer:
+    """`Recognizer.load(path)(image)` gives the faces in an RGB or grey uint8 image (H, W[, 3])."""
+
+    def __init__(self, session: Any, card: ModelCard, finder: Finder) -> None:
+        self._session, self.card, self._finder = session, card, finder
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, detect: DetectConfig | None = None, threads: int = 1) -> Self:
+        """Open an exported model; without `path` the one that MIEN_MODEL names.
+
+        Raises `ArtifactError` for a file that is no ONNX model or carries no mien metadata.
+        """
+        found = path if path is not None else os.environ.get(ENVIRONMENT)
+        if found is None:
+            raise UsageError(
+                "No model was named, and none ships with this version.",
+                fix=f"Name one (--model model.onnx) or set {ENVIRONMENT}; `mien quickstart` makes one in minutes.",
+            )
+        session, card = open_session(Path(found), threads)
+        return cls(session, card, make_finder(detect or DetectConfig()))
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
+        """All faces in an image, largest first."""
+        rgb = as_rgb(image)
+        found = self._finder(rgb)
+        if not found:
+            return []
+        probabilities, _ = self.infer(np.stack([crop_face(rgb, d.box, self.card.crop) for d in found]))
+        return [
+            Face(d.box, d.confidence, d.landmarks, dict(zip(LABELS, map(float, p), strict=True)), self.label(p))
+            for d, p in zip(found, probabilities, strict=True)
+        ]
+
+    def classify(self, crop: NDArray[np.uint8]) -> dict[str, float]:
+        """{label: probability} of a picture that is a face crop already."""
+        probabilities, _ = self.infer(fit_square(as_rgb(crop), self.card.crop.size)[None])
+        return dict(zip(LABELS, map(float, probabilities[0]), strict=True))
+
+    def find(self, rgb: NDArray[np.uint8]) -> list[Any]:
+        """Detections in an RGB image, largest first."""
+        return self._finder(rgb)
+
+    def infer(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities and logits (n, 7) of crops (n, s, s, 3), s as the model's CropSpec says."""
+        size = self.card.crop.size
+        if crops.shape[1:] != (size, size, 3):
+            raise InputError(f"Crops of shape {crops.shape}.", rule=f"This model takes (n, {size}, {size}, 3) uint8.")
+        probabilities, logits = self._session.run(["probabilities", "logits"], {"crops": np.ascontiguousarray(crops)})
+        return probabilities, logits
+
+    def label(self, probabilities: NDArray[Any]) -> str | None:
+        """The likeliest label, None below the model's threshold."""
+        best = int(np.argmax(probabilities))
+        return LABELS[best] if float(probabilities[best]) >= self.card.abstain_below else None
+
+
+def open_session(path: Path, threads: int) -> tuple[Any, ModelCard]:
+    """An onnxruntime session and the card of a model file. External data is refused."""
+    if not path.is_file():
+        raise ArtifactError(f"No model file {path}.", fix=FIX)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        # From bytes: a model that keeps weights in other files cannot be opened this way.
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+        raise ArtifactError(f"{path} is no ONNX model that can be opened: {str(error).splitlines()[0][:200]}", fix=FIX) from None
+    card = parse_card(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    names = ([i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
+    if names != (["crops"], ["probabilities", "logits"]):
+        raise ArtifactError(f"{path} has inputs {names[0]} and outputs {names[1]}.", rule="crops; probabilities, logits.", fix=FIX)
+    return session, card

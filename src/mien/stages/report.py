@@ -1,0 +1,43 @@
+"""A finished study to a report that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts import base
+from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.run import read_metrics
+from mien.core.artifacts.study import StudyFolder, read_study
+from mien.core.errors import UsageError
+from mien.core.labels import LABELS
+from mien.report.compose import compose, is_synthetic
+from mien.report.html import to_html
+
+FORMATS = ("html",)
+
+
+def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Write the report of the study in `root`; returns the files."""
+    unknown = set(formats) - set(FORMATS)
+    if unknown or not formats:
+        raise UsageError(f"--format {','.join(formats)}.", rule=f"Formats of this version: {', '.join(FORMATS)}.")
+    folder, study = StudyFolder(root), read_study(root)
+    students = [study["student"]] if study["student"] else []
+    runs = {t["name"]: folder.teacher(t["name"]) for t in study["teachers"]} | {s["name"]: folder.student for s in students}
+    evaluations = {name: read_evaluation(path) for name, path in runs.items()}
+    evaluations |= {e["name"]: read_evaluation(folder.ensembles / e["name"]) for e in study["ensembles"] if e["name"] not in runs}
+    histories = {name: read_metrics(path) for name, path in runs.items()}
+    page = to_html(compose(study, histories, evaluations, _sheet(folder.index) if is_synthetic(study) else None))
+    base.write_text(folder.report, page)
+    return [folder.report]
+
+
+def _sheet(index_folder: Path, count: int = 10) -> dict[str, Any]:
+    """Some train pictures of each class; only drawn faces are shown."""
+    index = read_index(index_folder)
+    rows = index.rows("train")
+    return {name: np.array(index.pixels[rows[index.labels[rows] == i][:count]]) for i, name in enumerate(LABELS)}

@@ -1,0 +1,1 @@
+"""Studies: the graph of stages, and the runner that does what is missing."""

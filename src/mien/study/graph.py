@@ -1,0 +1,102 @@
+"""The steps of a study, in order; the whole way through the house can be read here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts.study import StudyFolder
+from mien.core.config.judge import PredictConfig
+from mien.core.config.study import StudyConfig, Teacher, seeded
+from mien.core.config.train import DistillConfig, TrainConfig, resolve
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage on one thing. `product` is what it leaves; calling it again when done is cheap."""
+
+    name: str
+    product: Path
+    run: Callable[[], Any]
+
+
+def steps(study: StudyConfig, root: Path) -> list[Step]:
+    """All steps from pictures to `study.json`."""
+    folder = StudyFolder(root)
+    runs = [folder.teacher(teacher.name) for teacher in study.teachers]
+    out = [_index(study, folder)]
+    for teacher in study.teachers:
+        out += [_train(study, teacher, folder), *_judge(study, folder, folder.teacher(teacher.name))]
+    out.append(_ensemble(study, folder, runs))
+    if study.student is not None:
+        out += [_distill(study, study.student, folder), *_judge(study, folder, folder.student)]
+    out.append(_evaluate(study, folder, runs))
+    if study.student is not None:
+        out.append(_export(study, folder))
+    return out
+
+
+def _index(study: StudyConfig, folder: StudyFolder) -> Step:
+    from mien.stages import index
+
+    config = study.index.model_copy(update={"seed": study.seed if "seed" not in study.index.model_fields_set else study.index.seed})
+    return Step("index", folder.index / "manifest.json", lambda: index.run(config, folder.index, replace=True))
+
+
+def _train(study: StudyConfig, teacher: Teacher, folder: StudyFolder) -> Step:
+    from mien.stages import train
+
+    out = folder.teacher(teacher.name)
+    config, origin = resolve(TrainConfig, ("study", seeded(teacher.settings, study.seed)))
+    return Step(f"train {teacher.name}", out / "manifest.json", lambda: train.run(config, origin, folder.index, out, replace=True))
+
+
+def _judge(study: StudyConfig, folder: StudyFolder, out: Path) -> list[Step]:
+    """Predictions of val and calib, then the calibration, of one run."""
+    from mien.stages import calibrate, predict
+
+    def predicting(split: str) -> Callable[[], Any]:
+        return lambda: predict.run(out, folder.index, split, PredictConfig())
+
+    both = [Step(f"predict {out.name} {s}", out / "predictions" / f"{s}.parquet", predicting(s)) for s in ("val", "calib")]
+    return [*both, Step(f"calibrate {out.name}", out / "calibration.json", lambda: calibrate.run(out, study.calibrate))]
+
+
+def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step:
+    from mien.stages import ensemble
+
+    product = folder.ensembles / "manifest.json"
+    return Step("ensemble", product, lambda: ensemble.run(runs, folder.ensembles, study.ensemble, replace=True))
+
+
+def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) -> Step:
+    from mien.stages import distill
+
+    config, origin = resolve(DistillConfig, ("study", seeded(settings, study.seed)))
+    product = folder.student / "manifest.json"
+    return Step("distill", product, lambda: distill.run(config, origin, folder.ensembles, folder.index, folder.student, replace=True))
+
+
+def _evaluate(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step:
+    from mien.core.artifacts.ensemble import SELECTION, read_selection
+    from mien.stages import evaluate
+
+    def run() -> None:
+        selection = folder.ensembles / SELECTION
+        for teacher in runs:
+            evaluate.run(teacher, folder.index, study.evaluate, selection=selection)
+        for name in read_selection(selection)["candidates"]:
+            evaluate.run(folder.ensembles / name, folder.index, study.evaluate)
+        if study.student is not None:
+            evaluate.run(folder.student, folder.index, study.evaluate)
+
+    last = folder.student if study.student is not None else runs[-1]
+    return Step("evaluate", last / "evaluation.json", run)
+
+
+def _export(study: StudyConfig, folder: StudyFolder) -> Step:
+    from mien.stages import export
+
+    return Step("export", folder.model, lambda: export.run(folder.student, folder.index, folder.model, study.export))

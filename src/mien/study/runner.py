@@ -1,0 +1,52 @@
+"""Runs a study's steps on this machine: what is missing is done, what is complete is skipped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts.study import StudyFolder, open_study, read_timings, write_timings
+from mien.core.config.study import StudyConfig, expand
+from mien.core.progress import say, warn
+from mien.study.graph import Step, steps
+
+
+def run_study(study: StudyConfig, root: Path) -> dict[str, Any]:
+    """Run a study to its report and return `study.json`; calling it again goes on where it was."""
+    from mien.stages import report, summarize
+
+    for source in study.index.source:
+        expand(source)  # a missing variable is said before anything is made
+    if open_study(root, study.name, study.model_dump(mode="json")):
+        warn(f"{root} was made with other settings; what they touch is made again.")
+    plan = steps(study, root)
+    started = time.perf_counter()
+    timings = read_timings(root)
+    for number, step in enumerate(plan, 1):
+        _run_step(step, f"[{number}/{len(plan) + 1}]", root, timings, started)
+    document = summarize.run(root)
+    say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
+    report.run(root, ("html",))
+    return document
+
+
+def _run_step(step: Step, place: str, root: Path, timings: dict[str, float], started: float) -> None:
+    before = _modified(step.product)
+    begin = time.perf_counter()
+    say(f"{place} {step.name}  ({begin - started:.0f} s so far)")
+    step.run()
+    if _modified(step.product) != before:
+        timings[step.name] = round(time.perf_counter() - begin, 2)
+        write_timings(root, timings)
+
+
+def _modified(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def plan_study(study: StudyConfig, root: Path) -> list[dict[str, Any]]:
+    """What a run would go through: each step, what it leaves, and whether that is there."""
+    return [{"step": s.name, "product": str(s.product.relative_to(root)), "present": s.product.is_file()} for s in steps(study, root)] + [
+        {"step": "report", "product": str(StudyFolder(root).report.relative_to(root)), "present": StudyFolder(root).report.is_file()}
+    ]
