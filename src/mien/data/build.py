@@ -24,7 +24,11 @@ from mien.data.splits import assign, order_key, water_level
 
 def build(config: IndexConfig, sources: list[Source], folder: Path) -> IndexParts:
     """Make an index's parts; the packed pixels are written below `folder`."""
-    scratch = PixelScratch(folder, config.size)
+    with PixelScratch(folder, config.size) as scratch:
+        return _build(config, sources, folder, scratch)
+
+
+def _build(config: IndexConfig, sources: list[Source], folder: Path, scratch: PixelScratch) -> IndexParts:
     found = collect(sources, scratch, size=config.size, min_side=config.min_side, max_rejected=config.max_rejected)
     decisions = {picture_id: decide(picture) for picture_id, picture in found.pictures.items()}
     kept = sorted(picture_id for picture_id, decision in decisions.items() if decision.label is not None)

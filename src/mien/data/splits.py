@@ -42,10 +42,11 @@ def carve(units: Sequence[str], labels: Sequence[str], sources: Sequence[str], f
     chosen = [False] * len(units)
     for members_of in strata.values():
         members_of.sort(key=lambda unit: order_key(seed, purpose, unit))
-        total = sum(len(rows[unit]) for unit in members_of)
+        target = fraction * sum(len(rows[unit]) for unit in members_of)
         taken = 0
         for unit in members_of[: max(0, len(members_of) - 1)]:
-            if taken >= round(fraction * total) and taken:
+            # Stop where one more unit would miss the target by more than stopping does.
+            if taken and taken + len(rows[unit]) - target > target - taken:
                 break
             for i in rows[unit]:
                 chosen[i] = True

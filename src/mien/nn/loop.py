@@ -227,10 +227,14 @@ class Trainer:
             for key, value in _under(tensors, "ema.").items():
                 self.ema.state[key].copy_(value)
         state = self.optimizer.state_dict()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "optimizer.").items():
             number, name = key.split(".", 1)
-            entries.setdefault(int(number), {})[name] = value
+            like = parameters[int(number)]
+            # Fused kernels walk raw memory: moments must have their parameter's strides (channels last).
+            fitting = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            entries.setdefault(int(number), {})[name] = fitting
         state["state"] = entries
         self.optimizer.load_state_dict(state)
         if self.scaler.is_enabled():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -204,6 +204,12 @@ class PixelScratch:
         """Add RGB crops (n, size, size, 3)."""
         self._file.write(np.ascontiguousarray(crops).tobytes())
         self._count += len(crops)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def pack(self, folder: Path, order: NDArray[np.int64], *, grey: bool) -> None:
         """Write the crops named by `order` to `PIXELS` in that order and drop the scratch file."""

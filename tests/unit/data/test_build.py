@@ -1,0 +1,179 @@
+"""The index: duplicates, conflicts, caps, rejects, and the same bytes again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from unit.data.test_sources import pixels, write_fer2013, write_ferplus
+
+from mien.core.artifacts.index import read_index, read_occurrences
+from mien.core.config.index import IndexConfig
+from mien.core.errors import InputError, UsageError
+from mien.core.labels import FER2013, LABELS
+from mien.stages import index as stage
+
+RNG = np.random.default_rng(1)
+
+
+def class_folder(root, per_class=12, side=24):
+    for label in LABELS:
+        (root / label).mkdir(parents=True)
+        for k in range(per_class):
+            Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(root / label / f"{k:03}.png")
+    return root
+
+
+def build(out, *sources, **settings):
+    return stage.run(IndexConfig(source=sources, **{"size": 24, **settings}), out)
+
+
+def hashes(folder):
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def fer(tmp_path):
+    """FER2013 rows with planted duplicates: across splits, and with conflicting labels."""
+    rows = [(number, pixels(), usage) for usage in ("Training",) * 8 + ("PublicTest", "PrivateTest") for number in FER2013]
+    leak_val, leak_test, quarrel, outvoted = pixels(), pixels(), pixels(), pixels()
+    rows += [(3, leak_val, "Training"), (3, leak_val, "PublicTest"), (4, leak_test, "Training"), (4, leak_test, "PrivateTest"), (4, leak_test, "PrivateTest")]
+    rows += [(0, quarrel, "Training"), (1, quarrel, "Training")]
+    rows += [(5, outvoted, "Training"), (5, outvoted, "Training"), (2, outvoted, "Training")]
+    return write_fer2013(tmp_path / "fer2013.csv", rows)
+
+
+def test_duplicates_go_to_the_strictest_side_and_are_counted(fer, tmp_path):
+    index = build(tmp_path / "i", f"fer2013={fer}", size=48)
+    audit = stage.audit(tmp_path / "i")
+    assert audit["duplicates"] == {
+        "identical_groups": 4, "pictures_in_groups": 10, "groups_crossing_official_splits": 2,
+        "official_rows_also_in_train": {"val": 1, "test": 2}, "groups_with_conflicting_labels": 2,
+    }  # fmt: skip
+    assert audit["dropped"] == {"label_conflict": 2}
+    assert audit["groups_on_two_sides"] == 0
+    assert len(index.table) == 73
+    occurrences = read_occurrences(tmp_path / "i").to_pylist()
+    assert len(occurrences) == 80
+    split = dict(zip(index.image_ids.tolist(), index.splits.tolist(), strict=True))
+    for row in occurrences:
+        if row["path"].endswith(("#70", "#71")):
+            assert split[row["image_id"]] == "val"
+        if row["path"].endswith(("#72", "#73", "#74")):
+            assert split[row["image_id"]] == "test"
+        if row["path"].endswith(("#75", "#76")):
+            assert (row["kept"], row["why"]) == (False, "label_conflict")
+    outvoted = {r["image_id"] for r in occurrences if r["path"].endswith("#79")}
+    label = dict(zip(index.image_ids.tolist(), index.table["label"].to_pylist(), strict=True))
+    assert {label[i] for i in outvoted} == {"surprise"}
+
+
+def test_packed_pixels_are_the_sources_pixels(fer, tmp_path):
+    index = build(tmp_path / "i", f"fer2013={fer}", size=48)
+    assert index.pixels.shape == (73, 48, 48, 1)
+    assert index.crop.color == "grey"
+    lines = fer.read_text().splitlines()[1:]
+    for row in (0, 30, 72):
+        number = int(index.table["path"][row].as_py().split("#")[1])
+        expected = np.array(lines[number].split(",")[1].split(), dtype=np.uint8).reshape(48, 48)
+        assert (index.pixels[row, ..., 0] == expected).all()
+
+
+def test_the_first_source_decides(tmp_path):
+    happy = [0, 9, 0, 0, 0, 0, 0, 0, 0, 0]
+    rows = [("Training", f"fer{i:07}.png", np.roll(happy, i % 7 - 1).tolist()) for i in range(70)]
+    rows += [("PrivateTest", "fer0000099.png", [5, 5, 0, 0, 0, 0, 0, 0, 0, 0])]
+    root = write_ferplus(tmp_path / "fp", rows)
+    lines = []
+    for usage, name, _ in rows:
+        folder = {"Training": "FER2013Train", "PrivateTest": "FER2013Test"}[usage]
+        lines.append((0, " ".join(map(str, np.asarray(Image.open(root / folder / name)).ravel())), usage))
+    csv = write_fer2013(tmp_path / "fer2013.csv", lines)
+    both = build(tmp_path / "a", f"ferplus={root}", f"fer2013={csv}", size=48)
+    assert len(both.table) == 70
+    assert set(both.table["source"].to_pylist()) == {"ferplus"}
+    assert both.table["votes"].null_count == 0
+    assert stage.audit(tmp_path / "a")["dropped"] == {"no_majority": 2}
+    other = build(tmp_path / "b", f"fer2013={csv}", f"ferplus={root}", size=48, calib_fraction=0.2)
+    assert set(other.table["label"].to_pylist()) == {"angry"}
+
+
+def test_only_train_is_capped(tmp_path):
+    root = class_folder(tmp_path / "f", 30)
+    free, capped = build(tmp_path / "a", f"folder={root}"), build(tmp_path / "b", f"folder={root}", max_train=70)
+    for split in ("val", "calib", "test"):
+        assert (free.image_ids[free.rows(split)] == capped.image_ids[capped.rows(split)]).all()
+    labels = capped.labels[capped.rows("train")]
+    assert np.bincount(labels).tolist() == [10] * 7
+    assert stage.audit(tmp_path / "b")["dropped"] == {"cap": len(free.rows("train")) - 70}
+
+
+def test_the_same_again_wherever_it_lies(tmp_path):
+    root = class_folder(tmp_path / "f")
+    build(tmp_path / "a", f"folder={root}")
+    shutil.move(root, tmp_path / "elsewhere")
+    build(tmp_path / "b", f"folder={tmp_path / 'elsewhere'}")
+    first, second = hashes(tmp_path / "a"), hashes(tmp_path / "b")
+    assert {k: v for k, v in first.items() if k != "provenance.json" and k != "manifest.json"} == {
+        k: v for k, v in second.items() if k != "provenance.json" and k != "manifest.json"
+    }
+    assert read_index(tmp_path / "a").fingerprint == read_index(tmp_path / "b").fingerprint
+    again = build(tmp_path / "b", f"folder={tmp_path / 'elsewhere'}")
+    assert again.fingerprint == read_index(tmp_path / "a").fingerprint
+
+
+def test_a_truncated_picture_is_listed_and_not_fatal(tmp_path):
+    root = class_folder(tmp_path / "f")
+    bad = root / "sad" / "zz.png"
+    bad.write_bytes((root / "sad" / "000.png").read_bytes()[:200])
+    (root / "sad" / "empty.png").write_bytes(b"")
+    build(tmp_path / "i", f"folder={root}")
+    assert stage.audit(tmp_path / "i")["rejected"] == {"empty": 1, "truncated": 1}
+    listed = (tmp_path / "i" / "rejected.csv").read_text()
+    assert "folder:sad/zz.png" in listed
+    assert "truncated" in listed
+
+
+def test_too_many_rejects_stop_the_build_and_leave_nothing(tmp_path):
+    root = class_folder(tmp_path / "f", 3)
+    for k in range(5):
+        (root / "sad" / f"bad{k}.png").write_bytes(b"junk")
+    with pytest.raises(InputError, match="5 of 26 pictures were rejected"):
+        build(tmp_path / "i", f"folder={root}")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_another_folder_is_not_overwritten(tmp_path):
+    root = class_folder(tmp_path / "f")
+    build(tmp_path / "i", f"folder={root}")
+    with pytest.raises(UsageError, match="holds something else"):
+        build(tmp_path / "i", f"folder={root}", seed=3)
+    assert read_index(tmp_path / "i")
+
+
+def test_several_processes_give_the_same_bytes(tmp_path, monkeypatch):
+    from mien.data import collect
+
+    root = class_folder(tmp_path / "f")
+    build(tmp_path / "a", f"folder={root}")
+    monkeypatch.setattr(collect, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(collect, "_CHUNK", 10)
+    build(tmp_path / "b", f"folder={root}")
+    first, second = hashes(tmp_path / "a"), hashes(tmp_path / "b")
+    assert first == second
+
+
+def test_csv_twin_has_a_row_a_picture(small_index):
+    lines = (small_index / "index.csv").read_text().splitlines()
+    assert len(lines) == 1 + pq.read_metadata(small_index / "index.parquet").num_rows
+    assert {"image_id", "label", "split"} <= set(lines[0].replace('"', "").split(","))
+
+
+def test_no_person_on_two_sides(small_index):
+    audit = stage.audit(small_index)
+    assert audit["subjects_on_two_sides"] == 0
+    assert sum(audit["totals"][s] for s in ("train", "val", "calib", "test")) == 560

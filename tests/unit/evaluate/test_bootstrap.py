@@ -1,0 +1,62 @@
+"""The bootstrap's matrix products against metrics of really resampled rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mien.evaluate import bootstrap, metrics as m
+from mien.evaluate.selection import baselines
+
+
+def test_every_metric_equals_that_of_the_resampled_rows():
+    rng = np.random.default_rng(0)
+    p, y = m.softmax(rng.normal(0, 2, (80, 7))), rng.integers(0, 7, 80)
+    found = bootstrap.resampled(p, y, resamples=6, seed=3)
+    weights = np.concatenate(list(bootstrap._weights(80, 6, 3)))
+    assert set(found) == set(bootstrap.METRICS)
+    for r, w in enumerate(weights.astype(int)):
+        rows = np.repeat(np.arange(80), w)
+        truth = m.metrics(p[rows], y[rows])
+        for key in ("accuracy", "macro_f1", "minority_f1", "ece", "ece_classwise", "brier", "nll", "signed_gap"):
+            assert found[key][r] == pytest.approx(truth[key], abs=1e-10), key
+        assert found["f1_fear"][r] == pytest.approx(truth["per_class_f1"]["fear"], abs=1e-10)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for repeat in range(60):
+        y = rng.integers(0, 7, 200)
+        right = rng.random(200) < 0.7
+        p = np.eye(7)[np.where(right, y, (y + 1) % 7)]
+        low, high = bootstrap.intervals(p, y, resamples=300, seed=repeat)["accuracy"]
+        inside += low <= 0.7 <= high
+    assert 50 <= inside <= 60
+
+
+def test_two_models_see_the_same_resamples():
+    rng = np.random.default_rng(2)
+    p, y = m.softmax(rng.normal(0, 2, (100, 7))), rng.integers(0, 7, 100)
+    a, b = (bootstrap.resampled(p, y, resamples=20, seed=5)["nll"] for _ in range(2))
+    assert (a == b).all()
+
+
+def test_mcnemar_is_the_exact_binomial():
+    first = np.array([True] * 9 + [False] * 1 + [True] * 20)
+    second = np.array([False] * 9 + [True] * 1 + [True] * 20)
+    found = bootstrap.mcnemar(first, second)
+    assert (found["only_first"], found["only_second"]) == (9, 1)
+    assert found["p"] == pytest.approx(2 * (1 + 10) / 2**10)
+    assert bootstrap.mcnemar(first, first)["p"] == 1.0
+
+
+def test_baselines_equal_a_simulation():
+    rng = np.random.default_rng(0)
+    y = rng.choice(7, 4000, p=[0.3, 0.05, 0.1, 0.25, 0.1, 0.1, 0.1])
+    rows = baselines(y, y)
+    chance = np.mean([m.metrics(np.eye(7)[rng.integers(0, 7, 4000)], y)["macro_f1"] for _ in range(20)])
+    assert rows["chance"]["macro_f1"] == pytest.approx(chance, abs=0.005)
+    truth = m.metrics(np.eye(7)[np.zeros(4000, dtype=int)], y)
+    assert rows["always angry"]["accuracy"] == pytest.approx(truth["accuracy"])
+    assert rows["always angry"]["macro_f1"] == pytest.approx(truth["macro_f1"])
