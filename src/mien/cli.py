@@ -36,7 +36,12 @@ from mien.core.config.base import describe
 from mien.core.errors import MienError, UsageError, nearest
 from mien.core.progress import console
 
-app = App(name="mien", help="Facial-expression recognition that can be trusted, from pictures to a live student.", version=mien.__version__)
+app = App(
+    name="mien",
+    help="Facial-expression recognition that can be trusted, from pictures to a live student.",
+    version=mien.__version__,
+    suppress_keyboard_interrupt=False,
+)
 index_app = App(name="index", help="Build and look at an index of labelled pictures.")
 app.command(index_app)
 
@@ -66,13 +71,18 @@ def run(arguments: list[str]) -> int:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        return _fail(f"This command needs {error.name}, which is not installed. Install it: pip install 'mien[{extra}]'", 2)
+        return _fail(
+            f"This command needs {error.name}, which is not installed. Install it: pip install 'mien[{extra}]'", 2
+        )
     except OSError as error:
         if error.errno == errno.EPIPE:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         if error.errno == errno.ENOSPC:
-            return _fail(f"The disk is full ({error.filename or 'while writing'}). What was complete before is whole; free space and run the same command again.", 1)
+            return _fail(
+                f"The disk is full ({error.filename or 'while writing'}). What was complete before is whole; free space and run the same command again.",
+                1,
+            )
         if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError | NotADirectoryError):
             return _fail(f"{error.strerror}: {error.filename}", 2)
         raise
@@ -90,7 +100,25 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return str(error)
-    model = next((m for m in (IndexConfig, DistillConfig, TrainConfig, LiveConfig, EnsembleConfig, CalibrateConfig, EvaluateConfig, ExportConfig, PredictConfig, DetectConfig) if m.__name__ in str(cause)), TrainConfig)
+    model = next(
+        (
+            m
+            for m in (
+                IndexConfig,
+                DistillConfig,
+                TrainConfig,
+                LiveConfig,
+                EnsembleConfig,
+                CalibrateConfig,
+                EvaluateConfig,
+                ExportConfig,
+                PredictConfig,
+                DetectConfig,
+            )
+            if m.__name__ in str(cause)
+        ),
+        TrainConfig,
+    )
     return describe(cause, model, "flags").replace("_", "-")
 
 
@@ -125,12 +153,19 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
     if not file.is_file():
         shipped = {path.stem: path for path in shipped_studies().glob("*.toml")}
         if str(file) not in shipped:
-            raise UsageError(f"No study {file}.{nearest(str(file), shipped)}", rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.")
+            raise UsageError(
+                f"No study {file}.{nearest(str(file), shipped)}",
+                rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.",
+            )
         file = shipped[str(file)]
     config = load_study(file)
     if dry_run:
         plan = plan_study(config, out)
-        _print({"study": config.name, "steps": plan}, json=json, text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan))
+        _print(
+            {"study": config.name, "steps": plan},
+            json=json,
+            text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
+        )
         return
     document = run_study(config, out)
     _print(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
@@ -190,11 +225,15 @@ def _audit_text(audit: dict[str, Any]) -> str:
     splits = ("train", "val", "calib", "test")
     lines = [f"{'class':10}" + "".join(f"{s:>9}" for s in (*splits, "total")) + "  share"]
     for name, row in audit["distribution"].items():
-        lines.append(f"{name:10}" + "".join(f"{row[s]:>9,}" for s in (*splits, "total")) + f"  {100 * row['share']:5.2f} %")
+        lines.append(
+            f"{name:10}" + "".join(f"{row[s]:>9,}" for s in (*splits, "total")) + f"  {100 * row['share']:5.2f} %"
+        )
     lines.append(f"{'total':10}" + "".join(f"{audit['totals'][s]:>9,}" for s in (*splits, "total")))
     rows = ", ".join(f"{n:,} {name}" for name, n in audit["source_rows"].items())
     dup, leaked = audit["duplicates"], audit["duplicates"]["official_rows_also_in_train"]
-    lines.append(f"source rows: {rows}; pixel-identical groups: {dup['identical_groups']:,}; on two sides: {audit['groups_on_two_sides']}")
+    lines.append(
+        f"source rows: {rows}; pixel-identical groups: {dup['identical_groups']:,}; on two sides: {audit['groups_on_two_sides']}"
+    )
     lines.append(f"official rows whose picture also stood in train: val {leaked['val']}, test {leaked['test']}")
     for kind in ("dropped", "rejected"):
         if audit[kind]:
@@ -218,11 +257,17 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
     resolved, origin = resolve(TrainConfig, ("flag", _given(config)))
     done = stage.run(resolved, origin, index, out)
     best = done.manifest["best"]
-    _print({"run": str(out), **best}, json=json, text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}")
+    _print(
+        {"run": str(out), **best},
+        json=json,
+        text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}",
+    )
 
 
 @app.command
-def predict(run: Path, *, index: Path, split: str, config: Annotated[PredictConfig | None, Flat] = None, json: Json = False) -> None:
+def predict(
+    run: Path, *, index: Path, split: str, config: Annotated[PredictConfig | None, Flat] = None, json: Json = False
+) -> None:
     """Write a run's logits on val or calib.
 
     Parameters
@@ -279,7 +324,9 @@ def ensemble(*runs: Path, out: Out, config: Annotated[EnsembleConfig | None, Fla
 
 
 @app.command
-def distill(*, teacher: Path, index: Path, out: Out, config: Annotated[DistillConfig | None, Flat] = None, json: Json = False) -> None:
+def distill(
+    *, teacher: Path, index: Path, out: Out, config: Annotated[DistillConfig | None, Flat] = None, json: Json = False
+) -> None:
     """Teach a small student from the selected ensemble.
 
     Parameters
@@ -296,11 +343,22 @@ def distill(*, teacher: Path, index: Path, out: Out, config: Annotated[DistillCo
     resolved, origin = resolve(DistillConfig, ("flag", _given(config)))
     done = stage.run(resolved, origin, teacher, index, out)
     best = done.manifest["best"]
-    _print({"run": str(out), **best}, json=json, text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}")
+    _print(
+        {"run": str(out), **best},
+        json=json,
+        text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}",
+    )
 
 
 @app.command
-def evaluate(target: Path, *, index: Path, selection: Path | None = None, config: Annotated[EvaluateConfig | None, Flat] = None, json: Json = False) -> None:
+def evaluate(
+    target: Path,
+    *,
+    index: Path,
+    selection: Path | None = None,
+    config: Annotated[EvaluateConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Open test, once a selection is written, for a run, an ensemble, or what was selected.
 
     Parameters
@@ -324,7 +382,9 @@ def evaluate(target: Path, *, index: Path, selection: Path | None = None, config
 
 
 @app.command
-def export(run: Path, *, index: Path, out: Out, config: Annotated[ExportConfig | None, Flat] = None, json: Json = False) -> None:
+def export(
+    run: Path, *, index: Path, out: Out, config: Annotated[ExportConfig | None, Flat] = None, json: Json = False
+) -> None:
     """Write a calibrated ONNX file with its card, proven to compute what torch does.
 
     Parameters
@@ -347,7 +407,9 @@ Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
 
 
 @app.command
-def recognize(*images: Path, model: Model = None, config: Annotated[DetectConfig | None, Flat] = None, json: Json = False) -> None:
+def recognize(
+    *images: Path, model: Model = None, config: Annotated[DetectConfig | None, Flat] = None, json: Json = False
+) -> None:
     """Find the faces in pictures and name each one's apparent expression.
 
     Parameters
@@ -368,13 +430,15 @@ def recognize(*images: Path, model: Model = None, config: Annotated[DetectConfig
         for face in picture["faces"]:
             best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
             box = ", ".join(f"{v:.0f}" for v in face["box"])
-            lines.append(f"  [{box}]  {face['label'] or 'unsure'}  (" + ", ".join(f"{k} {v:.2f}" for k, v in best) + ")")
+            lines.append(
+                f"  [{box}]  {face['label'] or 'unsure'}  (" + ", ".join(f"{k} {v:.2f}" for k, v in best) + ")"
+            )
     _print({"pictures": done}, json=json, text="\n".join(lines))
 
 
 @app.command
 def live(
-    *, input: Annotated[str, Parameter(name=["--input", "-i"])], model: Model = None, out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,  # noqa: A002
+    *, input: Annotated[str, Parameter(name=["--input", "-i"])], model: Model = None, out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     log: Path | None = None, config: Annotated[LiveConfig | None, Flat] = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Recognise a video or a camera: detect, track, recognise, smooth, draw.
@@ -400,7 +464,12 @@ def live(
 
 
 @app.command
-def report(folder: Path, *, format: Annotated[tuple[Literal["html"], ...], Parameter(name="--format")] = ("html",), json: Json = False) -> None:  # noqa: A002
+def report(
+    folder: Path,
+    *,
+    format: Annotated[tuple[Literal["html"], ...], Parameter(name="--format")] = ("html",),
+    json: Json = False,
+) -> None:
     """Write the report of a finished study.
 
     Parameters
@@ -418,5 +487,3 @@ def report(folder: Path, *, format: Annotated[tuple[Literal["html"], ...], Param
 
 if __name__ == "__main__":
     main()
-
-

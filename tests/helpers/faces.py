@@ -66,7 +66,9 @@ def simulated(n: int, *, seed: int = 0, sharpness: float = 1.0, skill: float = 1
     return true * sharpness, labels
 
 
-def predictions(logits: np.ndarray, labels: np.ndarray, *, split: str = "calib", head: str = "linear", name: str = "simulated") -> Predictions:
+def predictions(
+    logits: np.ndarray, labels: np.ndarray, *, split: str = "calib", head: str = "linear", name: str = "simulated"
+) -> Predictions:
     """Predictions of made-up pictures."""
     ids = np.array([f"{i:064x}" for i in range(len(labels))])
     meta = {"name": name, "weights_hash": "0" * 64, "index": "1" * 64, "scale_in_logits": True, "head": head}

@@ -1,14 +1,14 @@
 """One tree of errors. Each message says what was seen, what the rule is, and how to mend it.
 
-    MienError                    base; exit code 1
-    ├── UsageError               wrong flag, key, path or combination; exit code 2
-    │   └── ConfigError          a configuration that does not validate
-    ├── InputError               data that is not what it claims to be; exit code 2
-    │   ├── RejectedImage        one picture that cannot be decoded safely; carries a reason
-    │   └── ArtifactError        an artefact that is missing, incomplete or of another format
-    ├── SplitError               a row used for a decision its split may not take; exit code 2
-    ├── CalibrationError         a calibration that cannot be right; exit code 1
-    └── TrainingDiverged         a non-finite loss or a collapse; exit code 1
+MienError                    base; exit code 1
+├── UsageError               wrong flag, key, path or combination; exit code 2
+│   └── ConfigError          a configuration that does not validate
+├── InputError               data that is not what it claims to be; exit code 2
+│   ├── RejectedImage        one picture that cannot be decoded safely; carries a reason
+│   └── ArtifactError        an artefact that is missing, incomplete or of another format
+├── SplitError               a row used for a decision its split may not take; exit code 2
+├── CalibrationError         a calibration that cannot be right; exit code 1
+└── TrainingDiverged         a non-finite loss or a collapse; exit code 1
 """
 
 from __future__ import annotations

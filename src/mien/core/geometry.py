@@ -75,7 +75,7 @@ def crop_face(image: NDArray[np.uint8], box: Box, spec: CropSpec) -> NDArray[np.
     if inside.size == 0:
         raise InputError(f"Box {box} lies outside the picture of {width}×{height} pixels.")
     if left or top or right or bottom:
-        inside = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
+        inside = np.pad(inside, ((top, bottom), (left, right), (0, 0)), mode="edge")
     return resize(np.ascontiguousarray(inside), spec.size)
 
 

@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mien.core.errors import RejectedImage
 
@@ -52,7 +52,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SID
             rgb = np.asarray(upright.convert("RGB"))
     except RejectedImage:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise RejectedImage("unknown_format", f"{len(data)} bytes starting {data[:8]!r}") from None
     except Image.DecompressionBombError as error:
         raise RejectedImage("too_large", str(error)) from None
@@ -94,7 +94,7 @@ def image_id(rgb: NDArray[np.uint8]) -> str:
     """sha256 of the decoded pixels and their shape: equal for equal pictures in any file format."""
     height, width, _ = rgb.shape
     digest = hashlib.sha256(f"mien-rgb8:{height}x{width}:".encode())
-    digest.update(np.ascontiguousarray(rgb))
+    digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()
 
 

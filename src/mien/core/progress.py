@@ -48,7 +48,13 @@ def meter(title: str, total: int) -> Iterator[Meter]:
     if not console.is_terminal:
         yield Meter(None, None, title, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         yield Meter(progress, progress.add_task(title, total=total, note=""), title, total)
 

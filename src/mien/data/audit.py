@@ -71,5 +71,7 @@ def _duplicates(found: Collection, decisions: dict[str, Decision]) -> dict[str, 
         "pictures_in_groups": sum(len(picture.rows) for picture in groups),
         "groups_crossing_official_splits": crossing,
         "official_rows_also_in_train": {"val": leaked["val"], "test": leaked["test"]},
-        "groups_with_conflicting_labels": sum(decisions[i].conflict for i, p in found.pictures.items() if len(p.rows) > 1),
+        "groups_with_conflicting_labels": sum(
+            decisions[i].conflict for i, p in found.pictures.items() if len(p.rows) > 1
+        ),
     }

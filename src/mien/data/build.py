@@ -33,7 +33,9 @@ def _build(config: IndexConfig, sources: list[Source], folder: Path, scratch: Pi
     decisions = {picture_id: decide(picture) for picture_id, picture in found.pictures.items()}
     kept = sorted(picture_id for picture_id, decision in decisions.items() if decision.label is not None)
     if not kept:
-        raise InputError("No picture with a label is left.", rule="Every row was rejected or dropped; see the sources' rules.")
+        raise InputError(
+            "No picture with a label is left.", rule="Every row was rejected or dropped; see the sources' rules."
+        )
     sides = _split(config, kept, decisions)
     capped = _cap(config, kept, decisions, sides)
     why = {i: decisions[i].why for i in decisions if decisions[i].label is None} | dict.fromkeys(capped, "cap")
@@ -87,7 +89,9 @@ def _cap(config: IndexConfig, kept: list[str], decisions: dict[str, Decision], s
     return over
 
 
-def _table(kept: list[str], found: Collection, decisions: dict[str, Decision], sides: dict[str, str], licenses: dict[str, str]) -> pa.Table:
+def _table(
+    kept: list[str], found: Collection, decisions: dict[str, Decision], sides: dict[str, str], licenses: dict[str, str]
+) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for picture_id in kept:
         decision, picture = decisions[picture_id], found.pictures[picture_id]
@@ -119,7 +123,8 @@ def _provenance(config: IndexConfig, sources: list[Source], found: Collection, d
         "mien": mien.__version__,
         "config": config.model_dump(mode="json", exclude={"source"}),
         "sources": [
-            {"name": s.name, "what": s.describe(), "rows": len(s), "license": s.license, "content": s.content_hash()} for s in sources
+            {"name": s.name, "what": s.describe(), "rows": len(s), "license": s.license, "content": s.content_hash()}
+            for s in sources
         ],
         "label_rule": "the source named first decides; among its rows the majority; none: dropped",
         "dropped": dict(sorted(dropped.items())),

@@ -21,6 +21,7 @@ from mien.core.images import image_id, is_grey
 from mien.core.progress import Meter, meter
 from mien.data.phash import perceptual_hash
 from mien.data.sources import Item, Source
+from mien.data.sources.base import Picture
 
 _CHUNK = 1024
 _WORTH_PROCESSES = 4000
@@ -75,11 +76,15 @@ def load_chunk(items: list[Item], size: int, min_side: int) -> list[Loaded | Rej
             out.append(picture)
             continue
         height, width = picture.shape[:2]
-        out.append(Loaded(image_id(picture), int(next(hashes)), width, height, is_grey(picture), fit_square(picture, size)))
+        out.append(
+            Loaded(image_id(picture), int(next(hashes)), width, height, is_grey(picture), fit_square(picture, size))
+        )
     return out
 
 
-def collect(sources: list[Source], scratch: PixelScratch, *, size: int, min_side: int, max_rejected: float) -> Collection:
+def collect(
+    sources: list[Source], scratch: PixelScratch, *, size: int, min_side: int, max_rejected: float
+) -> Collection:
     """Load all sources in order. Stops with an `InputError` when too large a share is rejected."""
     found = Collection()
     with meter("reading pictures", sum(len(source) for source in sources)) as progress:
@@ -99,7 +104,14 @@ def collect(sources: list[Source], scratch: PixelScratch, *, size: int, min_side
     return found
 
 
-def _take(found: Collection, scratch: PixelScratch, priority: int, items: list[Item], loaded: list[Loaded | RejectedImage], progress: Meter) -> None:
+def _take(
+    found: Collection,
+    scratch: PixelScratch,
+    priority: int,
+    items: list[Item],
+    loaded: list[Loaded | RejectedImage],
+    progress: Meter,
+) -> None:
     crops = []
     for item, result in zip(items, loaded, strict=True):
         if isinstance(result, RejectedImage):
@@ -112,14 +124,16 @@ def _take(found: Collection, scratch: PixelScratch, priority: int, items: list[I
             found.pictures[result.image_id] = picture
             crops.append(result.crop)
         # The text of a CSV picture is not needed any more, and is large.
-        slim = Item(item.path, _DONE, item.official_split, item.source_label, item.label, item.why, item.votes, item.subject)
+        slim = Item(
+            item.path, _DONE, item.official_split, item.source_label, item.label, item.why, item.votes, item.subject
+        )
         picture.rows.append((priority, slim))
     if crops:
         scratch.append(np.stack(crops))
     progress.advance(len(items))
 
 
-class _Done:
+class _Done(Picture):
     """Stands for a picture that has been loaded."""
 
     def load(self, *, min_side: int) -> NDArray[np.uint8]:

@@ -27,7 +27,9 @@ def order_key(seed: int, purpose: str, name: str) -> str:
     return hashlib.sha256(f"{seed}:{purpose}:{name}".encode()).hexdigest()
 
 
-def carve(units: Sequence[str], labels: Sequence[str], sources: Sequence[str], fraction: float, *, seed: int, purpose: str) -> list[bool]:
+def carve(
+    units: Sequence[str], labels: Sequence[str], sources: Sequence[str], fraction: float, *, seed: int, purpose: str
+) -> list[bool]:
     """Choose whole units that hold about `fraction` of every (source, class); True for chosen rows.
 
     A unit counts for its commonest class. Every class with at least two units gives at least one.
@@ -67,7 +69,14 @@ def assign(
     _follow_units(sides, units)
 
     def move(rows: list[int], fraction: float, side: str) -> None:
-        picked = carve([units[i] for i in rows], [labels[i] for i in rows], [sources[i] for i in rows], fraction, seed=seed, purpose=side)
+        picked = carve(
+            [units[i] for i in rows],
+            [labels[i] for i in rows],
+            [sources[i] for i in rows],
+            fraction,
+            seed=seed,
+            purpose=side,
+        )
         for i, chosen in zip(rows, picked, strict=True):
             if chosen:
                 sides[i] = side

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate import metrics as m
 
-METRICS = ("accuracy", "macro_f1", "minority_f1", "ece", "ece_classwise", "brier", "nll", "signed_gap", *(f"f1_{n}" for n in LABELS))
+METRICS = (
+    "accuracy",
+    "macro_f1",
+    "minority_f1",
+    "ece",
+    "ece_classwise",
+    "brier",
+    "nll",
+    "signed_gap",
+    *(f"f1_{n}" for n in LABELS),
+)
 HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "minority_f1": True, "ece": False, "nll": False, "brier": False}
 _CHUNK = 50
 
@@ -35,7 +45,9 @@ def resampled(probabilities: m.Floats, labels: m.Ints, *, resamples: int = 1000,
     hit = (predicted == labels).astype(np.float64)
     cells = np.eye(k * k)[labels * k + predicted]
     gaps = np.eye(m.BINS)[m.bin_of(confidence)] * (confidence - hit)[:, None]
-    class_gaps = [np.eye(m.BINS)[m.bin_of(probabilities[:, c])] * (probabilities[:, c] - (labels == c))[:, None] for c in range(k)]
+    class_gaps = [
+        np.eye(m.BINS)[m.bin_of(probabilities[:, c])] * (probabilities[:, c] - (labels == c))[:, None] for c in range(k)
+    ]
     rows = np.column_stack([hit, confidence, m.brier_rows(probabilities, labels), m.nll_rows(probabilities, labels)])
     table = np.concatenate([rows, cells, gaps, *class_gaps], axis=1)
     sums = np.concatenate([w @ table for w in _weights(n, resamples, seed)]) / n
@@ -61,12 +73,19 @@ def interval(values: m.Floats, alpha: float = 0.05) -> list[float]:
     return [float(low), float(high)]
 
 
-def intervals(probabilities: m.Floats, labels: m.Ints, *, resamples: int = 1000, seed: int = 0) -> dict[str, list[float]]:
+def intervals(
+    probabilities: m.Floats, labels: m.Ints, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, list[float]]:
     """95 % intervals of every metric."""
-    return {name: interval(values) for name, values in resampled(probabilities, labels, resamples=resamples, seed=seed).items()}
+    return {
+        name: interval(values)
+        for name, values in resampled(probabilities, labels, resamples=resamples, seed=seed).items()
+    }
 
 
-def with_intervals(probabilities: m.Floats, labels: m.Ints, *, resamples: int = 1000, seed: int = 0) -> dict[str, object]:
+def with_intervals(
+    probabilities: m.Floats, labels: m.Ints, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, object]:
     """The metrics object with its `ci95`."""
     return m.metrics(probabilities, labels) | {"ci95": intervals(probabilities, labels, resamples=resamples, seed=seed)}
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from mien.core.artifacts.predictions import FitRows
 from mien.core.errors import CalibrationError
-from mien.evaluate.metrics import Floats, Ints, ece, f1_scores, confusion, log_softmax, softmax
+from mien.evaluate.metrics import Floats, Ints, confusion, ece, f1_scores, log_softmax, softmax
 
 RANGE = (0.05, 20.0)
 _EDGE = 1e-3  # of the range in log T: an optimum this close to an end is an edge
@@ -34,7 +34,12 @@ def nll_at(temperature: float, logits: Floats, labels: Ints, weights: Floats | N
 
 def _best(logits: Floats, labels: Ints, weights: Floats | None = None) -> float:
     low, high = np.log(RANGE)
-    done = minimize_scalar(lambda x: nll_at(np.exp(x), logits, labels, weights), bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    done = minimize_scalar(
+        lambda x: nll_at(np.exp(x), logits, labels, weights),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
     return float(np.exp(done.x))
 
 
@@ -56,7 +61,10 @@ def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Te
     check_direction(rows.logits)
     rng = np.random.default_rng(seed)
     n = len(rows)
-    drawn = [_best(rows.logits, rows.labels, np.bincount(rng.integers(0, n, n), minlength=n).astype(float)) for _ in range(resamples)]
+    drawn = [
+        _best(rows.logits, rows.labels, np.bincount(rng.integers(0, n, n), minlength=n).astype(float))
+        for _ in range(resamples)
+    ]
     low_t, high_t = np.quantile(drawn, [0.025, 0.975]) if drawn else (value, value)
     return Temperature(value, (float(low_t), float(high_t)))
 
@@ -70,7 +78,9 @@ def check_direction(logits: Floats, *, temperatures: tuple[float, ...] = (0.5, 1
 def check_falling(temperatures: tuple[float, ...], mean_confidence: list[float]) -> None:
     """Raise `CalibrationError` when mean confidence rises with T (impossible for one set of logits)."""
     for (t0, c0), (t1, c1) in zip(
-        zip(temperatures[:-1], mean_confidence[:-1], strict=True), zip(temperatures[1:], mean_confidence[1:], strict=True), strict=True
+        zip(temperatures[:-1], mean_confidence[:-1], strict=True),
+        zip(temperatures[1:], mean_confidence[1:], strict=True),
+        strict=True,
     ):
         if c1 > c0 + 1e-9:
             raise CalibrationError(

@@ -46,11 +46,15 @@ def log_softmax(logits: Floats) -> Floats:
 def check(probabilities: Floats, labels: Ints) -> None:
     """Raise `InputError` unless the arrays fit together and are probabilities."""
     if probabilities.ndim != 2 or len(labels) != len(probabilities) or not len(labels):
-        raise InputError(f"Probabilities {probabilities.shape} for labels {labels.shape}.", rule="(n, k) and (n,), n at least 1.")
+        raise InputError(
+            f"Probabilities {probabilities.shape} for labels {labels.shape}.", rule="(n, k) and (n,), n at least 1."
+        )
     if not np.isfinite(probabilities).all() or probabilities.min() < 0 or np.abs(probabilities.sum(1) - 1).max() > 1e-6:
         raise InputError("These are no probabilities.", rule="Rows are finite, not negative, and sum to 1.")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise InputError(f"Labels reach from {labels.min()} to {labels.max()}.", rule=f"0 to {probabilities.shape[1] - 1}.")
+        raise InputError(
+            f"Labels reach from {labels.min()} to {labels.max()}.", rule=f"0 to {probabilities.shape[1] - 1}."
+        )
 
 
 def confusion(labels: Ints, predicted: Ints, k: int) -> Ints:
@@ -62,7 +66,7 @@ def f1_scores(counts: NDArray[Any]) -> Floats:
     """F1 of each class from confusion counts (..., k, k)."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
     both = counts.sum(-1) + counts.sum(-2)
-    return np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
+    return np.asarray(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0))
 
 
 def bin_of(confidence: Floats, bins: int = BINS) -> Ints:

@@ -37,7 +37,9 @@ def pooled_logits(members: list[Floats], weights: Floats, temperatures: list[flo
     return np.asarray(mean)
 
 
-def _fit_weights(members: list[Floats], labels: np.ndarray[tuple[int], np.dtype[np.int64]], temperatures: list[float], pool: Pool) -> Floats:
+def _fit_weights(
+    members: list[Floats], labels: np.ndarray[tuple[int], np.dtype[np.int64]], temperatures: list[float], pool: Pool
+) -> Floats:
     """Weights on the simplex and a free temperature that minimise NLL, started from equal weights."""
     k = len(members)
     scaled = np.stack([log_softmax(z / t) for z, t in zip(members, temperatures, strict=True)])
@@ -54,7 +56,14 @@ def _fit_weights(members: list[Floats], labels: np.ndarray[tuple[int], np.dtype[
 
     start = np.append(np.full(k, 1 / k), 0.0)
     bounds = [(0.0, 1.0)] * k + [(-2.0, 2.0)]
-    done = minimize(loss, start, method="SLSQP", bounds=bounds, constraints={"type": "eq", "fun": lambda x: x[:k].sum() - 1}, options={"maxiter": 60, "ftol": 1e-7})
+    done = minimize(
+        loss,
+        start,
+        method="SLSQP",
+        bounds=bounds,
+        constraints={"type": "eq", "fun": lambda x: x[:k].sum() - 1},
+        options={"maxiter": 60, "ftol": 1e-7},
+    )
     weights = np.clip(done.x[:k], 0, None)
     return np.asarray(weights / weights.sum())
 

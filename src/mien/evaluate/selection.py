@@ -62,7 +62,10 @@ def select(candidates: list[Candidate], labels: Ints, *, resamples: int = 1000, 
         smallest = min(sizes[name] for name in left)
         left = [name for name in left if sizes[name] == smallest]
         best = min(left, key=lambda name: values[name]["nll"])
-        why.append(f"fewest parameters of the survivors: {smallest:,}" + (f"; of these the lowest NLL: {best}" if len(left) > 1 else ""))
+        why.append(
+            f"fewest parameters of the survivors: {smallest:,}"
+            + (f"; of these the lowest NLL: {best}" if len(left) > 1 else "")
+        )
         left = [best]
     return Selection(left[0], why)
 

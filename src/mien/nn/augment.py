@@ -64,7 +64,12 @@ class Augmentation:
         eh, ew = ((area * ratio).sqrt() * h).clamp(1, h), ((area / ratio).sqrt() * w).clamp(1, w)
         top, left = r[:, 3] * (h - eh), r[:, 4] * (w - ew)
         ys, xs = torch.arange(h).view(1, h, 1), torch.arange(w).view(1, 1, w)
-        inside = (ys >= top.view(-1, 1, 1)) & (ys < (top + eh).view(-1, 1, 1)) & (xs >= left.view(-1, 1, 1)) & (xs < (left + ew).view(-1, 1, 1))
+        inside = (
+            (ys >= top.view(-1, 1, 1))
+            & (ys < (top + eh).view(-1, 1, 1))
+            & (xs >= left.view(-1, 1, 1))
+            & (xs < (left + ew).view(-1, 1, 1))
+        )
         inside &= (r[:, 0] < self.erase).view(-1, 1, 1)
         return torch.where(inside.unsqueeze(1).to(x.device), torch.full_like(x, 127), x)
 
@@ -87,4 +92,4 @@ def _beta(alpha: float, generator: torch.Generator) -> float:
     while True:
         u, v = (float(torch.rand((), generator=generator, dtype=torch.float64)) ** (1 / alpha) for _ in range(2))
         if 0 < u + v <= 1:
-            return u / (u + v)
+            return float(u / (u + v))

@@ -30,7 +30,12 @@ class SmallCnn(nn.Module):
         channels = 3
         for level in range(3):
             out = width << level
-            layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(True), nn.MaxPool2d(2)]
+            layers += [
+                nn.Conv2d(channels, out, 3, padding=1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.ReLU(True),
+                nn.MaxPool2d(2),
+            ]
             channels = out
         self.layers = nn.Sequential(*layers)
         self.drop = nn.Dropout(drop)
@@ -38,7 +43,8 @@ class SmallCnn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings (b, d) of pictures (b, 3, h, w)."""
-        return self.drop(self.layers(x).mean((2, 3)))
+        pooled: Tensor = self.drop(self.layers(x).mean((2, 3)))
+        return pooled
 
 
 def make_backbone(name: str, *, img_size: int, stem: str, drop_rate: float, drop_path: float) -> nn.Module:
@@ -51,10 +57,16 @@ def make_backbone(name: str, *, img_size: int, stem: str, drop_rate: float, drop
     options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "drop_rate": drop_rate}
     if drop_path:
         options["drop_path_rate"] = drop_path
-    if "img_size" in inspect.signature(timm.model_entrypoint(timm_name)).parameters or timm_name.startswith(("vit", "deit")):
+    if "img_size" in inspect.signature(timm.model_entrypoint(timm_name)).parameters or timm_name.startswith(
+        ("vit", "deit")
+    ):
         patch = 16 if img_size >= 160 else 8
         if img_size % patch:
-            raise UsageError(f"{name} at {img_size} px.", rule=f"Its patches of {patch} px must fit.", fix=f"Use --img-size {img_size // patch * patch}.")
+            raise UsageError(
+                f"{name} at {img_size} px.",
+                rule=f"Its patches of {patch} px must fit.",
+                fix=f"Use --img-size {img_size // patch * patch}.",
+            )
         options |= {"img_size": img_size, "patch_size": patch}
     network: nn.Module = timm.create_model(timm_name, **options)
     if stem == "small":
@@ -89,6 +101,10 @@ class Preprocess(nn.Module):
     It is part of every exported graph, so that no caller can do it differently.
     """
 
+    mean: Tensor
+    std: Tensor
+    luma: Tensor
+
     def __init__(self, color: str, img_size: int, crop_size: int) -> None:
         super().__init__()
         self.grey, self.img_size, self.crop_size = color == "grey", img_size, crop_size
@@ -120,14 +136,19 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor | None = None, margin: float = 0.0) -> Tensor:
         """Logits (b, 7) of crops (b, 1 or 3, s, s)."""
-        return self.head(self.backbone(self.preprocess(x)), target, margin)
+        logits: Tensor = self.head(self.backbone(self.preprocess(x)), target, margin)
+        return logits
 
 
 def make_network(settings: dict[str, Any], *, crop_size: int, color: str) -> Network:
     """Build the network that a run's settings describe, with random weights."""
     img_size = settings["img_size"] or crop_size
     backbone = make_backbone(
-        settings["backbone"], img_size=img_size, stem=settings["stem"], drop_rate=settings["drop_rate"], drop_path=settings["drop_path"]
+        settings["backbone"],
+        img_size=img_size,
+        stem=settings["stem"],
+        drop_rate=settings["drop_rate"],
+        drop_path=settings["drop_path"],
     )
     with torch.no_grad():
         backbone.eval()

@@ -63,7 +63,7 @@ def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path, car
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc,no-any-unimported]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.batches = iter(np.array_split(crops, max(1, len(crops) // 32)))
 

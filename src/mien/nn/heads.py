@@ -19,7 +19,8 @@ class LinearHead(nn.Module):
     def forward(self, x: Tensor, target: Tensor | None = None, margin: float = 0.0) -> Tensor:
         """Logits (b, k) of embeddings (b, d); `target` and `margin` mean nothing here."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.fc(x.to(torch.promote_types(x.dtype, torch.float32)))
+            logits: Tensor = self.fc(x.to(torch.promote_types(x.dtype, torch.float32)))
+            return logits
 
 
 class ArcFaceHead(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
@@ -26,7 +25,9 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
     check_crops(trained, index)
     rows = index.rows(split)
     with meter(f"{trained.name}: {split}", len(rows)) as progress:
-        logits = predict_logits(load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance)
+        logits = predict_logits(
+            load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance
+        )
     meta = {
         "name": trained.name, "weights_hash": trained.weights_hash, "index": index.content_hash, "scale_in_logits": True,
         "head": trained.settings["head"], "scale": trained.settings["scale"], "training_prior": trained.config["training_prior"],

@@ -51,7 +51,9 @@ def pick_precision(choice: str, backbone: str, device: torch.device) -> str:
 class Trainer:
     """Trains one network on an index and leaves a run's files in `out`."""
 
-    def __init__(self, config: TrainConfig, index: Index, out: Path, *, score: Score, teacher: Teacher | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, index: Index, out: Path, *, score: Score, teacher: Teacher | None = None
+    ) -> None:
         AcceleratorState._reset_state(reset_partial_state=False)
         self.accelerator = Accelerator()
         self.config, self.index, self.out, self.score, self.teacher = config, index, out, score, teacher
@@ -60,7 +62,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color).to(self.device)
         if ALIASES.get(config.backbone, config.backbone).startswith(CHANNELS_LAST):
-            network = network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Network = network
         optimizer = make_optimizer(network, config)
         self.ema = MovingAverage(network, config.ema_decay) if config.ema_decay else None
@@ -73,7 +75,8 @@ class Trainer:
         self.sampler = Sampler(index.labels[rows], config.batch_size, config.seed, config.balanced_sampling)
         self.augment = Augmentation(config.crop_min, config.rotate, config.flip, config.jitter, config.erase)
         self.total = config.epochs * self.sampler.steps_per_epoch
-        self.step, self.history, self.best = 0, [], -1.0
+        self.step, self.best = 0, -1.0
+        self.history: list[dict[str, Any]] = []
         self.sums = {"loss": 0.0, "hits": 0.0, "seen": 0.0}
         self.seconds, self.stop = 0.0, False
 
@@ -142,7 +145,9 @@ class Trainer:
 
     def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
-        margin = margin_at(self.epoch, margin=config.margin, plain=config.plain_logits_epochs, ramp=config.arcface_warmup_epochs)
+        margin = margin_at(
+            self.epoch, margin=config.margin, plain=config.plain_logits_epochs, ramp=config.arcface_warmup_epochs
+        )
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision in ("bf16", "fp16")):
             logits = self.wrapped(x, target, margin)
@@ -193,10 +198,15 @@ class Trainer:
         """Score the averaged weights on val."""
         present = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(self._averaged())
-        logits = predict_logits(self.network, self.index.pixels, self.val_rows, device=self.device, bf16=self.precision == "bf16")
+        logits = predict_logits(
+            self.network, self.index.pixels, self.val_rows, device=self.device, bf16=self.precision == "bf16"
+        )
         self.network.load_state_dict(present)
         if not np.isfinite(logits).all():
-            raise TrainingDiverged(f"The logits on val are not finite after step {self.step}.", fix="Lower --lr; the best weights so far are kept.")
+            raise TrainingDiverged(
+                f"The logits on val are not finite after step {self.step}.",
+                fix="Lower --lr; the best weights so far are kept.",
+            )
         return self.score(logits, self.val_labels)
 
     def _best_epoch(self) -> int:
@@ -239,7 +249,12 @@ class Trainer:
         self.optimizer.load_state_dict(state)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(progress["scaler"])
-        self.step, self.best, self.sums, self.history = progress["step"], progress["best"], progress["sums"], progress["history"]
+        self.step, self.best, self.sums, self.history = (
+            progress["step"],
+            progress["best"],
+            progress["sums"],
+            progress["history"],
+        )
         self.seconds = progress["seconds"]
         say(f"{self.out}: goes on after step {self.step} of {self.total}")
 

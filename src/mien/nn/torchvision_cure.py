@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import torch
 
-_LIBRARY: torch.library.Library | None = None
+_LIBRARY: Any = None
 
 
 def import_timm() -> object:
@@ -25,7 +26,8 @@ def import_timm() -> object:
             raise
         for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
             del sys.modules[name]
-        _LIBRARY = torch.library.Library("torchvision", "DEF")
+        library: Any = torch.library.Library
+        _LIBRARY = library("torchvision", "DEF")
         _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         importlib.import_module("torchvision")

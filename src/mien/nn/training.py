@@ -28,7 +28,9 @@ def train_run(
     base.claimable(out, kind=KIND, fingerprint=mark)
     labels = index.labels[index.rows("train")]
     if config.batch_size > len(labels):
-        raise UsageError(f"--batch-size {config.batch_size} with {len(labels)} train rows.", rule="A batch fits into train.")
+        raise UsageError(
+            f"--batch-size {config.batch_size} with {len(labels)} train rows.", rule="A batch fits into train."
+        )
     _check_name(config.backbone)
     network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color)
     base.claim(out, kind=KIND, fingerprint=mark)
@@ -42,7 +44,14 @@ def train_run(
     result = Trainer(config, index, out, score=score, teacher=teacher() if teacher else None).run()
     base.write_json(out / "environment.json", {**environment(), "training": result})
     files = ["config.json", "metrics.jsonl", "best.safetensors", "environment.json"]
-    base.write_manifest(out, kind=KIND, version=VERSION, fingerprint=mark, files=files, meta={"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}})
+    base.write_manifest(
+        out,
+        kind=KIND,
+        version=VERSION,
+        fingerprint=mark,
+        files=files,
+        meta={"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}},
+    )
     return read_run(out)
 
 

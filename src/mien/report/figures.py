@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 from mien.core.labels import LABELS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "figure.dpi": 110}
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "figure.dpi": 110,
+}
 
 
 def _png(figure: Figure) -> bytes:
@@ -47,7 +53,9 @@ def curves(histories: dict[str, list[dict[str, Any]]]) -> bytes:
     with mpl.rc_context(_STYLE):
         figure, (left, right) = _grid(2, 4.4, 3.0, columns=2)
         for colour, (name, lines) in zip(np.tile(COLOURS, 8), histories.items(), strict=False):
-            left.plot([line["epoch"] for line in lines], [line["train_loss"] for line in lines], color=colour, label=name)
+            left.plot(
+                [line["epoch"] for line in lines], [line["train_loss"] for line in lines], color=colour, label=name
+            )
             looked = [line for line in lines if "val" in line]
             epochs, scores = [line["epoch"] for line in looked], [line["val"]["macro_f1"] for line in looked]
             right.plot(epochs, scores, color=colour, marker=".", label=name)
@@ -86,6 +94,8 @@ def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> bytes:
                 axis.plot(sweep["temperature"], sweep[key], color=colour, label=name)
                 axis.axvline(chosen, color=colour, lw=1, ls=":")
                 axis.set(xscale="log", xlabel="temperature", title=key.upper())
+                axis.set_xticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
+                axis.minorticks_off()
         left.legend(frameon=False)
         return _png(figure)
 
@@ -100,7 +110,15 @@ def confusions(models: dict[str, list[list[int]]]) -> bytes:
             share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
             axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
             for i, j in np.ndindex(share.shape):
-                axis.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.55 else "black")
+                axis.text(
+                    j,
+                    i,
+                    f"{100 * share[i, j]:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if share[i, j] > 0.55 else "black",
+                )
             axis.set_xticks(range(len(short)), short, rotation=45)
             axis.set_yticks(range(len(short)), short)
             axis.set(title=name, xlabel="predicted", ylabel="label")

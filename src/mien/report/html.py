@@ -21,7 +21,7 @@ h1{margin:0;font-size:1.7rem}h2{margin-top:2.4rem;border-bottom:1px solid var(--
 .sub,figcaption,.under{color:var(--soft);font-size:.9rem}nav{columns:2;font-size:.95rem;margin:1rem 0}nav a{color:inherit}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.6rem 0 .3rem}th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child,td.words,th.words{text-align:left;white-space:normal}tr.strong{background:var(--mark);font-weight:600}
+th:first-child,td:first-child{text-align:left}td.words,th.words{text-align:left;white-space:normal}tr.strong{background:var(--mark);font-weight:600}
 .note{background:var(--note);padding:.6rem .9rem;border-left:4px solid #d9a400}figure{margin:1rem 0}img{max-width:100%;height:auto}
 code{font-size:.9em}
 </style></head><body>
@@ -50,22 +50,28 @@ def _block(block: Text | Table | Figure) -> Markup:
         return Markup('<p class="{}">{}</p>').format("note" if block.kind == "note" else "", _inline(block.text))
     if isinstance(block, Figure):
         data = base64.b64encode(block.png).decode()
-        return Markup('<figure><img alt="{}" src="data:image/png;base64,{}"><figcaption>{}</figcaption></figure>').format(
-            block.alt, data, _inline(block.caption)
-        )
-    words = [column for column in range(len(block.head)) if column and any(_is_words(row[column]) for row in block.rows)]
-    head = Markup("").join(Markup('<th scope="col"{}>{}</th>').format(_class(i, words), h) for i, h in enumerate(block.head))
+        return Markup(
+            '<figure><img alt="{}" src="data:image/png;base64,{}"><figcaption>{}</figcaption></figure>'
+        ).format(block.alt, data, _inline(block.caption))
+    words = [
+        column for column in range(len(block.head)) if column and any(_is_words(row[column]) for row in block.rows)
+    ]
+    head = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(_class(i, words), h) for i, h in enumerate(block.head)
+    )
     body = Markup("").join(
         Markup("<tr{}>{}</tr>\n").format(
             Markup(' class="strong"') if number in block.strong else "",
-            Markup("").join(Markup("<td{}>{}</td>").format(_class(i, words), _inline(cell)) for i, cell in enumerate(row)),
+            Markup("").join(
+                Markup("<td{}>{}</td>").format(_class(i, words), _inline(cell)) for i, cell in enumerate(row)
+            ),
         )
         for number, row in enumerate(block.rows)
     )
     note = Markup('<p class="under">{}</p>').format(_inline(block.note)) if block.note else ""
-    return Markup('<div class="wide"><table><caption>{}</caption><thead><tr>{}</tr></thead><tbody>\n{}</tbody></table>{}</div>').format(
-        _inline(block.caption), head, body, note
-    )
+    return Markup(
+        '<div class="wide"><table><caption>{}</caption><thead><tr>{}</tr></thead><tbody>\n{}</tbody></table>{}</div>'
+    ).format(_inline(block.caption), head, body, note)
 
 
 def _class(column: int, words: list[int]) -> Markup:

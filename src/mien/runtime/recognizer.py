@@ -99,9 +99,13 @@ def open_session(path: Path, threads: int) -> tuple[Any, ModelCard]:
         # From bytes: a model that keeps weights in other files cannot be opened this way.
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from Exception alone
-        raise ArtifactError(f"{path} is no ONNX model that can be opened: {str(error).splitlines()[0][:200]}", fix=FIX) from None
+        raise ArtifactError(
+            f"{path} is no ONNX model that can be opened: {str(error).splitlines()[0][:200]}", fix=FIX
+        ) from None
     card = parse_card(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     names = ([i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
     if names != (["crops"], ["probabilities", "logits"]):
-        raise ArtifactError(f"{path} has inputs {names[0]} and outputs {names[1]}.", rule="crops; probabilities, logits.", fix=FIX)
+        raise ArtifactError(
+            f"{path} has inputs {names[0]} and outputs {names[1]}.", rule="crops; probabilities, logits.", fix=FIX
+        )
     return session, card

@@ -37,7 +37,10 @@ class Tracker:
     def update(self, boxes: list[Box], time_s: float) -> list[int]:
         """Face numbers of this frame's boxes, in their order."""
         self._tracks = [t for t in self._tracks if time_s - t.last_seen_s <= self.patience]
-        pairs = sorted(((overlap(t.box, box), i, j) for i, t in enumerate(self._tracks) for j, box in enumerate(boxes)), reverse=True)
+        pairs = sorted(
+            ((overlap(t.box, box), i, j) for i, t in enumerate(self._tracks) for j, box in enumerate(boxes)),
+            reverse=True,
+        )
         taken: dict[int, Track] = {}
         used: set[int] = set()
         for score, i, j in pairs:

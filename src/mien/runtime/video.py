@@ -24,7 +24,11 @@ class VideoReader:
             raise InputError(f"No file {source}.", rule="--input is a video file or a camera's number.")
         self._capture = cv2.VideoCapture(int(source) if self.is_camera else source)
         if not self._capture.isOpened():
-            what = f"Camera {source} cannot be opened." if self.is_camera else f"{source} is no video that OpenCV can read."
+            what = (
+                f"Camera {source} cannot be opened."
+                if self.is_camera
+                else f"{source} is no video that OpenCV can read."
+            )
             raise InputError(what, rule="--input is a video file or a camera's number.")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         self.expected = 0 if self.is_camera else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -57,15 +61,20 @@ class VideoWriter:
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             size = (frame.shape[1], frame.shape[0])
-            self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, size)
+            self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
-                raise InputError(f"{self._path} cannot be written as a video.", rule="--out ends in .mp4 and lies in a writable folder.")
+                raise InputError(
+                    f"{self._path} cannot be written as a video.",
+                    rule="--out ends in .mp4 and lies in a writable folder.",
+                )
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._writer is None:
             return
         self._writer.release()

@@ -25,7 +25,12 @@ def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
             rule="A calibration belongs to the weights and predictions it was fitted on.",
             fix="Predict again: `mien predict RUN --index DIR --split calib`.",
         )
-    mark = base.fingerprint(store.KIND, store.VERSION, config.model_dump(mode="json"), {"weights": trained.weights_hash, "predictions": predictions.hash})
+    mark = base.fingerprint(
+        store.KIND,
+        store.VERSION,
+        config.model_dump(mode="json"),
+        {"weights": trained.weights_hash, "predictions": predictions.hash},
+    )
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == mark:
         return store.read_calibration(path, weights_hash=trained.weights_hash)

@@ -16,7 +16,15 @@ from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 
 
-def run(config: DistillConfig, origin: dict[str, dict[str, Any]], teacher: Path, index_folder: Path, out: Path, *, replace: bool = False) -> Run:
+def run(
+    config: DistillConfig,
+    origin: dict[str, dict[str, Any]],
+    teacher: Path,
+    index_folder: Path,
+    out: Path,
+    *,
+    replace: bool = False,
+) -> Run:
     """Teach a student from the ensemble that `teacher` (a folder of ensembles) selected, or names."""
     index = read_index(index_folder)
     folder, selection_path = _find(teacher)
@@ -40,7 +48,10 @@ def run(config: DistillConfig, origin: dict[str, dict[str, Any]], teacher: Path,
     from mien.nn.training import train_run  # noqa: PLC0415
 
     def load() -> Any:
-        networks = [(load_network(trained), m.weight, m.temperature) for trained, m in zip(members, ensemble.members, strict=True)]
+        networks = [
+            (load_network(trained), m.weight, m.temperature)
+            for trained, m in zip(members, ensemble.members, strict=True)
+        ]
         return ensemble_teacher(networks, ensemble.pool, ensemble.temperature)
 
     return train_run(config, origin, index, out, mark, score=score_logits, teacher=load, extra=extra)
@@ -58,5 +69,7 @@ def _members(ensemble: Ensemble, folder: Path) -> list[Run]:
     runs = [read_run(folder / member.run) for member in ensemble.members]
     for trained, member in zip(runs, ensemble.members, strict=True):
         if trained.weights_hash != member.weights_hash:
-            raise ArtifactError(f"{trained.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again.")
+            raise ArtifactError(
+                f"{trained.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
+            )
     return runs

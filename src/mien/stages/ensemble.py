@@ -42,7 +42,10 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
     """Make all combinations below `out`, score them on val and write `selected.json`."""
     members = [_open(folder) for folder in runs]
     if len({m.run.name for m in members}) < len(members):
-        raise UsageError(f"Two runs have one name: {[m.run.name for m in members]}.", rule="Members are told apart by their folder's name.")
+        raise UsageError(
+            f"Two runs have one name: {[m.run.name for m in members]}.",
+            rule="Members are told apart by their folder's name.",
+        )
     for split in ("val", "calib"):
         check_same_rows([getattr(m, split) for m in members])
     mark = base.fingerprint(
@@ -57,7 +60,9 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
     base.claim(out, kind="set of ensembles", fingerprint=mark)
     made = _combine(members, out, config)
     _choose(made, members, out, config)
-    base.write_manifest(out, kind="ensembles", version=store.VERSION, fingerprint=mark, files=[store.SELECTION, "ensemble_summary.csv"])
+    base.write_manifest(
+        out, kind="ensembles", version=store.VERSION, fingerprint=mark, files=[store.SELECTION, "ensemble_summary.csv"]
+    )
     return store.read_selection(out / store.SELECTION)
 
 
@@ -67,7 +72,10 @@ def _open(folder: Path) -> _Member:
     calibration = read_calibration(folder / "calibration.json", weights_hash=trained.weights_hash)
     for predictions in (val, calib):
         if predictions.meta["weights_hash"] != trained.weights_hash:
-            raise UsageError(f"{folder} has {predictions.split} predictions of other weights.", fix="Predict again with `mien predict`.")
+            raise UsageError(
+                f"{folder} has {predictions.split} predictions of other weights.",
+                fix="Predict again with `mien predict`.",
+            )
     return _Member(trained, calibration, val, calib)
 
 
@@ -95,7 +103,10 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
     fitted = fit_pool([FitRows.of(m.calib) for m in group], temperatures, pool, folds=config.folds, seed=config.seed)
     name = "+".join(m.run.name for m in group) + (f".{pool}" if len(group) > 1 else "")
     folder = out / name
-    pooled = {s: pooled_logits([getattr(m, s).logits for m in group], fitted.weights, temperatures, pool) for s in ("val", "calib")}
+    pooled = {
+        s: pooled_logits([getattr(m, s).logits for m in group], fitted.weights, temperatures, pool)
+        for s in ("val", "calib")
+    }
     first = FitRows.of(group[0].calib)
     threshold = threshold_for_coverage(first.with_logits(pooled["calib"]), fitted.temperature.value, config.coverage)
     ensemble = store.Ensemble(
@@ -108,7 +119,14 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
         ),
     )  # fmt: skip
     store.write_ensemble(folder, ensemble)
-    meta = {"name": name, "weights_hash": ensemble.weights_hash, "index": group[0].val.meta["index"], "scale_in_logits": True, "head": "pool", "pooled": True}
+    meta = {
+        "name": name,
+        "weights_hash": ensemble.weights_hash,
+        "index": group[0].val.meta["index"],
+        "scale_in_logits": True,
+        "head": "pool",
+        "pooled": True,
+    }
     written = {}
     for split, logits in pooled.items():
         source: Predictions = getattr(group[0], split)
@@ -120,12 +138,21 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
 
 def _choose(made: list[_Made], members: list[_Member], out: Path, config: EnsembleConfig) -> None:
     labels = made[0].val.labels
-    candidates = [Candidate(m.ensemble.name, softmax(m.val.logits), sum(x.run.config["parameters"] for x in m.members)) for m in made]
+    candidates = [
+        Candidate(m.ensemble.name, softmax(m.val.logits), sum(x.run.config["parameters"] for x in m.members))
+        for m in made
+    ]
     choice = select(candidates, labels, resamples=config.resamples, seed=config.seed)
-    scores = {c.name: with_intervals(c.probabilities, labels, resamples=config.resamples, seed=config.seed) for c in candidates}
+    scores = {
+        c.name: with_intervals(c.probabilities, labels, resamples=config.resamples, seed=config.seed)
+        for c in candidates
+    }
     singles = [m.ensemble.name for m in made if m.fitted.weighting == "single"]
     best_single = max(singles, key=lambda name: scores[name]["macro_f1"])  # type: ignore[arg-type,return-value]
-    store.write_summary(out / "ensemble_summary.csv", [_summary_row(m, scores[m.ensemble.name], scores[best_single], best_single) for m in made])
+    store.write_summary(
+        out / "ensemble_summary.csv",
+        [_summary_row(m, scores[m.ensemble.name], scores[best_single], best_single) for m in made],
+    )
     store.write_selection(out, {
         "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "best_single": best_single,
         "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "val": scores[m.ensemble.name]} for m in made},

@@ -48,7 +48,10 @@ def _evaluate_run(target: Path, index: Index, config: EvaluateConfig, selection_
         return done
     test = _test_predictions(trained, index, config.batch_size)
     document = _scores(trained.name, test.logits, calibration.temperature, test, index, config)
-    document |= {"latency": _latency(trained), "abstain": _abstention(softmax(test.logits / calibration.temperature), test.labels, calibration.abstain_below)}
+    document |= {
+        "latency": _latency(trained),
+        "abstain": _abstention(softmax(test.logits / calibration.temperature), test.labels, calibration.abstain_below),
+    }
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
 
@@ -57,7 +60,10 @@ def _evaluate_ensemble(target: Path, index: Index, config: EvaluateConfig) -> di
     ensemble, selection = read_ensemble(target), read_selection(target.parent / SELECTION)
     known = selection["candidates"].get(ensemble.name)
     if known is None or known["weights_hash"] != ensemble.weights_hash:
-        raise SplitError(f"{target} is not among the candidates of {target.parent / SELECTION}.", rule="Test is opened for what the selection knew.")
+        raise SplitError(
+            f"{target} is not among the candidates of {target.parent / SELECTION}.",
+            rule="Test is opened for what the selection knew.",
+        )
     mark = _mark(config, index, ensemble.weights_hash, selection["hash"], {"T": str(ensemble.temperature)})
     if (done := _done(target, mark)) is not None:
         return done
@@ -67,9 +73,18 @@ def _evaluate_ensemble(target: Path, index: Index, config: EvaluateConfig) -> di
     if best != ensemble.name:
         rival, _ = _pooled_test(target.parent / best, index, config.batch_size)
         rival_t = read_ensemble(target.parent / best).temperature
-        document["vs_best_single"] = _versus(softmax(logits / ensemble.temperature), softmax(rival / rival_t), test.labels, best, config)
+        document["vs_best_single"] = _versus(
+            softmax(logits / ensemble.temperature), softmax(rival / rival_t), test.labels, best, config
+        )
     document["abstain"] = _abstention(softmax(logits / ensemble.temperature), test.labels, ensemble.abstain_below)
-    meta = {"name": ensemble.name, "weights_hash": ensemble.weights_hash, "index": index.content_hash, "scale_in_logits": True, "head": "pool", "pooled": True}
+    meta = {
+        "name": ensemble.name,
+        "weights_hash": ensemble.weights_hash,
+        "index": index.content_hash,
+        "scale_in_logits": True,
+        "head": "pool",
+        "pooled": True,
+    }
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
@@ -95,10 +110,15 @@ def _selection_of(trained: Run, explicit: Path | None) -> dict[str, Any]:
         explicit = trained.folder / taught["selection"]
     if explicit is not None:
         selection = read_selection(explicit)
-        knows = trained.weights_hash in selection["runs"].values() or (taught or {}).get("selection_hash") == selection["hash"]
+        knows = (
+            trained.weights_hash in selection["runs"].values()
+            or (taught or {}).get("selection_hash") == selection["hash"]
+        )
         if knows:
             return selection
-        raise SplitError(f"{explicit} was written without {trained.folder}.", rule="Test is opened for what the selection knew.")
+        raise SplitError(
+            f"{explicit} was written without {trained.folder}.", rule="Test is opened for what the selection knew."
+        )
     here = trained.folder.resolve()
     for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
         selection = read_selection(path)
@@ -129,13 +149,19 @@ def _pooled_test(folder: Path, index: Index, batch_size: int) -> tuple[Floats, s
     for member in ensemble.members:
         trained = read_run(folder / member.run)
         if trained.weights_hash != member.weights_hash:
-            raise ArtifactError(f"{trained.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again.")
+            raise ArtifactError(
+                f"{trained.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
+            )
         tests.append(_test_predictions(trained, index, batch_size))
     store.check_same_rows(tests)
-    return pooled_logits([t.logits for t in tests], ensemble.weights, [m.temperature for m in ensemble.members], ensemble.pool), tests[0]
+    return pooled_logits(
+        [t.logits for t in tests], ensemble.weights, [m.temperature for m in ensemble.members], ensemble.pool
+    ), tests[0]
 
 
-def _scores(name: str, logits: Floats, temperature: float, test: store.Predictions, index: Index, config: EvaluateConfig) -> dict[str, Any]:
+def _scores(
+    name: str, logits: Floats, temperature: float, test: store.Predictions, index: Index, config: EvaluateConfig
+) -> dict[str, Any]:
     after, before = softmax(logits / temperature), softmax(logits)
     scored = with_intervals(after, test.labels, resamples=config.resamples, seed=config.seed)
     for text in alarms(scored):
@@ -164,7 +190,9 @@ def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index
     return {**metrics(probabilities[picked], labels), "left_out": len(official) - len(kept)}
 
 
-def _versus(first: Floats, second: Floats, labels: NDArray[np.int64], rival: str, config: EvaluateConfig) -> dict[str, Any]:
+def _versus(
+    first: Floats, second: Floats, labels: NDArray[np.int64], rival: str, config: EvaluateConfig
+) -> dict[str, Any]:
     """Paired differences (first minus second) with intervals, and McNemar's test."""
     mine, theirs = (resampled(p, labels, resamples=config.resamples, seed=config.seed) for p in (first, second))
     a, b = metrics(first, labels), metrics(second, labels)
@@ -180,7 +208,11 @@ def _abstention(probabilities: Floats, labels: NDArray[np.int64], threshold: flo
     """What the threshold found on calib does on test."""
     answered = probabilities.max(1) >= threshold
     hits = (probabilities.argmax(1) == labels)[answered]
-    return {"threshold": threshold, "coverage": float(answered.mean()), "accuracy_answered": float(hits.mean()) if len(hits) else 0.0}
+    return {
+        "threshold": threshold,
+        "coverage": float(answered.mean()),
+        "accuracy_answered": float(hits.mean()) if len(hits) else 0.0,
+    }
 
 
 def _latency(trained: Run, runs: int = 60, warmup: int = 10) -> dict[str, Any]:
@@ -199,4 +231,11 @@ def _latency(trained: Run, runs: int = 60, warmup: int = 10) -> dict[str, Any]:
             network(picture)
             times.append(1000 * (time.perf_counter() - start))
     p50, p95 = np.percentile(times[warmup:], [50, 95])
-    return {"engine": "torch eager fp32", "batch": 1, "threads": torch.get_num_threads(), "input": network.preprocess.img_size, "p50_ms": float(p50), "p95_ms": float(p95)}
+    return {
+        "engine": "torch eager fp32",
+        "batch": 1,
+        "threads": torch.get_num_threads(),
+        "input": network.preprocess.img_size,
+        "p50_ms": float(p50),
+        "p95_ms": float(p95),
+    }

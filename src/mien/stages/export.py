@@ -29,11 +29,24 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
         raise UsageError(f"--out {out}.", rule="The model's file name ends in .onnx.")
     trained, index = read_run(run_folder), read_index(index_folder)
     if trained.config["crop"] != index.crop.model_dump():
-        raise InputError(f"{run_folder} was trained on crops {trained.config['crop']}, {index_folder} has others.", fix="Name the run's own index.")
+        raise InputError(
+            f"{run_folder} was trained on crops {trained.config['crop']}, {index_folder} has others.",
+            fix="Name the run's own index.",
+        )
     calibration = read_calibration(run_folder / "calibration.json", weights_hash=trained.weights_hash)
-    mark = base.fingerprint("onnx", 1, config.model_dump(mode="json"), {"weights": trained.weights_hash, "calibration": calibration.hash, "index": index.content_hash})
+    mark = base.fingerprint(
+        "onnx",
+        1,
+        config.model_dump(mode="json"),
+        {"weights": trained.weights_hash, "calibration": calibration.hash, "index": index.content_hash},
+    )
     done = read_parity(out)
-    if done is not None and done.get("fingerprint") == mark and out.is_file() and base.sha256_file(out) == done["sha256"]:
+    if (
+        done is not None
+        and done.get("fingerprint") == mark
+        and out.is_file()
+        and base.sha256_file(out) == done["sha256"]
+    ):
         say(f"{out} is exported already.")
         return done
     from mien.nn.export import quantize, to_onnx  # noqa: PLC0415  (torch)
@@ -48,7 +61,13 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     data = proto.SerializeToString()
     parity = _parity(data, network, card, _crops(index, "val", config.check), config)
     write_model(out, data)
-    parity |= {"fingerprint": mark, "sha256": base.sha256_file(out), "bytes": len(data), "model": out.name, "environment": environment()}
+    parity |= {
+        "fingerprint": mark,
+        "sha256": base.sha256_file(out),
+        "bytes": len(data),
+        "model": out.name,
+        "environment": environment(),
+    }
     write_parity(out, parity)
     return parity
 
@@ -67,7 +86,9 @@ def _crops(index: Index, split: str, count: int) -> np.ndarray[Any, np.dtype[np.
     return np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
 
 
-def _parity(data: bytes, network: Any, card: ModelCard, crops: np.ndarray[Any, np.dtype[np.uint8]], config: ExportConfig) -> dict[str, Any]:
+def _parity(
+    data: bytes, network: Any, card: ModelCard, crops: np.ndarray[Any, np.dtype[np.uint8]], config: ExportConfig
+) -> dict[str, Any]:
     import onnxruntime  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
@@ -78,14 +99,18 @@ def _parity(data: bytes, network: Any, card: ModelCard, crops: np.ndarray[Any, n
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = Calibrated(network, card.temperature).eval()(torch.from_numpy(crops))[0].numpy()
-    seen = np.concatenate([session.run(["probabilities"], {"crops": part})[0] for part in np.array_split(crops, max(1, len(crops) // 64))])
+    seen = np.concatenate(
+        [session.run(["probabilities"], {"crops": part})[0] for part in np.array_split(crops, max(1, len(crops) // 64))]
+    )
     difference = float(np.abs(seen - expected).max())
     agreement = float((seen.argmax(1) == expected.argmax(1)).mean())
     holds = agreement >= INT8_AGREEMENT if config.int8 else difference <= config.tolerance
     if not holds:
         raise MienError(
             f"The exported graph differs from torch: probabilities by up to {difference:.2e}, labels agree on {agreement:.1%} of {len(crops)} pictures.",
-            rule=f"int8: at least {INT8_AGREEMENT:.0%} agree." if config.int8 else f"Differences stay within {config.tolerance:.0e}.",
+            rule=f"int8: at least {INT8_AGREEMENT:.0%} agree."
+            if config.int8
+            else f"Differences stay within {config.tolerance:.0e}.",
             fix="Nothing was written; report this with the run's config.json.",
         )
     times = []

@@ -21,7 +21,9 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False) -> Index:
     `replace` an older index of other settings at `out` makes way (a study owns its folders).
     """
     if not config.source:
-        raise UsageError("No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv.")
+        raise UsageError(
+            "No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv."
+        )
     sources = [open_source(text, seed=config.seed, size=config.size) for text in config.source]
     mark = base.fingerprint(
         KIND, VERSION, config.model_dump(mode="json", exclude={"source"}),

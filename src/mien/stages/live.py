@@ -63,11 +63,25 @@ class Session:
         c = self.config
         if face_id not in self.smoothers:
             self.smoothers[face_id] = Smoother(
-                cutoff=c.cutoff, beta=c.beta, dwell=c.dwell, hysteresis=c.hysteresis, abstain_below=self.recognizer.card.abstain_below
+                cutoff=c.cutoff,
+                beta=c.beta,
+                dwell=c.dwell,
+                hysteresis=c.hysteresis,
+                abstain_below=self.recognizer.card.abstain_below,
             )
         return self.smoothers[face_id].update(logits, moment)
 
-    def _log(self, number: int, moment: float, face_id: int, box: Any, raw: Any, smooth: Any, label: str | None, times: dict[str, float]) -> None:
+    def _log(
+        self,
+        number: int,
+        moment: float,
+        face_id: int,
+        box: Any,
+        raw: Any,
+        smooth: Any,
+        label: str | None,
+        times: dict[str, float],
+    ) -> None:
         raw_label = LABELS[int(np.argmax(raw))]
         before = self.shown.get(face_id)
         if before is not None:
@@ -75,7 +89,14 @@ class Session:
             self.flips["smoothed"] += before[1] != label
         self.shown[face_id] = (raw_label, label)
         self.rows.append(
-            {"frame": number, "time_s": moment, "face_id": face_id, **dict(zip("xywh", box, strict=True)), "raw_label": raw_label, "label": label}
+            {
+                "frame": number,
+                "time_s": moment,
+                "face_id": face_id,
+                **dict(zip("xywh", box, strict=True)),
+                "raw_label": raw_label,
+                "label": label,
+            }
             | {f"raw_{n}": float(v) for n, v in zip(LABELS, raw, strict=True)}
             | {f"smooth_{n}": float(v) for n, v in zip(LABELS, smooth, strict=True)}
             | {f"{n}_ms": v for n, v in times.items()}
@@ -94,7 +115,9 @@ class Session:
         }  # fmt: skip
 
 
-def run(source: str, model: Path | None, config: LiveConfig, *, out: Path | None = None, log: Path | None = None) -> dict[str, Any]:
+def run(
+    source: str, model: Path | None, config: LiveConfig, *, out: Path | None = None, log: Path | None = None
+) -> dict[str, Any]:
     """Recognise a video to its end (or a camera until Ctrl-C); returns the summary."""
     recognizer = Recognizer.load(model, detect=config)
     reader = VideoReader(source)

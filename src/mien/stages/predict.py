@@ -14,7 +14,10 @@ from mien.core.errors import SplitError
 def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig) -> Path:
     """Write `RUN/predictions/SPLIT.parquet`, or find it there, made of the same; test is refused."""
     if split not in store.FITTABLE:
-        raise SplitError(f"Predictions of {split!r} were asked for.", rule="predict makes val and calib; `mien evaluate` alone opens test.")
+        raise SplitError(
+            f"Predictions of {split!r} were asked for.",
+            rule="predict makes val and calib; `mien evaluate` alone opens test.",
+        )
     trained, index = read_run(run_folder), read_index(index_folder)
     path = store.predictions_path(run_folder, split)
     mark = store.mark_of(trained.weights_hash, index.content_hash, split)

@@ -32,4 +32,10 @@ def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
             "probabilities": {k: round(v, 6) for k, v in face.probabilities.items()}, "label": face.label,
         } for face in recognizer(picture)
     ]  # fmt: skip
-    return {"image": str(path), "width": picture.shape[1], "height": picture.shape[0], "model": recognizer.card.name, "faces": faces}
+    return {
+        "image": str(path),
+        "width": picture.shape[1],
+        "height": picture.shape[0],
+        "model": recognizer.card.name,
+        "faces": faces,
+    }

@@ -14,8 +14,9 @@ from mien.core.artifacts.run import read_metrics
 from mien.core.artifacts.study import StudyFolder, read_study
 from mien.core.errors import UsageError
 from mien.core.labels import LABELS
-from mien.report.compose import compose, is_synthetic
+from mien.report.compose import compose
 from mien.report.html import to_html
+from mien.report.study_view import is_synthetic
 
 FORMATS = ("html",)
 
@@ -27,9 +28,13 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
         raise UsageError(f"--format {','.join(formats)}.", rule=f"Formats of this version: {', '.join(FORMATS)}.")
     folder, study = StudyFolder(root), read_study(root)
     students = [study["student"]] if study["student"] else []
-    runs = {t["name"]: folder.teacher(t["name"]) for t in study["teachers"]} | {s["name"]: folder.student for s in students}
+    runs = {t["name"]: folder.teacher(t["name"]) for t in study["teachers"]} | {
+        s["name"]: folder.student for s in students
+    }
     evaluations = {name: read_evaluation(path) for name, path in runs.items()}
-    evaluations |= {e["name"]: read_evaluation(folder.ensembles / e["name"]) for e in study["ensembles"] if e["name"] not in runs}
+    evaluations |= {
+        e["name"]: read_evaluation(folder.ensembles / e["name"]) for e in study["ensembles"] if e["name"] not in runs
+    }
     histories = {name: read_metrics(path) for name, path in runs.items()}
     page = to_html(compose(study, histories, evaluations, _sheet(folder.index) if is_synthetic(study) else None))
     base.write_text(folder.report, page)

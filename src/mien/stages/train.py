@@ -13,13 +13,17 @@ from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 
 
-def run(config: TrainConfig, origin: dict[str, dict[str, Any]], index_folder: Path, out: Path, *, replace: bool = False) -> Run:
+def run(
+    config: TrainConfig, origin: dict[str, dict[str, Any]], index_folder: Path, out: Path, *, replace: bool = False
+) -> Run:
     """Train, go on with an unfinished training, or return the finished run.
 
     With `replace` a run of other settings at `out` makes way (a study owns its folders).
     """
     index = read_index(index_folder)
-    mark = base.fingerprint(KIND, VERSION, config.model_dump(mode="json", exclude=set(NEUTRAL)), {"index": index.content_hash})
+    mark = base.fingerprint(
+        KIND, VERSION, config.model_dump(mode="json", exclude=set(NEUTRAL)), {"index": index.content_hash}
+    )
     if base.is_complete(out, mark):
         say(f"{out} is trained already.")
         return read_run(out)

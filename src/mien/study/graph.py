@@ -41,7 +41,9 @@ def steps(study: StudyConfig, root: Path) -> list[Step]:
 def _index(study: StudyConfig, folder: StudyFolder) -> Step:
     from mien.stages import index
 
-    config = study.index.model_copy(update={"seed": study.seed if "seed" not in study.index.model_fields_set else study.index.seed})
+    config = study.index.model_copy(
+        update={"seed": study.seed if "seed" not in study.index.model_fields_set else study.index.seed}
+    )
     return Step("index", folder.index / "manifest.json", lambda: index.run(config, folder.index, replace=True))
 
 
@@ -50,7 +52,11 @@ def _train(study: StudyConfig, teacher: Teacher, folder: StudyFolder) -> Step:
 
     out = folder.teacher(teacher.name)
     config, origin = resolve(TrainConfig, ("study", seeded(teacher.settings, study.seed)))
-    return Step(f"train {teacher.name}", out / "manifest.json", lambda: train.run(config, origin, folder.index, out, replace=True))
+    return Step(
+        f"train {teacher.name}",
+        out / "manifest.json",
+        lambda: train.run(config, origin, folder.index, out, replace=True),
+    )
 
 
 def _judge(study: StudyConfig, folder: StudyFolder, out: Path) -> list[Step]:
@@ -60,7 +66,9 @@ def _judge(study: StudyConfig, folder: StudyFolder, out: Path) -> list[Step]:
     def predicting(split: str) -> Callable[[], Any]:
         return lambda: predict.run(out, folder.index, split, PredictConfig())
 
-    both = [Step(f"predict {out.name} {s}", out / "predictions" / f"{s}.parquet", predicting(s)) for s in ("val", "calib")]
+    both = [
+        Step(f"predict {out.name} {s}", out / "predictions" / f"{s}.parquet", predicting(s)) for s in ("val", "calib")
+    ]
     return [*both, Step(f"calibrate {out.name}", out / "calibration.json", lambda: calibrate.run(out, study.calibrate))]
 
 
@@ -76,7 +84,11 @@ def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) 
 
     config, origin = resolve(DistillConfig, ("study", seeded(settings, study.seed)))
     product = folder.student / "manifest.json"
-    return Step("distill", product, lambda: distill.run(config, origin, folder.ensembles, folder.index, folder.student, replace=True))
+    return Step(
+        "distill",
+        product,
+        lambda: distill.run(config, origin, folder.ensembles, folder.index, folder.student, replace=True),
+    )
 
 
 def _evaluate(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step:

@@ -47,6 +47,13 @@ def _modified(path: Path) -> int | None:
 
 def plan_study(study: StudyConfig, root: Path) -> list[dict[str, Any]]:
     """What a run would go through: each step, what it leaves, and whether that is there."""
-    return [{"step": s.name, "product": str(s.product.relative_to(root)), "present": s.product.is_file()} for s in steps(study, root)] + [
-        {"step": "report", "product": str(StudyFolder(root).report.relative_to(root)), "present": StudyFolder(root).report.is_file()}
+    return [
+        {"step": s.name, "product": str(s.product.relative_to(root)), "present": s.product.is_file()}
+        for s in steps(study, root)
+    ] + [
+        {
+            "step": "report",
+            "product": str(StudyFolder(root).report.relative_to(root)),
+            "present": StudyFolder(root).report.is_file(),
+        }
     ]

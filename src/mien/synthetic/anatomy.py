@@ -103,7 +103,7 @@ class Pose:
         y1 = cp * y - sp * z1
         cr, sr = np.cos(self.roll), np.sin(self.roll)
         out = np.stack([cr * x1 - sr * y1, sr * x1 + cr * y1], axis=1)
-        return self.scale * out + np.array([self.x, self.y])
+        return np.asarray(self.scale * out + np.array([self.x, self.y]))
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:

@@ -34,7 +34,9 @@ def background(side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     for _ in range(rng.integers(0, 4)):
         centre = rng.integers(0, side, 2).tolist()
         size = rng.integers(max(2, side // 12), side // 3, 2).tolist()
-        cv2.ellipse(picture, centre, size, float(rng.uniform(0, 180)), 0, 360, rng.uniform(20, 235, 3).tolist(), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            picture, centre, size, float(rng.uniform(0, 180)), 0, 360, rng.uniform(20, 235, 3).tolist(), -1, cv2.LINE_AA
+        )
     return picture
 
 

@@ -112,7 +112,9 @@ def draw_brows(canvas: Canvas, who: Identity, au: dict[int, float]) -> None:
         middle = -0.5 * (0.16 * au[1] + 0.20 * au[2])
         px = side * (0.16 - 0.05 * au[4] + x * (0.56 + 0.04 * au[4]))
         arch = -0.075 * np.sin(np.pi * x**0.8)
-        py = -0.47 + who.brow_height + drop + arch + inner * (1 - x) ** 1.5 + outer * x**1.3 + middle * np.sin(np.pi * x)
+        py = (
+            -0.47 + who.brow_height + drop + arch + inner * (1 - x) ** 1.5 + outer * x**1.3 + middle * np.sin(np.pi * x)
+        )
         thick = who.brow_thick * (1.15 - 0.7 * x)
         upper, lower = np.stack([px, py - thick], axis=1), np.stack([px, py + thick], axis=1)
         canvas.fill(np.concatenate([upper, lower[::-1]]), dark, 0.9)
@@ -172,7 +174,15 @@ def draw_nose(canvas: Canvas, who: Identity, au: dict[int, float]) -> None:
     wing = who.nose_width * (1 + 0.18 * au[9] + 0.08 * au[12])
     lit_side = np.array([[0.05, -0.2], [0.09, tip - 0.12], [wing * 0.8, tip - 0.03], [0.03, tip - 0.05]])
     canvas.fill(lit_side, shade, 0.35)
-    base = np.array([[-wing, tip - 0.04], [-wing * 0.75, tip + 0.03], [0, tip + 0.06], [wing * 0.75, tip + 0.03], [wing, tip - 0.04]])
+    base = np.array(
+        [
+            [-wing, tip - 0.04],
+            [-wing * 0.75, tip + 0.03],
+            [0, tip + 0.06],
+            [wing * 0.75, tip + 0.03],
+            [wing, tip - 0.04],
+        ]
+    )
     canvas.stroke(base, who.skin * 0.55, 0.03, 0.75)
     for side in (-1, 1):
         angle = np.linspace(0, 2 * np.pi, 10)
@@ -202,7 +212,9 @@ def draw_mouth(canvas: Canvas, who: Identity, au: dict[int, float]) -> None:
     low_mid = y + 0.9 * gap + 0.055 * au[12] - 0.05 * au[15] + 0.05 * au[16]
     inner_top, inner_low = _parabola(left, right, top_mid), _parabola(left, right, max(low_mid, top_mid + 0.004))
     thin = 1 - 0.72 * au[23] - 0.2 * au[12]
-    upper = inner_top - np.stack([0 * _T, 0.075 * who.lip_full * thin * (1 - _T**2) ** 0.6 * (1 - 0.25 * np.exp(-((_T / 0.12) ** 2)))], axis=1)
+    upper = inner_top - np.stack(
+        [0 * _T, 0.075 * who.lip_full * thin * (1 - _T**2) ** 0.6 * (1 - 0.25 * np.exp(-((_T / 0.12) ** 2)))], axis=1
+    )
     pout = 1 + 0.5 * au[17]
     lower = inner_low + np.stack([0 * _T, 0.105 * who.lip_full * thin * pout * (1 - _T**2) ** 0.7], axis=1)
     lip = who.skin * np.array([0.86, 0.62, 0.60])
@@ -215,12 +227,21 @@ def draw_mouth(canvas: Canvas, who: Identity, au: dict[int, float]) -> None:
         thick = min(0.75 * gap, 0.11) * min(1.0, show)
         teeth = np.concatenate([inner_top, inner_top[::-1] + [0, thick]])
         cover = canvas.mask(inside) * canvas.mask(teeth)
-        canvas.picture[:] = (canvas.picture * (1 - cover) + np.array([232, 228, 218], np.float32) * cover).astype(np.uint8)
+        canvas.picture[:] = (canvas.picture * (1 - cover) + np.array([232, 228, 218], np.float32) * cover).astype(
+            np.uint8
+        )
     canvas.stroke(inner_top, who.skin * 0.3, 0.028, 0.9)
     for side, point in ((-1, left), (1, right)):
-        canvas.stroke(np.array([point, point + [side * 0.05, 0.09 * au[15] - 0.05 * au[12]]]), who.skin * 0.45, 0.03, 0.4 + 0.5 * max(au[12], au[15]))
+        canvas.stroke(
+            np.array([point, point + [side * 0.05, 0.09 * au[15] - 0.05 * au[12]]]),
+            who.skin * 0.45,
+            0.03,
+            0.4 + 0.5 * max(au[12], au[15]),
+        )
     low = float(lower[12, 1])
-    canvas.stroke(np.array([[-0.13, low + 0.07], [0, low + 0.05], [0.13, low + 0.07]]), who.skin * 0.62, 0.03, 0.3 + 0.6 * au[17])
+    canvas.stroke(
+        np.array([[-0.13, low + 0.07], [0, low + 0.05], [0.13, low + 0.07]]), who.skin * 0.62, 0.03, 0.3 + 0.6 * au[17]
+    )
     for k in (-1, 1):
         canvas.stroke(np.array([[k * 0.07, low + 0.14], [k * 0.04, low + 0.2]]), who.skin * 0.6, 0.025, 0.8 * au[17])
     for side in (-1, 1):

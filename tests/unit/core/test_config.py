@@ -23,7 +23,9 @@ def test_all_faults_at_once_with_the_nearest_key():
 
 
 def test_builtin_then_recipe_then_study_then_flag():
-    config, origin = resolve(TrainConfig, ("study", {"backbone": "vit_tiny", "epochs": 7}), ("flag", {"epochs": 9, "lr": 0.5}))
+    config, origin = resolve(
+        TrainConfig, ("study", {"backbone": "vit_tiny", "epochs": 7}), ("flag", {"epochs": 9, "lr": 0.5})
+    )
     assert (config.epochs, origin["epochs"]["from"]) == (9, "flag")
     assert (config.lr, origin["lr"]["from"]) == (0.5, "flag")
     assert (config.drop_path, origin["drop_path"]["from"]) == (recipe("vit_tiny")["drop_path"], "recipe")
@@ -66,7 +68,10 @@ def test_shipped_studies_load_and_state_cost_and_expectation(path: Path):
         ("name = 'x'\n[index]\nsource=['synthetic=9']\n[[teachers]]\nbackbone='cnn'\nepoch=3", "Did you mean 'epochs'"),
         ("name = 'x'\n[index]\nsiez=48\n[[teachers]]\nbackbone='cnn'", "Did you mean 'size'"),
         ("name = 'x'\n[index]\n[[teachers]]\nbackbone='cnn'\n[[teachers]]\nbackbone='cnn'", "one name"),
-        ("name = 'x'\n[index]\n[[teachers]]\nbackbone='cnn'\n[student]\nkd_temprature=1", "Did you mean 'kd_temperature'"),
+        (
+            "name = 'x'\n[index]\n[[teachers]]\nbackbone='cnn'\n[student]\nkd_temprature=1",
+            "Did you mean 'kd_temperature'",
+        ),
         ("name = ", "not valid TOML"),
         ("name='x'\nteachers = 3\n[index]", "list of tables"),
     ],

@@ -16,7 +16,18 @@ def test_fer2013_numbers():
 
 
 def test_ferplus_columns_in_order():
-    assert list(FERPLUS) == ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"]
+    assert list(FERPLUS) == [
+        "neutral",
+        "happiness",
+        "surprise",
+        "sadness",
+        "anger",
+        "disgust",
+        "fear",
+        "contempt",
+        "unknown",
+        "NF",
+    ]
     assert {v for v in FERPLUS.values() if v} == set(LABELS)
 
 

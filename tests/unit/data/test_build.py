@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from unit.data.test_sources import pixels, write_fer2013, write_ferplus
 
 from mien.core.artifacts.index import read_index, read_occurrences
 from mien.core.config.index import IndexConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import FER2013, LABELS
 from mien.stages import index as stage
+from unit.data.test_sources import pixels, write_fer2013, write_ferplus
 
 RNG = np.random.default_rng(1)
 
@@ -33,15 +33,27 @@ def build(out, *sources, **settings):
 
 
 def hashes(folder):
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 @pytest.fixture
 def fer(tmp_path):
     """FER2013 rows with planted duplicates: across splits, and with conflicting labels."""
-    rows = [(number, pixels(), usage) for usage in ("Training",) * 8 + ("PublicTest", "PrivateTest") for number in FER2013]
+    rows = [
+        (number, pixels(), usage) for usage in ("Training",) * 8 + ("PublicTest", "PrivateTest") for number in FER2013
+    ]
     leak_val, leak_test, quarrel, outvoted = pixels(), pixels(), pixels(), pixels()
-    rows += [(3, leak_val, "Training"), (3, leak_val, "PublicTest"), (4, leak_test, "Training"), (4, leak_test, "PrivateTest"), (4, leak_test, "PrivateTest")]
+    rows += [
+        (3, leak_val, "Training"),
+        (3, leak_val, "PublicTest"),
+        (4, leak_test, "Training"),
+        (4, leak_test, "PrivateTest"),
+        (4, leak_test, "PrivateTest"),
+    ]
     rows += [(0, quarrel, "Training"), (1, quarrel, "Training")]
     rows += [(5, outvoted, "Training"), (5, outvoted, "Training"), (2, outvoted, "Training")]
     return write_fer2013(tmp_path / "fer2013.csv", rows)

@@ -49,7 +49,10 @@ def opened(text):
 
 
 def test_fer2013_rows(tmp_path):
-    path = write_fer2013(tmp_path / "fer2013.csv", [(3, pixels(), "Training"), (6, pixels(7), "PublicTest"), (0, pixels(), "PrivateTest")])
+    path = write_fer2013(
+        tmp_path / "fer2013.csv",
+        [(3, pixels(), "Training"), (6, pixels(7), "PublicTest"), (0, pixels(), "PrivateTest")],
+    )
     items = list(opened(f"fer2013={path}"))
     assert [i.label for i in items] == ["happy", "neutral", "angry"]
     assert [i.official_split for i in items] == ["train", "val", "test"]
@@ -117,7 +120,12 @@ def test_ferplus_folder(tmp_path):
         ("Training", "fer0000003.png", [0, 0, 0, 0, 0, 0, 0, 0, 0, 10]),
     ])  # fmt: skip
     items = list(opened(f"ferplus={root}"))
-    assert [(i.label, i.why) for i in items] == [("happy", ""), (None, "no_majority"), (None, "contempt"), (None, "not_a_face")]
+    assert [(i.label, i.why) for i in items] == [
+        ("happy", ""),
+        (None, "no_majority"),
+        (None, "contempt"),
+        (None, "not_a_face"),
+    ]
     assert items[0].votes == (0, 0, 0, 1, 0, 0, 0)
     (root / "FER2013Train" / "fer0000000.png").unlink()
     with pytest.raises(RejectedImage, match="missing"):
@@ -130,9 +138,14 @@ def test_folders_of_classes_with_and_without_splits(tmp_path):
         (tmp_path / "split" / "Training" / place).mkdir(parents=True)
         (tmp_path / "split" / "validation" / place).mkdir(parents=True)
         for k, root in enumerate(("plain", "split/Training", "split/validation")):
-            Image.fromarray(RNG.integers(0, 256, (20 + k, 20, 3), dtype=np.uint8)).save(tmp_path / root / place / "a.png")
+            Image.fromarray(RNG.integers(0, 256, (20 + k, 20, 3), dtype=np.uint8)).save(
+                tmp_path / root / place / "a.png"
+            )
     plain, split = list(opened(f"folder={tmp_path / 'plain'}")), list(opened(f"folder={tmp_path / 'split'}"))
-    assert [(i.label, i.official_split, i.path) for i in plain] == [("happy", None, "folder:happiness/a.png"), ("sad", None, "folder:sad/a.png")]
+    assert [(i.label, i.official_split, i.path) for i in plain] == [
+        ("happy", None, "folder:happiness/a.png"),
+        ("sad", None, "folder:sad/a.png"),
+    ]
     assert sorted({i.official_split for i in split}) == ["train", "val"]
     (tmp_path / "plain" / "hapy").mkdir()
     with pytest.raises(InputError, match="Did you mean 'happy'"):

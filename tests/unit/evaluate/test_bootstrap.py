@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mien.evaluate import bootstrap, metrics as m
+from mien.evaluate import bootstrap
+from mien.evaluate import metrics as m
 from mien.evaluate.selection import baselines
 
 

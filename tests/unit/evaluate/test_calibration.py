@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import faces
 from mien.core.artifacts.predictions import FitRows
 from mien.core.errors import CalibrationError, InputError, SplitError
 from mien.evaluate import calibration as c

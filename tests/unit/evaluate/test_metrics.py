@@ -41,7 +41,9 @@ def naive_ece(confidence, hit, bins):
     total = 0.0
     edges = np.linspace(0, 1, bins + 1)
     for b in range(bins):
-        inside = [i for i in range(len(hit)) if (edges[b] < confidence[i] <= edges[b + 1]) or (b == 0 and confidence[i] == 0)]
+        inside = [
+            i for i in range(len(hit)) if (edges[b] < confidence[i] <= edges[b + 1]) or (b == 0 and confidence[i] == 0)
+        ]
         if inside:
             gap = np.mean([confidence[i] for i in inside]) - np.mean([hit[i] for i in inside])
             total += abs(gap) * len(inside) / len(hit)

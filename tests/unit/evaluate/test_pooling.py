@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import faces
 from mien.core.artifacts.predictions import FitRows
 from mien.core.errors import InputError
 from mien.evaluate.metrics import nll_rows, softmax
@@ -76,7 +76,10 @@ def test_equal_members_keep_equal_weights(pool):
     kept = 0
     for seed in range(8):
         logits, labels = members(800, 10 * seed, (1.0, 1.0))
-        kept += fit_pool([FitRows.of(faces.predictions(z, labels)) for z in logits], [1.0, 1.0], pool, folds=3).weighting == "equal"
+        kept += (
+            fit_pool([FitRows.of(faces.predictions(z, labels)) for z in logits], [1.0, 1.0], pool, folds=3).weighting
+            == "equal"
+        )
     assert kept >= 7
 
 
@@ -86,13 +89,18 @@ def test_a_pool_is_calibrated_and_better_than_its_members():
     found = fit_pool(rows, [1.0, 1.0], "logit")
     held = [z[2000:] for z in logits]
     pooled = softmax(pooled_logits(held, found.weights, [1.0, 1.0], "logit") / found.temperature.value)
-    own = [nll_rows(softmax(z / fit_pool([r], [1.0], "logit").temperature.value), labels[2000:]).mean() for z, r in zip(held, rows, strict=True)]
+    own = [
+        nll_rows(softmax(z / fit_pool([r], [1.0], "logit").temperature.value), labels[2000:]).mean()
+        for z, r in zip(held, rows, strict=True)
+    ]
     assert nll_rows(pooled, labels[2000:]).mean() < min(own) - 0.02
 
 
 def test_selection_prefers_what_is_really_better_and_says_why():
     logits, labels = members(3000, 5, (0.3, 3.0))
-    found = select([Candidate("good", softmax(logits[0]), 10), Candidate("bad", softmax(logits[1] / 3), 1)], labels, resamples=200)
+    found = select(
+        [Candidate("good", softmax(logits[0]), 10), Candidate("bad", softmax(logits[1] / 3), 1)], labels, resamples=200
+    )
     assert found.name == "good"
     assert "significantly worse: bad" in found.why[0]
 

@@ -63,7 +63,9 @@ def test_heads_compute_in_fp32_under_autocast():
 def test_cross_entropy_of_one_hot_is_torchs():
     z = torch.randn(4, 3)
     y = torch.tensor([0, 1, 2, 0])
-    assert soft_cross_entropy(z, torch.eye(3)[y]) == pytest.approx(float(torch.nn.functional.cross_entropy(z, y)), abs=1e-6)
+    assert soft_cross_entropy(z, torch.eye(3)[y]) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(z, y)), abs=1e-6
+    )
     smoothed = float(torch.nn.functional.cross_entropy(z, y, label_smoothing=0.1))
     assert soft_cross_entropy(z, smooth(torch.eye(3)[y], 0.1)) == pytest.approx(smoothed, abs=1e-6)
 

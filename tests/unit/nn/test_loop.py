@@ -17,7 +17,15 @@ from mien.evaluate.metrics import score_logits
 from mien.nn.loop import Trainer
 from mien.stages import train as stage
 
-BASE = {"backbone": "cnn", "batch_size": 32, "epochs": 2, "save_every_steps": 3, "drop_rate": 0.3, "mixup": 0.2, "warmup_epochs": 1}
+BASE = {
+    "backbone": "cnn",
+    "batch_size": 32,
+    "epochs": 2,
+    "save_every_steps": 3,
+    "drop_rate": 0.3,
+    "mixup": 0.2,
+    "warmup_epochs": 1,
+}
 
 
 def train(index, out, **settings):
@@ -98,12 +106,25 @@ def test_soft_votes_act_where_there_are_votes(small_index, tmp_path, monkeypatch
 
     votes = np.random.default_rng(0).dirichlet(np.ones(7), len(read_index(small_index).table)).astype(np.float32)
     monkeypatch.setattr(Index, "votes", votes)
-    assert train(small_index, tmp_path / "a", soft_votes=True).weights_hash != train(small_index, tmp_path / "b").weights_hash
+    assert (
+        train(small_index, tmp_path / "a", soft_votes=True).weights_hash
+        != train(small_index, tmp_path / "b").weights_hash
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(small_index, tmp_path):
     with pytest.raises(TrainingDiverged, match="step"):
-        train(small_index, tmp_path / "r", lr=1e30, min_lr=0, clip_grad=0, optimizer="sgd", warmup_epochs=0, head="linear", mixup=0)
+        train(
+            small_index,
+            tmp_path / "r",
+            lr=1e30,
+            min_lr=0,
+            clip_grad=0,
+            optimizer="sgd",
+            warmup_epochs=0,
+            head="linear",
+            mixup=0,
+        )
 
 
 def test_the_kept_epoch_is_vals_best_and_its_weights_are_the_averaged_ones(small_index, tmp_path):
@@ -121,7 +142,11 @@ def test_the_kept_epoch_is_vals_best_and_its_weights_are_the_averaged_ones(small
 
 
 def test_refusals_leave_nothing(small_index, tmp_path):
-    for settings, expected in (({"backbone": "resnt18"}, "Did you mean"), ({"batch_size": 5000}, "fits into train"), ({"backbone": "vit_tiny", "stem": "small"}, "small stem")):
+    for settings, expected in (
+        ({"backbone": "resnt18"}, "Did you mean"),
+        ({"batch_size": 5000}, "fits into train"),
+        ({"backbone": "vit_tiny", "stem": "small"}, "small stem"),
+    ):
         with pytest.raises(UsageError, match=expected):
             train(small_index, tmp_path / "r", **settings)
         assert not (tmp_path / "r").exists()

@@ -24,7 +24,9 @@ def test_identity_augmentation_is_bit_for_bit():
     assert torch.equal(Augmentation()(PICTURES, generator()), PICTURES)
 
 
-@pytest.mark.parametrize("strength", [{"flip": True}, {"crop_min": 0.5}, {"rotate": 15.0}, {"jitter": 0.4}, {"erase": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "strength", [{"flip": True}, {"crop_min": 0.5}, {"rotate": 15.0}, {"jitter": 0.4}, {"erase": 1.0}], ids=str
+)
 def test_every_strength_acts_stays_in_range_and_repeats(strength):
     augment = Augmentation(**strength)
     a, b, c = augment(PICTURES, generator(1)), augment(PICTURES, generator(1)), augment(PICTURES, generator(2))
@@ -66,7 +68,9 @@ def test_every_row_is_seen_once_an_epoch():
 def test_balanced_sampling_shows_every_class_equally():
     labels = np.repeat(np.arange(7), [5, 10, 20, 40, 80, 100, 145])
     sampler = Sampler(labels, 20, 0, balanced=True)
-    seen = np.bincount(labels[np.concatenate([sampler.rows(s) for s in range(sampler.steps_per_epoch * 3)])], minlength=7)
+    seen = np.bincount(
+        labels[np.concatenate([sampler.rows(s) for s in range(sampler.steps_per_epoch * 3)])], minlength=7
+    )
     assert seen.max() / seen.min() < 1.15
     assert training_prior(labels, balanced=True) == pytest.approx([1 / 7] * 7)
     assert training_prior(labels, balanced=False) == pytest.approx((np.bincount(labels) / 400).tolist())
@@ -121,7 +125,15 @@ def test_preprocessing_of_grey():
     assert Preprocess("rgb", 32, 24)(rgb).shape == (2, 3, 32, 32)
 
 
-SMALL = {"resnet18": "small", "mobilenetv3_small": "small", "mobilenetv3_large": "native", "efficientnet_b3": "native", "convnext_tiny": "small", "vit_tiny": "native", "cnn": "native"}
+SMALL = {
+    "resnet18": "small",
+    "mobilenetv3_small": "small",
+    "mobilenetv3_large": "native",
+    "efficientnet_b3": "native",
+    "convnext_tiny": "small",
+    "vit_tiny": "native",
+    "cnn": "native",
+}
 
 
 @pytest.mark.parametrize("backbone", SMALL)

@@ -114,7 +114,9 @@ def write_manifest(
     folder: Path, *, kind: str, version: int, fingerprint: str, files: Iterable[str], meta: dict[str, Any] | None = None
 ) -> None:
     """Write `manifest.json`, last of all: it hashes `files` (relative names) and completes the folder."""
-    listed = {name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)}
+    listed = {
+        name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)
+    }
     write_json(
         folder / MANIFEST,
         {

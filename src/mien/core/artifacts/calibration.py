@@ -35,7 +35,9 @@ class Calibration(BaseModel):
     @property
     def hash(self) -> str:
         """Hash of the figures that change predictions."""
-        return base.fingerprint(KIND, VERSION, {"T": self.temperature, "below": self.abstain_below}, {"w": self.weights_hash})
+        return base.fingerprint(
+            KIND, VERSION, {"T": self.temperature, "below": self.abstain_below}, {"w": self.weights_hash}
+        )
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

@@ -53,7 +53,10 @@ def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     progress = base.read_json(path, kind="training state")
     if progress.get("format") != VERSION:
-        raise ArtifactError(f"{path} has format {progress.get('format')}, this version reads {VERSION}.", fix="Remove the run and train again.")
+        raise ArtifactError(
+            f"{path} has format {progress.get('format')}, this version reads {VERSION}.",
+            fix="Remove the run and train again.",
+        )
     return load_weights(run / "last" / progress["tensors"]), progress
 
 

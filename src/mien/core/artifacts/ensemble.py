@@ -49,7 +49,11 @@ class Ensemble(BaseModel):
     def weights_hash(self) -> str:
         """One hash for all members' weights and how they are joined."""
         parts = {f"{i}:{m.name}": m.weights_hash for i, m in enumerate(self.members)}
-        config = {"pool": self.pool, "weights": [m.weight for m in self.members], "T": [m.temperature for m in self.members]}
+        config = {
+            "pool": self.pool,
+            "weights": [m.weight for m in self.members],
+            "T": [m.temperature for m in self.members],
+        }
         return base.fingerprint(KIND, VERSION, config, parts)
 
     @property
@@ -64,7 +68,9 @@ def read_ensemble(folder: Path) -> Ensemble:
     try:
         return Ensemble.model_validate(data)
     except ValidationError as error:
-        raise ArtifactError(f"{folder / 'ensemble.json'} is no ensemble ({error.error_count()} faults).", fix=FIX) from None
+        raise ArtifactError(
+            f"{folder / 'ensemble.json'} is no ensemble ({error.error_count()} faults).", fix=FIX
+        ) from None
 
 
 def write_ensemble(folder: Path, ensemble: Ensemble) -> None:

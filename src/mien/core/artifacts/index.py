@@ -185,7 +185,15 @@ def write_index(folder: Path, parts: IndexParts, *, fingerprint: str) -> None:
             pacsv.write_csv(table, path)
     base.write_json(folder / "audit.json", parts.audit)
     base.write_json(folder / "provenance.json", parts.provenance)
-    files = ["index.parquet", "occurrences.parquet", "index.csv", "rejected.csv", "audit.json", "provenance.json", PIXELS]
+    files = [
+        "index.parquet",
+        "occurrences.parquet",
+        "index.csv",
+        "rejected.csv",
+        "audit.json",
+        "provenance.json",
+        PIXELS,
+    ]
     base.write_manifest(
         folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files,
         meta={"crop": parts.crop.model_dump(), "rows": len(parts.table)},

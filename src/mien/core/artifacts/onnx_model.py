@@ -49,7 +49,9 @@ class ModelCard(BaseModel):
 def parse_card(text: str | None, path: Path) -> ModelCard:
     """The card of a model file; a file without one is an error that says how to make one."""
     if text is None:
-        raise ArtifactError(f"{path} carries no mien metadata.", rule="A model file says which classes and crops it is for.", fix=FIX)
+        raise ArtifactError(
+            f"{path} carries no mien metadata.", rule="A model file says which classes and crops it is for.", fix=FIX
+        )
     try:
         return ModelCard.model_validate(json.loads(text))
     except (ValidationError, json.JSONDecodeError) as error:

@@ -42,11 +42,17 @@ class Predictions:
     def __post_init__(self) -> None:
         n = len(self.labels)
         if self.logits.shape != (n, len(LABELS)) or len(self.image_ids) != n:
-            raise InputError(f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits a picture.")
+            raise InputError(
+                f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits a picture."
+            )
         if not np.isfinite(self.logits).all():
-            raise InputError(f"{int((~np.isfinite(self.logits)).sum())} logits are NaN or Inf.", rule="Logits are finite.")
+            raise InputError(
+                f"{int((~np.isfinite(self.logits)).sum())} logits are NaN or Inf.", rule="Logits are finite."
+            )
         if self.meta.get("scale_in_logits") is not True:
-            raise InputError("The predictions do not state that the scale is in the logits.", rule="`scale_in_logits: true`.")
+            raise InputError(
+                "The predictions do not state that the scale is in the logits.", rule="`scale_in_logits: true`."
+            )
         largest = float(np.abs(self.logits).max()) if n else 0.0
         if self.meta.get("head") != "linear" and n and largest <= COSINE_LIMIT and self.meta.get("pooled") is not True:
             raise InputError(
@@ -75,7 +81,9 @@ class FitRows:
 
     def __init__(self, logits: NDArray[np.float64], labels: NDArray[np.int64], split: str, *, token: object) -> None:
         if token is not _TOKEN:
-            raise SplitError("FitRows cannot be built by hand.", rule="They come from checked val or calib predictions.")
+            raise SplitError(
+                "FitRows cannot be built by hand.", rule="They come from checked val or calib predictions."
+            )
         self.logits, self.labels, self.split = logits, labels, split
         logits.setflags(write=False)
         labels.setflags(write=False)
@@ -130,7 +138,9 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
     """Read and check predictions. Test rows are refused unless `allow_test` (evaluate and report)."""
     if not path.is_file():
         split = path.stem
-        raise ArtifactError(f"No predictions at {path}.", fix=f"Make them: `mien predict RUN --index DIR --split {split}`.")
+        raise ArtifactError(
+            f"No predictions at {path}.", fix=f"Make them: `mien predict RUN --index DIR --split {split}`."
+        )
     try:
         table = pq.read_table(path)
         meta = json.loads((table.schema.metadata or {})[_META])
@@ -140,9 +150,13 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
     except (pa.ArrowException, KeyError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is no predictions file of mien ({type(error).__name__}: {error}).") from None
     if "test" in splits | {meta.get("split")} and not allow_test:
-        raise SplitError(f"{path} holds test rows.", rule="Test is opened by `mien evaluate` alone, and decides nothing.")
+        raise SplitError(
+            f"{path} holds test rows.", rule="Test is opened by `mien evaluate` alone, and decides nothing."
+        )
     if splits - {meta.get("split")} or (path.stem != meta.get("split")):
-        raise SplitError(f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file.")
+        raise SplitError(
+            f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file."
+        )
     ids = np.array(table["image_id"].to_pylist(), dtype=str)
     return Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta)
 

@@ -62,16 +62,26 @@ def open_study(root: Path, name: str, request: dict[str, Any]) -> bool:
     path = root / REQUEST
     before: dict[str, Any] | None = base.read_json(path, kind="study request") if path.is_file() else None
     if before is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UsageError(f"{root} is not empty and holds no study.", rule="A study has a folder of its own.", fix="Name another --out.")
+        raise UsageError(
+            f"{root} is not empty and holds no study.",
+            rule="A study has a folder of its own.",
+            fix="Name another --out.",
+        )
     if before is not None and before["name"] != name:
-        raise UsageError(f"{root} holds the study {before['name']!r}, not {name!r}.", rule="A study has a folder of its own.", fix="Name another --out.")
+        raise UsageError(
+            f"{root} holds the study {before['name']!r}, not {name!r}.",
+            rule="A study has a folder of its own.",
+            fix="Name another --out.",
+        )
     base.write_json(path, {"name": name, "study": request})
     return before is not None and before["study"] != request
 
 
 def read_request(root: Path) -> dict[str, Any]:
     """What the study in `root` was asked for."""
-    request: dict[str, Any] = base.read_json(root / REQUEST, kind="study", fix="Run one: `mien study STUDY.toml --out DIR`.")
+    request: dict[str, Any] = base.read_json(
+        root / REQUEST, kind="study", fix="Run one: `mien study STUDY.toml --out DIR`."
+    )
     return request
 
 
@@ -96,5 +106,7 @@ def write_study(root: Path, document: dict[str, Any]) -> None:
 def read_study(root: Path) -> dict[str, Any]:
     """Read `study.json`."""
     path = StudyFolder(root).summary
-    document: dict[str, Any] = base.read_json(path, kind="study summary", fix="Run the study: `mien study STUDY.toml --out DIR`.")
+    document: dict[str, Any] = base.read_json(
+        path, kind="study summary", fix="Run the study: `mien study STUDY.toml --out DIR`."
+    )
     return document

@@ -18,7 +18,9 @@ class IndexConfig(StageConfig):
     calib_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of train carved out for calibration")
     val_fraction: float = Field(0.12, gt=0, lt=0.5, description="share for val where a source has no official val")
     test_fraction: float = Field(0.18, gt=0, lt=0.5, description="share for test where a source has no official test")
-    max_train: int | None = Field(None, ge=7, description="cap on train rows, spread over classes as evenly as they allow")
+    max_train: int | None = Field(
+        None, ge=7, description="cap on train rows, spread over classes as evenly as they allow"
+    )
     max_per_class: int | None = Field(None, ge=1, description="cap on train rows of each class")
     min_side: int = Field(16, ge=8, description="pictures with a shorter side are rejected")
     max_rejected: float = Field(0.05, ge=0, le=1, description="the build stops when a larger share is rejected")

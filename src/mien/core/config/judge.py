@@ -27,8 +27,12 @@ class EnsembleConfig(StageConfig):
     """Which combinations are tried and how one is selected."""
 
     max_members: int = Field(3, ge=1, le=8, description="largest combination")
-    pools: tuple[Literal["probability", "logit"], ...] = Field(("probability", "logit"), min_length=1, description="how members are averaged")
-    folds: int = Field(5, ge=2, description="cross-validation folds on calib in which fitted weights must beat equal ones")
+    pools: tuple[Literal["probability", "logit"], ...] = Field(
+        ("probability", "logit"), min_length=1, description="how members are averaged"
+    )
+    folds: int = Field(
+        5, ge=2, description="cross-validation folds on calib in which fitted weights must beat equal ones"
+    )
     coverage: float = Field(0.9, gt=0, le=1, description="share of calib pictures that the threshold lets answer")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples for intervals")
     seed: int = Field(0, ge=0, description="seed of folds and bootstrap")

@@ -46,7 +46,10 @@ class StudyConfig(StageConfig):
     def _split_settings(cls, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
             raise ValueError("teachers is a list of tables ([[teachers]])")
-        return [{"name": t.get("name", t.get("backbone", "")), "settings": {k: v for k, v in t.items() if k != "name"}} for t in value]
+        return [
+            {"name": t.get("name", t.get("backbone", "")), "settings": {k: v for k, v in t.items() if k != "name"}}
+            for t in value
+        ]
 
     @field_validator("teachers")
     @classmethod

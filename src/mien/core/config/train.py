@@ -27,9 +27,15 @@ class TrainConfig(StageConfig):
     """How a network is trained. Built-in defaults; a recipe, a study and flags go over them in this order."""
 
     backbone: str = Field("resnet18", description=f"timm name or one of: {', '.join(ALIASES)}")
-    stem: Literal["native", "small"] = Field("native", description="small: a CNN's first downsampling steps removed, for crops under 64 px")
-    img_size: int | None = Field(None, ge=32, le=512, description="input side of the network; default: the index's crops as they are")
-    head: Literal["arcface", "linear"] = Field("arcface", description="arcface: cosine logits with an angular margin in training")
+    stem: Literal["native", "small"] = Field(
+        "native", description="small: a CNN's first downsampling steps removed, for crops under 64 px"
+    )
+    img_size: int | None = Field(
+        None, ge=32, le=512, description="input side of the network; default: the index's crops as they are"
+    )
+    head: Literal["arcface", "linear"] = Field(
+        "arcface", description="arcface: cosine logits with an angular margin in training"
+    )
     scale: float = Field(10.0, gt=0, le=128, description="ArcFace's s: what cosines are multiplied by")
     margin: float = Field(0.2, ge=0, le=1.0, description="ArcFace's m, radians, after its ramp")
     plain_logits_epochs: float = Field(2, ge=0, description="epochs without a margin at the start")
@@ -37,7 +43,9 @@ class TrainConfig(StageConfig):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
     soft_votes: bool = Field(False, description="train on the annotators' votes where the index has them")
     balanced_sampling: bool = Field(True, description="draw every class equally often")
-    optimizer: Literal["adamw", "adamw-safe", "sgd"] = Field("adamw", description="adamw-safe: no fused or foreach kernels; sgd: with Nesterov momentum 0.9")
+    optimizer: Literal["adamw", "adamw-safe", "sgd"] = Field(
+        "adamw", description="adamw-safe: no fused or foreach kernels; sgd: with Nesterov momentum 0.9"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="decoupled for adamw; none on biases, norms and scales")
     scheduler: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
@@ -56,7 +64,9 @@ class TrainConfig(StageConfig):
     jitter: float = Field(0.2, ge=0, le=1, description="largest change of brightness and contrast")
     erase: float = Field(0.1, ge=0, le=1, description="chance that a rectangle is erased")
     mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
-    amp: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="mixed precision; auto: bf16 where the device and the backbone gain by it")
+    amp: Literal["auto", "no", "bf16", "fp16"] = Field(
+        "auto", description="mixed precision; auto: bf16 where the device and the backbone gain by it"
+    )
     eval_every: int = Field(1, ge=1, description="epochs between looks at val")
     seed: int = Field(0, ge=0, description="seed of initialisation, order and augmentation")
     save_every_steps: int = Field(200, ge=1, description="steps between saves; a kill loses at most these")
@@ -72,7 +82,9 @@ class TrainConfig(StageConfig):
 class DistillConfig(TrainConfig):
     """How a student is taught: Hinton et al. 2015, arXiv 1503.02531, with the teacher on the same crop."""
 
-    backbone: str = Field("mobilenetv3_small", description="the student; " + str(TrainConfig.model_fields["backbone"].description))
+    backbone: str = Field(
+        "mobilenetv3_small", description="the student; " + str(TrainConfig.model_fields["backbone"].description)
+    )
     head: Literal["arcface", "linear"] = Field("linear", description=TrainConfig.model_fields["head"].description)
     label_smoothing: float = Field(0.0, ge=0, lt=1, description=TrainConfig.model_fields["label_smoothing"].description)
     kd_temperature: float = Field(2.0, gt=0, le=20, description="softens teacher and student in the KL term")
@@ -101,7 +113,10 @@ def recipe(backbone: str) -> dict[str, Any]:
 def check_backbone(name: str, known: list[str]) -> None:
     """Raise a `UsageError` with the nearest name unless `name` is an alias or in `known`."""
     if name not in ALIASES and name not in known:
-        raise UsageError(f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}", rule="Backbones are timm's names or our aliases.")
+        raise UsageError(
+            f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}",
+            rule="Backbones are timm's names or our aliases.",
+        )
 
 
 def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dict[str, dict[str, Any]]]:

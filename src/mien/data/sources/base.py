@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mien.core.errors import InputError, RejectedImage
-from mien.core.images import decode
-
 from numpy import uint8
 from numpy.typing import NDArray
+
+from mien.core.errors import InputError, RejectedImage
+from mien.core.images import decode
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -22,8 +22,16 @@ SPLIT_NAMES = {
 }  # fmt: skip
 
 
+class Picture(ABC):
+    """Anything that loads as RGB uint8 (H, W, 3); picklable, so that other processes can load it."""
+
+    @abstractmethod
+    def load(self, *, min_side: int) -> NDArray[uint8]:
+        """Decode or draw it; raises `RejectedImage`."""
+
+
 @dataclass(frozen=True)
-class FilePicture:
+class FilePicture(Picture):
     """A picture in a file of its own."""
 
     path: Path
@@ -37,23 +45,12 @@ class FilePicture:
         return decode(data, min_side=min_side)
 
 
-class Picture(ABC):
-    """Anything that loads as RGB uint8 (H, W, 3); picklable, so that other processes can load it."""
-
-    @abstractmethod
-    def load(self, *, min_side: int) -> NDArray[uint8]:
-        """Decode or draw it; raises `RejectedImage`."""
-
-
-Picture.register(FilePicture)
-
-
 @dataclass(frozen=True)
 class Item:
     """One source row: where it is, what it shows, and how to load it."""
 
     path: str
-    picture: Picture | FilePicture
+    picture: Picture
     official_split: str | None
     source_label: str
     label: str | None

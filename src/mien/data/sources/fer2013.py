@@ -5,7 +5,7 @@ Goodfellow et al. 2013, arXiv 1307.0414. Usage: Training is train, PublicTest va
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,9 @@ class Fer2013(Source):
         super().__init__(where, seed=seed, size=size)
         self.path = Path(where) / "fer2013.csv" if Path(where).is_dir() else Path(where)
         if not self.path.is_file():
-            raise InputError(f"No file {self.path}.", rule="FER2013 is one CSV file.", fix="Name it: --source fer2013=…/fer2013.csv.")
+            raise InputError(
+                f"No file {self.path}.", rule="FER2013 is one CSV file.", fix="Name it: --source fer2013=…/fer2013.csv."
+            )
         self._table = self._read()
 
     def _read(self) -> pa.Table:
@@ -69,7 +71,10 @@ class Fer2013(Source):
             seen = ", ".join(table.column_names[:8])[:120]
             raise InputError(f"{self.path} is not FER2013: its columns are {seen}.", rule=_RULE)
         if not pa.types.is_integer(table["emotion"].type) or not pa.types.is_string(table["pixels"].type):
-            raise InputError(f"{self.path} is not FER2013: emotion is {table['emotion'].type}, pixels {table['pixels'].type}.", rule=_RULE)
+            raise InputError(
+                f"{self.path} is not FER2013: emotion is {table['emotion'].type}, pixels {table['pixels'].type}.",
+                rule=_RULE,
+            )
         _check_column(self.path, "emotion", table["emotion"].to_pylist(), set(FER2013))
         usages = [str(value).strip().lower() for value in table["Usage"].to_pylist()]
         _check_column(self.path, "Usage", usages, {"training", "publictest", "privatetest"})
@@ -83,7 +88,13 @@ class Fer2013(Source):
         for batch in self._table.select(["emotion", "pixels", "Usage"]).to_batches(max_chunksize=4096):
             for emotion, pixels, usage in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
                 label = FER2013[emotion]
-                yield Item(f"fer2013:{self.path.name}#{row}", PixelText(pixels), SPLIT_NAMES[usage.strip().lower()], str(emotion), label)
+                yield Item(
+                    f"fer2013:{self.path.name}#{row}",
+                    PixelText(pixels),
+                    SPLIT_NAMES[usage.strip().lower()],
+                    str(emotion),
+                    label,
+                )
                 row += 1
 
     def content_hash(self) -> str:
@@ -91,9 +102,10 @@ class Fer2013(Source):
         return sha256_file(self.path)
 
 
-def _check_column(path: Path, name: str, values: list[object], allowed: set[object] | set[int] | set[str]) -> None:
+def _check_column(path: Path, name: str, values: Sequence[object], allowed: Collection[object]) -> None:
     for row, value in enumerate(values):
         if value not in allowed:
             raise InputError(
-                f"{path}, row {row}: {name} is {value!r}.", rule=f"{name} is one of {', '.join(map(str, sorted(allowed, key=str)))}."
+                f"{path}, row {row}: {name} is {value!r}.",
+                rule=f"{name} is one of {', '.join(map(str, sorted(allowed, key=str)))}.",
             )

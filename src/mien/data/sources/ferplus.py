@@ -62,7 +62,9 @@ class FerPlus(Source):
             reader = csv.DictReader(file)
             missing = {"Usage", "Image name", *FERPLUS} - set(reader.fieldnames or ())
             if missing:
-                raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}.", rule="It is FER+'s own table.")
+                raise InputError(
+                    f"{path} lacks the columns {', '.join(sorted(missing))}.", rule="It is FER+'s own table."
+                )
             self._rows = [self._row(path, number, row) for number, row in enumerate(reader)]
 
     @staticmethod
@@ -73,7 +75,10 @@ class FerPlus(Source):
         except (TypeError, ValueError):
             raise InputError(f"{path}, row {number}: a vote is no whole number.", rule="Votes are 0 to 10.") from None
         if usage not in FOLDERS or min(votes) < 0:
-            raise InputError(f"{path}, row {number}: Usage {row['Usage']!r}, votes {votes}.", rule="Usage is Training, PublicTest or PrivateTest; votes are not negative.")
+            raise InputError(
+                f"{path}, row {number}: Usage {row['Usage']!r}, votes {votes}.",
+                rule="Usage is Training, PublicTest or PrivateTest; votes are not negative.",
+            )
         return usage, row["Image name"].strip(), votes
 
     def __len__(self) -> int:
@@ -84,7 +89,15 @@ class FerPlus(Source):
             relative = f"{FOLDERS[usage]}/{name}"
             label, why, soft = majority(votes)
             source_label = "/".join(map(str, votes))
-            yield Item(f"ferplus:{relative}", FilePicture(self.root / relative), SPLIT_NAMES[usage], source_label, label, why, soft)
+            yield Item(
+                f"ferplus:{relative}",
+                FilePicture(self.root / relative),
+                SPLIT_NAMES[usage],
+                source_label,
+                label,
+                why,
+                soft,
+            )
 
     def content_hash(self) -> str:
         """Hash of the vote table and of all pictures."""

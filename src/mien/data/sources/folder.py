@@ -38,7 +38,10 @@ class Folder(Source):
             found = ", ".join(sorted(p.name for p in self.root.iterdir())[:6]) or "nothing"
             raise InputError(f"{self.root} holds no class folders; found {found}.", rule=f"Expected {_EXPECTED}.")
         if splits and classes:
-            raise InputError(f"{self.root} mixes split folders ({splits[0].name}) and others ({classes[0].name}).", rule=f"Expected {_EXPECTED}.")
+            raise InputError(
+                f"{self.root} mixes split folders ({splits[0].name}) and others ({classes[0].name}).",
+                rule=f"Expected {_EXPECTED}.",
+            )
         for split in splits or [self.root]:
             side = SPLIT_NAMES[split.name.lower()] if splits else None
             for folder in _subfolders(split):

@@ -42,7 +42,11 @@ class Synthetic(Source):
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)
         if not where.isdigit() or not 0 < int(where) <= 10_000_000:
-            raise UsageError(f"synthetic={where!r}.", rule="The synthetic source takes a count from 1 to 10,000,000.", fix="E.g. synthetic=7000.")
+            raise UsageError(
+                f"synthetic={where!r}.",
+                rule="The synthetic source takes a count from 1 to 10,000,000.",
+                fix="E.g. synthetic=7000.",
+            )
         self.count = int(where)
 
     def __len__(self) -> int:

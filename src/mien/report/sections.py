@@ -1,0 +1,277 @@
+"""The sections of a report that speak of models: one function a section, study.json in, blocks out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mien.core.labels import LABELS
+from mien.report import figures
+from mien.report.blocks import Block, Figure, Section, Table, Text
+from mien.report.study_view import HEADLINE, chosen_of, fixed, models_of, parameters_of, with_ci
+
+
+def singles(study: dict[str, Any]) -> Section:
+    models = models_of(study)
+    best = study["selected"]["best_single"]
+    rows = tuple(
+        (m["name"], m["backbone"], *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["ece_floor"]), fixed(m["test"]["brier"]), fixed(m["test"]["nll"]), fixed(m["calibration"]["T"]), f"{m['best_epoch']}/{m['epochs']}")
+        for m in models
+    ) + tuple((name, "–", fixed(b["accuracy"]), fixed(b["macro_f1"]), fixed(b["minority_f1"]), *["–"] * 6) for name, b in study["baselines"]["test"].items())  # fmt: skip
+    head = (
+        "model",
+        "backbone",
+        "accuracy",
+        "macro-F1",
+        "minority-F1",
+        "ECE",
+        "floor",
+        "Brier",
+        "NLL",
+        "T",
+        "epoch kept",
+    )
+    strong = frozenset(i for i, m in enumerate(models) if m["name"] == best)
+    per_class = tuple(
+        (m["name"], *(fixed(m["test"]["per_class_f1"][name]) for name in LABELS))
+        for m in [*models, *[e for e in study["ensembles"] if len(e["members"]) > 1]]
+    )
+    blocks: list[Block] = [
+        Table(
+            "Single models on test, calibrated on calib",
+            head,
+            rows,
+            strong,
+            note="The marked row is the best single, fixed on val by macro-F1.",
+        ),
+        Table("F1 of each class on test", ("model", *LABELS), per_class),
+        Figure(
+            "F1 of each class on test with 95 % intervals",
+            figures.class_f1(
+                {m["name"]: m["test"]["per_class_f1"] for m in models}, {m["name"]: m["test"]["ci95"] for m in models}
+            ),
+            "Bars of F1 by class and model",
+        ),
+    ]
+    blocks += _as_distributed([*models, *study["ensembles"]])
+    return Section("Single models", blocks)
+
+
+def _as_distributed(models: list[dict[str, Any]]) -> list[Block]:
+    """Test as its source distributes it, for comparison with published figures; nothing without official rows."""
+    rows = []
+    for m in models:
+        ours, theirs = m["test"], m["test_as_distributed"]
+        if theirs:
+            both = [f"{ours['n']:,}", fixed(ours["accuracy"]), fixed(ours["macro_f1"])]
+            both += [f"{theirs['n']:,}", fixed(theirs["accuracy"]), fixed(theirs["macro_f1"]), f"{theirs['left_out']}"]
+            rows.append((m["name"], *both))
+    if not rows:
+        return []
+    head = ("model", "distinct n", "accuracy", "macro-F1", "as distributed n", "accuracy", "macro-F1", "left out")
+    return [
+        Table(
+            "Test as this index has it, and as its source distributes it",
+            head,
+            tuple(rows),
+            note="As distributed: every official test row with its own label, repeats included; "
+            "left out are rows whose picture has no majority label.",
+        )
+    ]
+
+
+def calibration(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> Section:
+    models = models_of(study)
+    rows = []
+    for m in models:
+        c, before, after = m["calibration"], m["test_uncalibrated"], m["test"]
+        rows.append(
+            (
+                m["name"],
+                f"{c['T']:.3f} [{c['ci95'][0]:.3f}, {c['ci95'][1]:.3f}]",
+                f"{c['n']:,}",
+                fixed(before["ece"]),
+                fixed(after["ece"]),
+                fixed(after["ece_floor"]),
+                fixed(after["ece_classwise"]),
+                fixed(before["nll"]),
+                fixed(after["nll"]),
+                f"{before['signed_gap']:+.3f}",
+                f"{after['signed_gap']:+.3f}",
+            )
+        )
+    head = (
+        "model",
+        "T [95 %]",
+        "fitted on",
+        "ECE before",
+        "after",
+        "floor",
+        "class-wise",
+        "NLL before",
+        "after",
+        "gap before",
+        "after",
+    )
+    shown = [study["selected"]["name"], *[m["name"] for m in models]]
+    diagrams = {name: evaluations[name]["reliability"] for name in dict.fromkeys(shown)}
+    lines = {name: (evaluations[name]["sweep"], evaluations[name]["temperature"]) for name in dict.fromkeys(shown)}
+    abstain = tuple(
+        (
+            m["name"],
+            fixed(m["abstain"]["threshold"]),
+            f"{100 * m['abstain']['coverage']:.1f}",
+            fixed(m["abstain"]["accuracy_answered"]),
+            fixed(m["test"]["accuracy"]),
+        )
+        for m in [*models, chosen_of(study)]
+    )
+    return Section("Calibration", [
+        Table("One temperature a model, by NLL on calib; figures on test", head, tuple(rows), note="Gap: mean confidence minus accuracy. A temperature on the edge of its range would be an error, never a result."),
+        Figure("Reliability before and after calibration, on test", figures.reliability(diagrams), "Reliability diagrams of each model"),
+        Figure("NLL and ECE over temperature on test, for the eye only; dotted: the temperature found on calib", figures.sweeps(lines), "Curves of NLL and ECE over temperature"),
+        Table("Saying nothing when unsure: the threshold was set on calib", ("model", "confidence below which nothing is said", "answered (%)", "accuracy of answers", "accuracy of all"), abstain),
+    ])  # fmt: skip
+
+
+def ensembles(study: dict[str, Any]) -> Section:
+    rows, against = [], []
+    for e in study["ensembles"]:
+        weights = " / ".join(f"{w:.2f}" for w in e["weights"])
+        rows.append(
+            (
+                e["name"],
+                e["pool"] if len(e["members"]) > 1 else "–",
+                weights,
+                e["weighting"],
+                fixed(e["T"]),
+                fixed(e["val"]["macro_f1"]),
+                fixed(e["val"]["ece"]),
+                with_ci(e["test"], "macro_f1"),
+                fixed(e["test"]["minority_f1"]),
+                fixed(e["test"]["accuracy"]),
+                fixed(e["test"]["ece"]),
+                fixed(e["test"]["nll"]),
+            )
+        )
+        v = e["vs_best_single"]
+        if v and len(e["members"]) > 1:
+            cells = [
+                f"{v['delta'][k]:+.3f} [{v['ci95'][k][0]:+.3f}, {v['ci95'][k][1]:+.3f}]"
+                for k in ("macro_f1", "minority_f1", "accuracy", "nll")
+            ]
+            against.append((e["name"], v["rival"], *cells, f"{v['mcnemar']['p']:.2g}"))
+    head = (
+        "ensemble",
+        "pool",
+        "weights",
+        "weighting",
+        "T",
+        "val macro-F1",
+        "val ECE",
+        "test macro-F1",
+        "minority-F1",
+        "accuracy",
+        "ECE",
+        "NLL",
+    )
+    strong = frozenset(i for i, e in enumerate(study["ensembles"]) if e["name"] == study["selected"]["name"])
+    blocks: list[Block] = [
+        Table(
+            "Every combination",
+            head,
+            tuple(rows),
+            strong,
+            note="Weights and temperatures are fitted on calib; fitted weights are used only where they beat equal ones on held-out folds. The marked row was selected on val.",
+        ),
+    ]
+    if against:
+        blocks.append(
+            Table(
+                "Against the best single on test, paired (ensemble minus single)",
+                ("ensemble", "best single", "macro-F1", "minority-F1", "accuracy", "NLL", "McNemar p"),
+                tuple(against),
+            )
+        )
+    return Section("Ensembles", blocks)
+
+
+def selection(study: dict[str, Any]) -> Section:
+    s = study["selected"]
+    return Section("Selection", [
+        Text(f"Selected on val, before test was opened: {s['name']}. Its hash {s['hash'][:16]}… stands in every evaluation."),
+        Table("Why", ("step", "what decided"), tuple((str(i), line) for i, line in enumerate(s["why"], 1)) or (("1", "the only candidate"),)),
+    ])  # fmt: skip
+
+
+def student(study: dict[str, Any]) -> Section:
+    student, chosen = study["student"], chosen_of(study)
+    rows = tuple(
+        (kind, m["name"], *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["nll"]), f"{size / 1e6:.2f}")
+        for kind, m, size in (
+            ("teacher", chosen, parameters_of(study, chosen)),
+            ("student", student, student["params"]),
+        )
+    )
+    parity = student["export"]
+    return Section("Student against teacher", [
+        Table("On test", ("", "model", "accuracy", "macro-F1", "minority-F1", "ECE", "NLL", "parameters (M)"), rows),
+        Text(f"Retention of macro-F1: {100 * student['retention_macro_f1']:.1f} %. The ONNX file gives the same probabilities as torch within {parity['max_probability_difference']:.1e} on {parity['pictures']} val pictures, and weighs {parity['bytes'] / 1e6:.2f} MB."),
+    ])  # fmt: skip
+
+
+def training(study: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) -> Section:
+    models = models_of(study)
+    rows = tuple(
+        (
+            m["name"],
+            str(m["training"]["steps"]),
+            m["training"]["precision"],
+            m["training"]["device"],
+            f"{m['training']['seconds']:.0f}",
+            fixed(m["training"]["best_val_macro_f1"]),
+        )
+        for m in models
+    )
+    return Section("Training", [
+        Figure("Training curves", figures.curves(histories), "Training loss and val macro-F1 over epochs"),
+        Table("Trainings", ("run", "steps", "precision", "device", "seconds", "val macro-F1 kept"), rows),
+    ])  # fmt: skip
+
+
+def classes(study: dict[str, Any]) -> Section:
+    models = {study["selected"]["name"]: chosen_of(study)} | {m["name"]: m for m in study["teachers"]}
+    if study["student"]:
+        models["student"] = study["student"]
+    return Section("Confusion matrices", [
+        Figure("Per cent of each label's test pictures", figures.confusions({n: m["test"]["confusion"] for n, m in models.items()}), "Confusion matrices"),
+    ])  # fmt: skip
+
+
+def cost(study: dict[str, Any]) -> Section:
+    models = {m["name"]: m for m in models_of(study)}
+    rows = tuple(
+        (
+            r["name"],
+            r["engine"],
+            str(r["input"]),
+            str(r["threads"]),
+            fixed(r["p50_ms"], 2),
+            fixed(r["p95_ms"], 2),
+            f"{models[r['name']]['params'] / 1e6:.2f}",
+            fixed(models[r["name"]]["size_mb"], 1),
+        )
+        for r in study["latency"]
+    )
+    wall = tuple((name, fixed(seconds, 1)) for name, seconds in study["wall_s"].items())
+    return Section("Size, latency, time", [
+        Table("One picture at a time on this machine's CPU", ("model", "engine", "input (px)", "threads", "p50 (ms)", "p95 (ms)", "parameters (M)", "weights (MB)"), rows),
+        Table("Wall time of each stage", ("stage", "seconds"), wall),
+    ])  # fmt: skip
+
+
+def care(study: dict[str, Any]) -> Section:
+    return Section("Terms and care", [
+        Text("The output is an apparent expression, not what a person feels. In the EU, emotion inference at work and in education is prohibited except for medical or safety reasons (Regulation (EU) 2024/1689, Art. 5(1)(f)), and people exposed to emotion recognition must be told (Art. 50(3))."),
+        Text("Weights carry the terms of the data they learned from: " + "; ".join(study["index"]["licenses"]) + "."),
+        Text(f"Run again: `mien study` with the request in `request.json`. Selection {study['selected']['hash'][:16]}…, index {study['index']['fingerprint'][:16]}…."),
+    ])  # fmt: skip

@@ -1,0 +1,286 @@
+"""Each artefact: written, read back, and refused when it is not what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from helpers import faces
+from mien.core.artifacts import base
+from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.ensemble import read_ensemble, read_selection
+from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.predictions import predictions_path, read_predictions, write_predictions
+from mien.core.artifacts.run import read_run
+from mien.core.artifacts.study import read_study
+from mien.core.errors import ArtifactError, CalibrationError, InputError, SplitError, UsageError
+
+WRITER = """
+import sys, pathlib
+from mien.core.artifacts import base
+path = pathlib.Path(sys.argv[1]); n = 0
+print("ready", flush=True)
+while True:
+    n += 1
+    base.write_text(path, (chr(97 + n % 26)) * 4_000_000)
+"""
+
+
+def test_a_kill_never_leaves_a_torn_file(tmp_path):
+    path = tmp_path / "f.txt"
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            process.stdout.readline()
+            time.sleep(float(rng.uniform(0.05, 0.25)))
+            os.kill(process.pid, signal.SIGKILL)
+        if path.exists():
+            text = path.read_text()
+            assert len(text) == 4_000_000
+            assert text == text[0] * len(text)
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "f.json"
+    base.write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        base.write_json(path, {"a": float("nan")})
+
+    def fail_half_way():
+        with base.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_fingerprints_depend_on_all_that_matters_and_not_on_order():
+    one = base.fingerprint("run", 1, {"a": 1, "b": 2}, {"x": "y"})
+    assert one == base.fingerprint("run", 1, {"b": 2, "a": 1}, {"x": "y"})
+    assert (
+        len(
+            {
+                one,
+                base.fingerprint("run", 2, {"a": 1, "b": 2}, {"x": "y"}),
+                base.fingerprint("run", 1, {"a": 1, "b": 3}, {"x": "y"}),
+                base.fingerprint("run", 1, {"a": 1, "b": 2}, {"x": "z"}),
+            }
+        )
+        == 4
+    )
+
+
+def test_claiming_refuses_what_is_not_ours(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(UsageError, match="not empty"):
+        base.claim(tmp_path, kind="run", fingerprint="a")
+    assert not base.claim(tmp_path / "new", kind="run", fingerprint="a")
+    assert base.claim(tmp_path / "new", kind="run", fingerprint="a")
+    with pytest.raises(UsageError):
+        base.claim(tmp_path / "new", kind="run", fingerprint="b")
+    with pytest.raises(UsageError, match="is a file"):
+        base.claim(tmp_path / "mine.txt", kind="run", fingerprint="a")
+
+
+def test_an_altered_index_is_refused(small_index, tmp_path):
+    copy = tmp_path / "i"
+    shutil.copytree(small_index, copy)
+    assert len(read_index(copy).table) == 560
+    data = bytearray((copy / "index.parquet").read_bytes())
+    data[100] ^= 1
+    (copy / "index.parquet").write_bytes(data)
+    with pytest.raises(ArtifactError, match="altered"):
+        read_index(copy)
+    (copy / "pixels" / "pixels.npy").write_bytes(b"short")
+    with pytest.raises(ArtifactError, match="another size"):
+        read_index(copy)
+    (copy / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="no complete index"):
+        read_index(copy)
+    with pytest.raises(ArtifactError, match="No folder"):
+        read_index(tmp_path / "nowhere")
+
+
+def test_asking_an_index_for_a_split_it_lacks(small_index):
+    with pytest.raises(SplitError, match="No split"):
+        read_index(small_index).rows("testing")
+
+
+def test_predictions_round_trip_and_refusals(tmp_path):
+    logits, labels = faces.simulated(30)
+    path = predictions_path(tmp_path, "calib")
+    write_predictions(path, faces.predictions(logits, labels), fingerprint="f")
+    back = read_predictions(path)
+    assert (back.logits == logits).all()
+    assert (back.labels == labels).all()
+    assert back.hash == faces.predictions(logits, labels).hash
+    shutil.copy(path, predictions_path(tmp_path, "val"))
+    with pytest.raises(SplitError, match="says 'calib'"):
+        read_predictions(predictions_path(tmp_path, "val"))
+    bad = logits.copy()
+    bad[3, 2] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        faces.predictions(bad, labels)
+    path.write_bytes(b"PAR1 nothing")
+    with pytest.raises(ArtifactError, match="no predictions file"):
+        read_predictions(path)
+
+
+def test_planted_test_rows_are_refused_everywhere(small_study, tmp_path):
+    """Test predictions under the name calib, with and without their split column rewritten."""
+    from mien.core.config.judge import CalibrateConfig, EnsembleConfig
+    from mien.stages import calibrate, ensemble
+
+    run = tmp_path / "arc"
+    shutil.copytree(small_study / "teachers" / "arc", run)
+    test, calib = predictions_path(run, "test"), predictions_path(run, "calib")
+    with pytest.raises(SplitError, match="test rows"):
+        read_predictions(test)
+    assert read_predictions(test, allow_test=True).split == "test"
+    shutil.copy(test, calib)
+    with pytest.raises(SplitError, match="test rows"):
+        calibrate.run(run, CalibrateConfig())
+    with pytest.raises(SplitError, match="test rows"):
+        ensemble.run([run], tmp_path / "e", EnsembleConfig())
+    assert not (tmp_path / "e").exists()
+    table = pq.read_table(test)
+    renamed = table.set_column(1, "split", [["calib"] * len(table)]).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(renamed, calib)
+    with pytest.raises(SplitError):
+        calibrate.run(run, CalibrateConfig())
+
+
+def test_predict_refuses_test(small_study):
+    from mien.core.config.judge import PredictConfig
+    from mien.stages import predict
+
+    with pytest.raises(SplitError, match="evaluate` alone opens test"):
+        predict.run(small_study / "teachers" / "arc", small_study / "index", "test", PredictConfig())
+
+
+def test_a_calibration_of_other_weights_is_refused(small_study, tmp_path):
+    from mien.core.config.judge import CalibrateConfig, EvaluateConfig, ExportConfig
+    from mien.stages import calibrate, evaluate, export
+
+    arc, plain = (read_run(small_study / "teachers" / name) for name in ("arc", "plain"))
+    with pytest.raises(CalibrationError, match="fitted on weights"):
+        read_calibration(plain.folder / "calibration.json", weights_hash=arc.weights_hash)
+    run = tmp_path / "arc"
+    shutil.copytree(arc.folder, run)
+    shutil.copy(plain.folder / "calibration.json", run / "calibration.json")
+    with pytest.raises(CalibrationError):
+        evaluate.run(
+            run, small_study / "index", EvaluateConfig(), selection=small_study / "ensembles" / "selected.json"
+        )
+    with pytest.raises(CalibrationError):
+        export.run(run, small_study / "index", tmp_path / "m.onnx", ExportConfig())
+    shutil.copy(predictions_path(plain.folder, "calib"), predictions_path(run, "calib"))
+    with pytest.raises(CalibrationError, match="other weights"):
+        calibrate.run(run, CalibrateConfig())
+
+
+def test_test_stays_closed_without_a_selection(small_study, tmp_path):
+    from mien.core.config.judge import EvaluateConfig
+    from mien.stages import evaluate
+
+    run = tmp_path / "alone" / "arc"
+    shutil.copytree(small_study / "teachers" / "arc", run)
+    for name in ("evaluation.json", "predictions/test.parquet"):
+        (run / name).unlink()
+    with pytest.raises(SplitError, match="No selection knows"):
+        evaluate.run(run, small_study / "index", EvaluateConfig())
+    assert not (run / "predictions" / "test.parquet").exists()
+    selection = tmp_path / "selected.json"
+    shutil.copy(small_study / "ensembles" / "selected.json", selection)
+    done = evaluate.run(run, small_study / "index", EvaluateConfig(resamples=100), selection=selection)
+    assert done["selection_hash"] == read_selection(selection)["hash"]
+    edited = json.loads(selection.read_text()) | {"name": "plain"}
+    selection.write_text(json.dumps(edited))
+    with pytest.raises(ArtifactError, match="altered"):
+        evaluate.run(run, small_study / "index", EvaluateConfig(resamples=101), selection=selection)
+
+
+def test_an_altered_run_is_refused(small_study, tmp_path):
+    run = tmp_path / "r"
+    shutil.copytree(small_study / "teachers" / "arc", run)
+    data = bytearray((run / "best.safetensors").read_bytes())
+    data[-5] ^= 1
+    (run / "best.safetensors").write_bytes(data)
+    with pytest.raises(ArtifactError, match="altered"):
+        read_run(run)
+    with pytest.raises(ArtifactError, match="not a run"):
+        read_run(small_study / "index")
+
+
+def test_ensembles_describe_what_they_do(small_study):
+    ensemble = read_ensemble(small_study / "ensembles" / "arc+plain.logit")
+    assert sum(m.weight for m in ensemble.members) == pytest.approx(1)
+    assert [m.weights_hash for m in ensemble.members] == [
+        read_run(small_study / "teachers" / n).weights_hash for n in ("arc", "plain")
+    ]
+    summary = (small_study / "ensembles" / "ensemble_summary.csv").read_text().splitlines()
+    assert len(summary) == 1 + 4
+    assert {"ensemble", "weights", "macro_f1", "delta_macro_f1", "minority_f1", "ece", "comment", "T"} <= set(
+        summary[0].split(",")
+    )
+
+
+def test_study_json_has_every_key(small_study):
+    study = read_study(small_study)
+    assert {
+        "schema",
+        "git",
+        "seed",
+        "index",
+        "teachers",
+        "ensembles",
+        "selected",
+        "student",
+        "latency",
+        "wall_s",
+    } <= set(study)
+    metrics = {
+        "n",
+        "accuracy",
+        "macro_f1",
+        "minority_f1",
+        "per_class_f1",
+        "ece",
+        "ece_floor",
+        "ece_classwise",
+        "brier",
+        "nll",
+        "mean_confidence",
+        "signed_gap",
+        "confusion",
+        "ci95",
+    }
+    for teacher in study["teachers"]:
+        assert {"name", "backbone", "params", "size_mb", "val", "test", "test_as_distributed", "calibration"} <= set(
+            teacher
+        )
+        assert {"T", "at_edge", "before", "after"} <= set(teacher["calibration"])
+        assert set(teacher["test"]) == set(teacher["val"]) == metrics
+    for ensemble in study["ensembles"]:
+        assert {"name", "members", "weights", "T", "val", "calib", "test", "vs_best_single"} <= set(ensemble)
+    assert {"name", "why", "hash"} <= set(study["selected"])
+    assert study["student"]["retention_macro_f1"] > 0
+    for row in study["latency"]:
+        assert row["p50_ms"] <= row["p95_ms"]
+    assert set(study["wall_s"]) >= {"index", "train arc", "ensemble", "distill", "evaluate", "export"}
+    assert study["selected"]["hash"] == read_selection(small_study / "ensembles" / "selected.json")["hash"]
+    assert read_evaluation(small_study / "student")["selection_hash"] == study["selected"]["hash"]

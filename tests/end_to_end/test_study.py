@@ -1,0 +1,155 @@
+"""The whole way on drawn faces: again, killed, refused, and with shuffled labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import faces
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.run import read_run
+from mien.core.artifacts.study import read_study
+from mien.core.config.study import load_study
+from mien.core.errors import UsageError
+from mien.study.runner import plan_study, run_study
+
+TIMED = {"latency", "wall_s", "training"}
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMED | {"environment", "sha256", "git"}}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def modified(root: Path) -> dict[str, int]:
+    return {str(p.relative_to(root)): p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+
+
+def test_the_teachers_learn_and_beat_chance(small_study):
+    study = read_study(small_study)
+    chance = study["baselines"]["test"]["chance"]["macro_f1"]
+    for teacher in study["teachers"]:
+        assert teacher["test"]["ci95"]["macro_f1"][0] > chance + 0.05
+    assert study["student"]["test"]["ci95"]["macro_f1"][0] > chance
+
+
+def test_the_report_has_every_table_filled(small_study):
+    page = (small_study / "report" / "index.html").read_text()
+    assert page.startswith("<!doctype html>")
+    for words in (
+        "Distinct pictures by class and split", "95 % bootstrap intervals", "Reliability before and after", "Training curves", "Per cent of each label",
+        "Against the best single", "Student against teacher", "chance", "always ", "drawn by mien", "Every combination",
+    ):  # fmt: skip
+        assert words in page, words
+    words_alone = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
+    for empty in ("TBD", "placeholder", ">nan<", ">None<", "<td></td>\n", "http://", "https://"):
+        assert empty not in words_alone, empty
+    assert page.count("data:image/png") >= 7
+
+
+def test_a_second_run_redoes_nothing(small_study, tmp_path):
+    before = modified(small_study)
+    started = time.perf_counter()
+    run_study(load_study(faces.study_file(tmp_path / "small.toml")), small_study)
+    after = modified(small_study)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"report/index.html", "request.json", "study.json"}
+    assert time.perf_counter() - started < 30
+
+
+def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
+    root = tmp_path / "out"
+    file = faces.study_file(tmp_path / "s.toml", count=700, epochs=3)
+    run_study(load_study(file), root)
+    before = modified(root)
+    text = file.read_text().replace('name = "plain"\nbackbone = "cnn"', 'name = "plain"\nlr = 2e-3\nbackbone = "cnn"')
+    file.write_text(text)
+    run_study(load_study(file), root)
+    after = modified(root)
+    assert before["index/manifest.json"] == after["index/manifest.json"]
+    assert before["teachers/arc/best.safetensors"] == after["teachers/arc/best.safetensors"]
+    assert before["teachers/plain/best.safetensors"] != after["teachers/plain/best.safetensors"]
+    assert before["ensembles/selected.json"] != after["ensembles/selected.json"]
+
+
+@pytest.mark.slow
+def test_killed_at_five_moments_it_ends_with_the_same_numbers(small_study, tmp_path):
+    file, root = faces.study_file(tmp_path / "small.toml"), tmp_path / "out"
+    command = [sys.executable, "-m", "mien", "study", str(file), "--out", str(root), "--json"]
+    rng = np.random.default_rng(int(time.time()))
+    for kill in range(5):
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            try:
+                process.wait(timeout=4.0 + float(rng.uniform(0, 4)) + kill)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert without_times(json.loads(done.stdout)) == without_times(read_study(small_study))
+
+
+def test_a_dry_run_makes_nothing(tmp_path):
+    study = load_study(faces.study_file(tmp_path / "s.toml"))
+    plan = plan_study(study, tmp_path / "out")
+    assert [s["step"] for s in plan][:2] == ["index", "train arc"]
+    assert not any(s["present"] for s in plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_has_a_folder_of_its_own(small_study, tmp_path):
+    file = faces.study_file(tmp_path / "s.toml")
+    file.write_text(file.read_text().replace('name = "small"', 'name = "other"'))
+    with pytest.raises(UsageError, match="holds the study 'small'"):
+        run_study(load_study(file), small_study)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(UsageError, match="holds no study"):
+        run_study(load_study(file), tmp_path / "mine")
+
+
+def test_training_on_shuffled_labels_falls_to_chance(tmp_path, monkeypatch):
+    """Were there a leak from test into training, shuffled train and val labels could not hide it."""
+    from mien.core.artifacts.index import Index
+    from mien.core.config.train import TrainConfig, resolve
+    from mien.nn.inference import load_network
+    from mien.nn.predict import predict_logits
+    from mien.stages import train
+
+    folder = faces.index(tmp_path / "i", count=1400, size=32)
+    index = read_index(folder)
+    truth = index.labels.copy()
+    shuffled = truth.copy()
+    seen = np.flatnonzero(index.splits != "test")
+    shuffled[seen] = np.random.default_rng(0).permutation(shuffled[seen])
+    test = index.rows("test")
+
+    def accuracy(out):
+        config, origin = resolve(
+            TrainConfig, ("flag", {"backbone": "cnn", "batch_size": 32, "epochs": 8, "head": "linear"})
+        )
+        run = train.run(config, origin, folder, out)
+        return float((predict_logits(load_network(run), index.pixels, test).argmax(1) == truth[test]).mean())
+
+    half_width = 1.96 * np.sqrt(1 / 7 * 6 / 7 / len(test))
+    assert accuracy(tmp_path / "true") > 1 / 7 + 4 * half_width
+    monkeypatch.setattr(Index, "labels", shuffled)
+    assert abs(accuracy(tmp_path / "shuffled") - 1 / 7) < 2 * half_width
+
+
+def test_the_student_is_smaller_or_equal_and_states_its_teacher(small_study):
+    student = read_run(small_study / "student")
+    study = read_study(small_study)
+    assert student.config["teacher"]["name"] == study["selected"]["name"]
+    assert student.config["teacher"]["selection_hash"] == study["selected"]["hash"]

