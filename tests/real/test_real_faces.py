@@ -81,7 +81,9 @@ def test_ferplus_rules_keep_what_was_counted(rows, tmp_path):
             expected["no_majority"] += 1
         elif FERPLUS[top] is None:
             expected[{"NF": "not_a_face"}.get(top, top)] += 1
-    assert {k: v for k, v in audit["dropped"].items() if k != "label_conflict"} == {k: v for k, v in expected.items() if v}
+    assert {k: v for k, v in audit["dropped"].items() if k != "label_conflict"} == {
+        k: v for k, v in expected.items() if v
+    }
 
 
 def test_a_photograph_with_several_faces(real_data, rows, small_study, tmp_path):
@@ -117,4 +119,3 @@ def test_the_video_to_its_end(real_data, small_study, tmp_path, capsys):
     assert out.stat().st_size > 100_000
     table = pq.read_table(log)
     assert len(table) >= 460
-

@@ -55,7 +55,14 @@ class Trainer:
         self, config: TrainConfig, index: Index, out: Path, *, score: Score, teacher: Teacher | None = None
     ) -> None:
         AcceleratorState._reset_state(reset_partial_state=False)
-        self.accelerator = Accelerator()
+        tracked = config.tracker != "none"
+        self.accelerator = Accelerator(
+            log_with=config.tracker if tracked else None, project_dir=out if tracked else None
+        )
+        if tracked:
+            self.accelerator.init_trackers(
+                "tracker", config={k: v for k, v in config.model_dump().items() if v is not None}
+            )
         self.config, self.index, self.out, self.score, self.teacher = config, index, out, score, teacher
         self.device: torch.device = self.accelerator.device
         self.precision = pick_precision(config.amp, config.backbone, self.device)
@@ -95,6 +102,7 @@ class Trainer:
                     self._save()
                 if self.stop:
                     raise KeyboardInterrupt
+        self.accelerator.end_training()
         return {"best_epoch": self._best_epoch(), "best_val_macro_f1": self.best, "steps": self.total, "precision": self.precision,
                 "seconds": round(self.seconds, 1), "device": str(self.device)}  # fmt: skip
 
@@ -190,6 +198,8 @@ class Trainer:
         self.history.append(line)
         if self.accelerator.is_main_process:
             write_metrics(self.out, self.history)
+        scalars = {k: v for k, v in line.items() if isinstance(v, float)}
+        self.accelerator.log(scalars | {f"val/{k}": v for k, v in line.get("val", {}).items()}, step=self.step)
 
     def _averaged(self) -> dict[str, Tensor]:
         return self.ema.state if self.ema is not None else self.network.state_dict()

@@ -141,6 +141,17 @@ def test_the_kept_epoch_is_vals_best_and_its_weights_are_the_averaged_ones(small
     assert scored["macro_f1"] == pytest.approx(best["val"]["macro_f1"], abs=0.02)
 
 
+def test_a_tracker_gets_the_epochs(small_index, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(small_index, tmp_path / "r", tracker="tensorboard")
+    (events,) = (run.folder / "tracker").glob("events*")
+    log = EventAccumulator(str(events))
+    log.Reload()
+    seen = [event.value for event in log.Scalars("val/macro_f1")]
+    assert seen == pytest.approx([line["val"]["macro_f1"] for line in read_metrics(run.folder)])
+
+
 def test_refusals_leave_nothing(small_index, tmp_path):
     for settings, expected in (
         ({"backbone": "resnt18"}, "Did you mean"),

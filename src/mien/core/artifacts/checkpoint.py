@@ -6,6 +6,7 @@ either the older or the newer state is whole.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,13 @@ def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    with base.atomic(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+    try:
+        with base.atomic(path) as temporary:
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+    except SafetensorError as error:  # it wraps the system's errors in its own text
+        if "No space left" in str(error) or "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
+        raise

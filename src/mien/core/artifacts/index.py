@@ -224,12 +224,11 @@ class PixelScratch:
         self._file.close()
         shape = (len(order), self._size, self._size, 1 if grey else 3)
         every = np.memmap(self._path, np.uint8, "r", shape=(self._count, self._size, self._size, 3))
-        with base.atomic(folder / PIXELS) as path:
-            packed = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
+        with base.atomic(folder / PIXELS) as path, path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for start in range(0, len(order), 4096):
                 rows = every[order[start : start + 4096]]
-                packed[start : start + 4096] = to_grey(rows) if grey else rows
-            packed.flush()
-            del packed
+                file.write((to_grey(rows) if grey else rows).tobytes())
         del every
         self._path.unlink()
