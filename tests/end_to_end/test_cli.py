@@ -137,6 +137,9 @@ def test_index_as_text(small_index, capsys):
         (["study", "nowhere.toml", "--out", "r"], "No study"),
         (["study", "quickstrat", "--out", "r"], "Did you mean 'quickstart'"),
         (["study", "{faulty}", "--out", "r"], "Did you mean 'teachers'"),
+        (["study", "{missing}", "--out", "r"], "No file nowhere.csv"),
+        (["study", "{unknown}", "--out", "r"], "Did you mean 'resnet18"),
+        (["live", "--input", "{video}", "--model", "{model}", "--out", "{video}"], "never written over itself"),
         (["predict", "{run}", "--index", "{index}", "--split", "test"], "evaluate` alone opens test"),
         (["predict", "{run}", "--index", "{index}", "--split", "tests"], "evaluate` alone opens test"),
         (["calibrate", "nowhere"], "No folder nowhere"),
@@ -168,7 +171,16 @@ def test_clear_errors_and_nothing_left(
     Image.fromarray(draw_face(0, 0, 64).picture).save(tmp_path / "picture.png")
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     (tmp_path / "faulty.toml").write_text("name='x'\ntechers=3\n[index]\nsource=['synthetic=70']\n")
+    study_text = "name='x'\n[index]\nsource=['{}']\n[[teachers]]\nname='t'\nbackbone='{}'\n"
+    (tmp_path / "missing.toml").write_text(study_text.format("fer2013=nowhere.csv", "cnn"))
+    (tmp_path / "unknown.toml").write_text(study_text.format("synthetic=70", "resnet_18"))
+    writer = cv2.VideoWriter(str(tmp_path / "video.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 64))
+    writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
     places = {
+        "missing": tmp_path / "missing.toml",
+        "unknown": tmp_path / "unknown.toml",
+        "video": tmp_path / "video.mp4",
         "index": small_index, "study": small_study, "run": small_study / "teachers" / "arc", "model": model, "plain": tmp_path / "plain.onnx",
         "notes": tmp_path / "notes.csv", "picture": tmp_path / "picture.png", "faulty": tmp_path / "faulty.toml",
     }  # fmt: skip

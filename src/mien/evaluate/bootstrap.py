@@ -26,6 +26,7 @@ METRICS = (
     *(f"f1_{n}" for n in LABELS),
 )
 HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "minority_f1": True, "ece": False, "nll": False, "brier": False}
+BIASED = ("ece", "ece_classwise")
 _CHUNK = 50
 
 
@@ -73,14 +74,25 @@ def interval(values: m.Floats, alpha: float = 0.05) -> list[float]:
     return [float(low), float(high)]
 
 
+def unbiased(name: str, values: m.Floats, point: float) -> m.Floats:
+    """Resampled values of a metric, for calibration errors shifted so that their mean is the estimate.
+
+    A calibration error is a mean of absolute values: resampling adds noise to every bin and so raises
+    it. The bootstrap's own estimate of that bias is taken off (Efron & Tibshirani 1993, ch. 10).
+    """
+    return values - values.mean() + point if name in BIASED else values
+
+
 def intervals(
     probabilities: m.Floats, labels: m.Ints, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, list[float]]:
-    """95 % intervals of every metric."""
-    return {
-        name: interval(values)
-        for name, values in resampled(probabilities, labels, resamples=resamples, seed=seed).items()
-    }
+    """95 % intervals of every metric; those of calibration errors are freed of their bias and not below 0."""
+    points = {"ece": m.ece(probabilities, labels), "ece_classwise": m.ece_classwise(probabilities, labels)}
+    out = {}
+    for name, values in resampled(probabilities, labels, resamples=resamples, seed=seed).items():
+        low, high = interval(unbiased(name, values, points.get(name, 0.0)))
+        out[name] = [max(0.0, low), high] if name in BIASED else [low, high]
+    return out
 
 
 def with_intervals(

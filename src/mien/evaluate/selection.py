@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien.core.labels import INDEX, LABELS, MINORITY
-from mien.evaluate.bootstrap import HIGHER_IS_BETTER, interval, resampled
+from mien.evaluate.bootstrap import HIGHER_IS_BETTER, interval, resampled, unbiased
 from mien.evaluate.metrics import Floats, Ints, metrics
 
 ORDER = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
@@ -39,7 +39,13 @@ class Selection:
 def select(candidates: list[Candidate], labels: Ints, *, resamples: int = 1000, seed: int = 0) -> Selection:
     """Select by the order of this module; `labels` are val's."""
     values = {c.name: metrics(c.probabilities, labels) for c in candidates}
-    draws = {c.name: resampled(c.probabilities, labels, resamples=resamples, seed=seed) for c in candidates}
+    draws = {
+        c.name: {
+            key: unbiased(key, drawn, values[c.name].get(key, 0.0))
+            for key, drawn in resampled(c.probabilities, labels, resamples=resamples, seed=seed).items()
+        }
+        for c in candidates
+    }
     left = [c.name for c in candidates]
     why: list[str] = []
     for criterion in ORDER:

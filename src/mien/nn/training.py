@@ -9,7 +9,7 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import KIND, VERSION, Run, environment, read_run
-from mien.core.config.train import TrainConfig, check_backbone
+from mien.core.config.train import ALIASES, TrainConfig, check_backbone
 from mien.core.errors import UsageError
 from mien.nn.backbones import make_network, parameter_count
 from mien.nn.batches import training_prior
@@ -31,7 +31,7 @@ def train_run(
         raise UsageError(
             f"--batch-size {config.batch_size} with {len(labels)} train rows.", rule="A batch fits into train."
         )
-    _check_name(config.backbone)
+    check_name(config.backbone)
     network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color)
     base.claim(out, kind=KIND, fingerprint=mark)
     document = {
@@ -55,7 +55,8 @@ def train_run(
     return read_run(out)
 
 
-def _check_name(backbone: str) -> None:
-    if backbone != "cnn":
+def check_name(backbone: str) -> None:
+    """Raise a `UsageError` with the nearest name for a backbone that nobody knows."""
+    if backbone not in ALIASES:
         timm: Any = import_timm()
         check_backbone(backbone, timm.list_models())

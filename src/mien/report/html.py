@@ -16,7 +16,7 @@ _TEMPLATE = """<!doctype html>
 <style>
 :root{--ink:#1c1e21;--soft:#5c6570;--line:#d9dee4;--back:#fff;--mark:#eef4fb;--note:#fff6e0}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--soft:#a3acb5;--line:#3a4149;--back:#16191c;--mark:#1f2b38;--note:#3a3115}img{background:#fff;border-radius:4px}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:68rem;margin:2rem auto;padding:0 1rem}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:80rem;margin:2rem auto;padding:0 1rem}
 h1{margin:0;font-size:1.7rem}h2{margin-top:2.4rem;border-bottom:1px solid var(--line);padding-bottom:.2rem;font-size:1.25rem}
 .sub,figcaption,.under{color:var(--soft);font-size:.9rem}nav{columns:2;font-size:.95rem;margin:1rem 0}nav a{color:inherit}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}

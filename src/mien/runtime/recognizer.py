@@ -16,7 +16,7 @@ from mien.core.config.live import DetectConfig
 from mien.core.errors import ArtifactError, InputError, UsageError
 from mien.core.geometry import Box, as_rgb, crop_face, fit_square
 from mien.core.labels import LABELS
-from mien.runtime.detect import Finder, make_finder
+from mien.runtime.detect import Detection, Finder, make_finder
 
 ENVIRONMENT = "MIEN_MODEL"
 
@@ -70,7 +70,7 @@ class Recognizer:
         probabilities, _ = self.infer(fit_square(as_rgb(crop), self.card.crop.size)[None])
         return dict(zip(LABELS, map(float, probabilities[0]), strict=True))
 
-    def find(self, rgb: NDArray[np.uint8]) -> list[Any]:
+    def find(self, rgb: NDArray[np.uint8]) -> list[Detection]:
         """Detections in an RGB image, largest first."""
         return self._finder(rgb)
 

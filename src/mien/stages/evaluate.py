@@ -20,7 +20,7 @@ from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, SplitError
 from mien.core.labels import INDEX
 from mien.core.progress import warn
-from mien.evaluate.bootstrap import interval, mcnemar, resampled, with_intervals
+from mien.evaluate.bootstrap import interval, mcnemar, resampled, unbiased, with_intervals
 from mien.evaluate.calibration import sweep
 from mien.evaluate.metrics import alarms, metrics, reliability, softmax
 from mien.evaluate.pooling import pooled_logits
@@ -199,7 +199,10 @@ def _versus(
     return {
         "rival": rival,
         "delta": {name: a[name] - b[name] for name in COMPARED},
-        "ci95": {name: interval(mine[name] - theirs[name]) for name in COMPARED},
+        "ci95": {
+            name: interval(unbiased(name, mine[name], a[name]) - unbiased(name, theirs[name], b[name]))
+            for name in COMPARED
+        },
         "mcnemar": mcnemar(first.argmax(1) == labels, second.argmax(1) == labels),
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mien.core.artifacts.framelog import STAGES, write_frame_log
 from mien.core.config.live import LiveConfig
+from mien.core.errors import UsageError
 from mien.core.geometry import crop_face
 from mien.core.labels import LABELS
 from mien.core.progress import meter, say
@@ -121,6 +122,10 @@ def run(
     """Recognise a video to its end (or a camera until Ctrl-C); returns the summary."""
     recognizer = Recognizer.load(model, detect=config)
     reader = VideoReader(source)
+    if not reader.is_camera and any(
+        path is not None and path.resolve() == Path(source).resolve() for path in (out, log)
+    ):
+        raise UsageError(f"The output is the input, {source}.", rule="A video is never written over itself.")
     session = Session(recognizer, config)
     started = time.perf_counter()
     limit = config.max_frames

@@ -8,7 +8,7 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import KIND, VERSION, Run, read_run
-from mien.core.config.train import NEUTRAL, TrainConfig
+from mien.core.config.train import ALIASES, NEUTRAL, TrainConfig
 from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 
@@ -32,3 +32,11 @@ def run(
     from mien.nn.training import train_run  # noqa: PLC0415  (torch)
 
     return train_run(config, origin, index, out, mark, score=score_logits)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise for a backbone that nobody knows; our own names are checked without loading torch."""
+    if config.backbone not in ALIASES:
+        from mien.nn.training import check_name  # noqa: PLC0415  (torch)
+
+        check_name(config.backbone)

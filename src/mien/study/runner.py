@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mien.core.artifacts.study import StudyFolder, open_study, read_timings, write_timings
+from mien.core.artifacts.study import StudyFolder, close_study, open_study, read_timings, write_timings
 from mien.core.config.study import StudyConfig, expand
+from mien.core.config.train import TrainConfig
+from mien.core.errors import MienError
 from mien.core.progress import say, warn
 from mien.study.graph import Step, steps
 
@@ -16,19 +18,34 @@ def run_study(study: StudyConfig, root: Path) -> dict[str, Any]:
     """Run a study to its report and return `study.json`; calling it again goes on where it was."""
     from mien.stages import report, summarize
 
-    for source in study.index.source:
-        expand(source)  # a missing variable is said before anything is made
+    _preflight(study)
+    fresh = not root.exists()
     if open_study(root, study.name, study.model_dump(mode="json")):
         warn(f"{root} was made with other settings; what they touch is made again.")
     plan = steps(study, root)
     started = time.perf_counter()
     timings = read_timings(root)
-    for number, step in enumerate(plan, 1):
-        _run_step(step, f"[{number}/{len(plan) + 1}]", root, timings, started)
+    try:
+        for number, step in enumerate(plan, 1):
+            _run_step(step, f"[{number}/{len(plan) + 1}]", root, timings, started)
+    except MienError:
+        if fresh:
+            close_study(root)
+        raise
     document = summarize.run(root)
     say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
     report.run(root, ("html",))
     return document
+
+
+def _preflight(study: StudyConfig) -> None:
+    """Say what can be known to be wrong before anything is made."""
+    from mien.stages import train
+
+    for source in study.index.source:
+        expand(source)
+    for settings in [*(teacher.settings for teacher in study.teachers), study.student or {}]:
+        train.check(TrainConfig.model_construct(**({"backbone": "resnet18"} | settings)))
 
 
 def _run_step(step: Step, place: str, root: Path, timings: dict[str, float], started: float) -> None:

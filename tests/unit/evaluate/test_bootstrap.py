@@ -36,6 +36,21 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert 50 <= inside <= 60
 
 
+@pytest.mark.parametrize("n", [60, 500, 3000])
+def test_intervals_of_ece_hold_the_estimate_and_cover_the_truth(n):
+    """A calibrated model's ECE has expectation about its floor; the raw percentiles lie far above it."""
+    from helpers import faces
+
+    inside = 0
+    for seed in range(20):
+        z, y = faces.simulated(n, seed=seed)
+        p = m.softmax(z)
+        low, high = bootstrap.intervals(p, y, resamples=200, seed=seed)["ece"]
+        assert 0 <= low <= m.ece(p, y) <= high
+        inside += low <= m.ece_floor(p) <= high
+    assert inside >= 17
+
+
 def test_two_models_see_the_same_resamples():
     rng = np.random.default_rng(2)
     p, y = m.softmax(rng.normal(0, 2, (100, 7))), rng.integers(0, 7, 100)

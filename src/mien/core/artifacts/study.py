@@ -77,6 +77,13 @@ def open_study(root: Path, name: str, request: dict[str, Any]) -> bool:
     return before is not None and before["study"] != request
 
 
+def close_study(root: Path) -> None:
+    """Leave nothing of a study that failed before it made anything."""
+    if [path.name for path in root.iterdir()] == [REQUEST]:
+        (root / REQUEST).unlink()
+        root.rmdir()
+
+
 def read_request(root: Path) -> dict[str, Any]:
     """What the study in `root` was asked for."""
     request: dict[str, Any] = base.read_json(
