@@ -32,7 +32,7 @@ from mien.core.config import (
     TrainConfig,
     resolve,
 )
-from mien.core.config.base import describe
+from mien.core.config.base import describe_flags
 from mien.core.errors import MienError, UsageError, nearest
 from mien.core.progress import console
 
@@ -98,28 +98,7 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, pydantic.ValidationError):
         cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return str(error)
-    model = next(
-        (
-            m
-            for m in (
-                IndexConfig,
-                DistillConfig,
-                TrainConfig,
-                LiveConfig,
-                EnsembleConfig,
-                CalibrateConfig,
-                EvaluateConfig,
-                ExportConfig,
-                PredictConfig,
-                DetectConfig,
-            )
-            if m.__name__ in str(cause)
-        ),
-        TrainConfig,
-    )
-    return describe(cause, model, "flags").replace("_", "-")
+    return str(error) if cause is None else describe_flags(cause)
 
 
 def _print(value: Any, *, json: bool, text: str) -> None:

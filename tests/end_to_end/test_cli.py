@@ -125,7 +125,7 @@ def test_index_as_text(small_index, capsys):
     "arguments, expected",
     [
         (["train", "--index", "i", "--out", "r", "--bacth-size", "3"], "Did you mean --batch-size"),
-        (["train", "--index", "i", "--out", "r", "--lr", "-1"], "'lr': Input should be greater than 0"),
+        (["train", "--index", "i", "--out", "r", "--lr", "-1"], "--lr: Input should be greater than 0"),
         (["train", "--index", "i", "--out", "r", "--head", "cosface"], "arcface"),
         (["trian"], 'Did you mean "train"'),
         (["train", "--index", "nowhere", "--out", "r"], "No folder nowhere"),
