@@ -76,15 +76,15 @@ def select(candidates: list[Candidate], labels: Ints, *, resamples: int = 1000, 
     return Selection(left[0], why)
 
 
-def baselines(train: Ints, labels: Ints) -> dict[str, dict[str, float]]:
+def baselines(val: Ints, labels: Ints) -> dict[str, dict[str, float]]:
     """Two rivals that every table shows, from class counts alone.
 
     chance guesses each of k classes equally often: its F1 of a class with share p is in expectation
-    2p/k / (p + 1/k). majority class always answers train's commonest class.
+    2p/k / (p + 1/k). the other always answers val's commonest class (train may be capped or balanced).
     """
     k = len(LABELS)
     share = np.bincount(labels, minlength=k) / len(labels)
-    common = int(np.bincount(train, minlength=k).argmax())
+    common = int(np.bincount(val, minlength=k).argmax())
     hit = float(share[common])
     f1_chance = 2 * share / k / (share + 1 / k)
     f1_major = np.where(np.arange(k) == common, 2 * hit / (1 + hit), 0.0)

@@ -19,8 +19,8 @@ _TEMPLATE = """<!doctype html>
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:80rem;margin:2rem auto;padding:0 1rem}
 h1{margin:0;font-size:1.7rem}h2{margin-top:2.4rem;border-bottom:1px solid var(--line);padding-bottom:.2rem;font-size:1.25rem}
 .sub,figcaption,.under{color:var(--soft);font-size:.9rem}nav{columns:2;font-size:.95rem;margin:1rem 0}nav a{color:inherit}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;font-weight:600;padding:.6rem 0 .3rem}th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.84rem;font-variant-numeric:tabular-nums}
+caption{text-align:left;font-weight:600;padding:.6rem 0 .3rem}th,td{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}td.words,th.words{text-align:left;white-space:normal}tr.strong{background:var(--mark);font-weight:600}
 .note{background:var(--note);padding:.6rem .9rem;border-left:4px solid #d9a400}figure{margin:1rem 0}img{max-width:100%;height:auto}
 code{font-size:.9em}

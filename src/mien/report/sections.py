@@ -52,7 +52,7 @@ def singles(study: dict[str, Any]) -> Section:
             "Bars of F1 by class and model",
         ),
     ]
-    blocks += _as_distributed([*models, *study["ensembles"]])
+    blocks += _as_distributed([*models, *(e for e in study["ensembles"] if len(e["members"]) > 1)])
     return Section("Single models", blocks)
 
 

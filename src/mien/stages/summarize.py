@@ -26,11 +26,11 @@ def run(root: Path) -> dict[str, Any]:
     study = request["study"]
     selection = read_selection(folder.ensembles / SELECTION)
     index = read_index(folder.index)
-    train, test = (index.labels[index.rows(split)] for split in ("train", "test"))
+    val, test = (index.labels[index.rows(split)] for split in ("val", "test"))
     document: dict[str, Any] = {
         "schema": SCHEMA, "name": request["name"], "git": base.git_revision(), "seed": study["seed"],
         "index": read_audit(folder.index) | {"crop": index.crop.model_dump(), "fingerprint": index.fingerprint},
-        "baselines": {"test": baselines(train, test)},
+        "baselines": {"test": baselines(val, test)},
         "teachers": [_model(folder.teacher(t["name"])) for t in study["teachers"]],
         "ensembles": [_ensemble(folder.ensembles / name) for name in selection["candidates"]],
         "selected": {"name": selection["name"], "why": selection["why"], "hash": selection["hash"], "best_single": selection["best_single"]},
