@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json as jsonlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +53,18 @@ EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "tra
           "jinja2": "report", "matplotlib": "report", "tensorboard": "track"}  # fmt: skip
 
 
+_USER_MAY_CAUSE = {
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP, errno.EEXIST,
+}  # fmt: skip
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit; SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -83,8 +94,8 @@ def run(arguments: list[str]) -> int:
                 f"The disk is full ({error.filename or 'while writing'}). What was complete before is whole; free space and run the same command again.",
                 1,
             )
-        if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError | NotADirectoryError):
-            return _fail(f"{error.strerror}: {error.filename}", 2)
+        if error.strerror:
+            return _fail(f"{error.strerror}: {error.filename}", 2 if error.errno in _USER_MAY_CAUSE else 1)
         raise
     return 0
 
@@ -146,7 +157,7 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
             text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
         )
         return
-    document = run_study(config, out)
+    document = run_study(config, out, file.read_text(encoding="utf-8"))
     _print(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
 
 

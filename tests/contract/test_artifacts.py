@@ -160,8 +160,54 @@ def test_planted_test_rows_are_refused_everywhere(small_study, tmp_path):
     table = pq.read_table(test)
     renamed = table.set_column(1, "split", [["calib"] * len(table)]).replace_schema_metadata(table.schema.metadata)
     pq.write_table(renamed, calib)
-    with pytest.raises(SplitError):
+    with pytest.raises((SplitError, ArtifactError)):
         calibrate.run(run, CalibrateConfig())
+
+
+def test_test_rows_renamed_throughout_are_refused(small_study, tmp_path):
+    """The split column and the metadata both say calib; the rows' hash and the fingerprint do not."""
+    path = predictions_path(small_study / "teachers" / "arc", "test")
+    table = pq.read_table(path)
+    meta = json.loads(table.schema.metadata[b"mien.predictions"]) | {"split": "calib"}
+    renamed = table.set_column(1, "split", [["calib"] * len(table)])
+    target = tmp_path / "calib.parquet"
+    pq.write_table(renamed.replace_schema_metadata({b"mien.predictions": json.dumps(meta).encode()}), target)
+    with pytest.raises(ArtifactError, match="altered"):
+        read_predictions(target)
+    found = read_predictions(path, allow_test=True)
+    meta["rows_hash"] = faces.predictions(found.logits, found.labels).hash
+    ids = pq.read_table(target).set_column(0, "image_id", [[f"{i:064x}" for i in range(len(table))]])
+    pq.write_table(ids.replace_schema_metadata({b"mien.predictions": json.dumps(meta).encode()}), target)
+    with pytest.raises(ArtifactError, match="something else than calib"):
+        read_predictions(target)
+
+
+def test_another_index_is_refused_by_every_stage(small_study, tmp_path):
+    """In an index with other splits a run's train pictures may be test pictures."""
+    from mien.core.config.judge import EvaluateConfig, ExportConfig, PredictConfig
+    from mien.core.config.train import DistillConfig, resolve
+    from mien.stages import distill, evaluate, export, predict
+
+    other = faces.index(tmp_path / "i", count=1050, size=32, seed=9)
+    run, ens = small_study / "teachers" / "arc", small_study / "ensembles"
+    config, origin = resolve(DistillConfig, ("flag", {"backbone": "cnn"}))
+    calls = [
+        lambda: predict.run(run, other, "val", PredictConfig()),
+        lambda: evaluate.run(run, other, EvaluateConfig(), selection=ens / "selected.json"),
+        lambda: evaluate.run(ens, other, EvaluateConfig()),
+        lambda: export.run(run, other, tmp_path / "m.onnx", ExportConfig()),
+        lambda: distill.run(config, origin, ens, other, tmp_path / "s"),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="trained on another index"):
+            call()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i"]
+
+
+def test_what_a_killed_write_left_does_not_block_the_folder(tmp_path):
+    (tmp_path / ".started.json.123.tmp").touch()
+    assert not base.claim(tmp_path, kind="run", fingerprint="a")
+    assert base.claim(tmp_path, kind="run", fingerprint="a")
 
 
 def test_predict_refuses_test(small_study):

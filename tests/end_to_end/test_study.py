@@ -80,6 +80,12 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     assert before["teachers/arc/best.safetensors"] == after["teachers/arc/best.safetensors"]
     assert before["teachers/plain/best.safetensors"] != after["teachers/plain/best.safetensors"]
     assert before["ensembles/selected.json"] != after["ensembles/selected.json"]
+    file.write_text(text.replace("[ensemble]\nresamples = 200", "[ensemble]\nresamples = 300"))
+    run_study(load_study(file), root, file.read_text())
+    final = modified(root)
+    assert final["student/best.safetensors"] == after["student/best.safetensors"]
+    assert final["ensembles/selected.json"] != after["ensembles/selected.json"]
+    assert (root / "study.toml").read_text() == file.read_text()
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def _build(config: IndexConfig, sources: list[Source], folder: Path, scratch: Pi
         raise InputError(
             "No picture with a label is left.", rule="Every row was rejected or dropped; see the sources' rules."
         )
-    sides = _split(config, kept, decisions)
+    sides = _split(config, kept, decisions, found)
     capped = _cap(config, kept, decisions, sides)
     why = {i: decisions[i].why for i in decisions if decisions[i].label is None} | dict.fromkeys(capped, "cap")
     kept = [picture_id for picture_id in kept if picture_id not in capped]
@@ -61,14 +61,19 @@ def _unit(picture_id: str, decision: Decision) -> str:
     return f"subject:{subject}" if subject is not None else f"group:{picture_id[:16]}"
 
 
-def _split(config: IndexConfig, kept: list[str], decisions: dict[str, Decision]) -> dict[str, str]:
+def _split(config: IndexConfig, kept: list[str], decisions: dict[str, Decision], found: Collection) -> dict[str, str]:
+    stated: dict[str, set[str]] = {}
+    for picture in found.pictures.values():
+        for _, item in picture.rows:
+            if item.official_split is not None:
+                stated.setdefault(item.path.split(":")[0], set()).add(item.official_split)
     chosen = [decisions[i] for i in kept]
     sides = assign(
         [d.official for d in chosen],
         [_unit(i, d) for i, d in zip(kept, chosen, strict=True)],
         [str(d.label) for d in chosen],
         [d.first.path.split(":")[0] for d in chosen],
-        val=config.val_fraction, test=config.test_fraction, calib=config.calib_fraction, seed=config.seed,
+        val=config.val_fraction, test=config.test_fraction, calib=config.calib_fraction, seed=config.seed, stated=stated,
     )  # fmt: skip
     return dict(zip(kept, sides, strict=True))
 

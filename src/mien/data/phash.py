@@ -17,6 +17,8 @@ _DCT = np.cos(np.pi * (2 * np.arange(_SIDE)[None, :] + 1) * _K / (2 * _SIDE))
 
 def perceptual_hash(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint64]:
     """Hashes (n,) of RGB uint8 pictures (H, W, 3) of any sizes."""
+    if not pictures:
+        return np.empty(0, dtype=np.uint64)
     small = np.empty((len(pictures), _SIDE, _SIDE))
     for i, picture in enumerate(pictures):
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mien.core.errors import SplitError
 
@@ -58,11 +58,12 @@ def carve(
 
 def assign(
     official: Sequence[str | None], units: Sequence[str], labels: Sequence[str], sources: Sequence[str],
-    *, val: float, test: float, calib: float, seed: int,
+    *, val: float, test: float, calib: float, seed: int, stated: Mapping[str, set[str]],
 ) -> list[str]:  # fmt: skip
     """A side for every picture.
 
-    `official` is the strictest official side of a picture, None where its sources state none.
+    `official` is the strictest official side of a picture, None where its sources state none; `stated`
+    are the official sides that each source states anywhere.
     Raises `SplitError` when train or calib would lack a class that exists.
     """
     sides: list[str | None] = list(official)
@@ -80,11 +81,12 @@ def assign(
         for i, chosen in zip(rows, picked, strict=True):
             if chosen:
                 sides[i] = side
+        _follow_units(sides, units)  # a unit's rows in other sources follow
 
     # A source without official sides gives test and val from all its rows, one that lacks only one
     # of the two gives that one from its train rows.
     for side, fraction in (("test", test), ("val", val / (1 - test))):
-        has = {source for source, stated in zip(sources, official, strict=True) if stated == side}
+        has = {source for source, its_own in stated.items() if side in its_own}
         move([i for i, now in enumerate(sides) if now in (None, "train") and sources[i] not in has], fraction, side)
     move([i for i, now in enumerate(sides) if now in (None, "train")], calib, "calib")
     final = [side or "train" for side in sides]

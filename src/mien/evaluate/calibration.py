@@ -56,7 +56,7 @@ def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Te
         raise CalibrationError(
             f"The best temperature lies on the edge of its range, at T = {value:.4g}.",
             rule=f"An optimum on an edge of [{RANGE[0]}, {RANGE[1]}] means: not found.",
-            fix="Look at the logits: all right, all wrong, or without their scale.",
+            fix="Look at the logits: all right, all wrong, without their scale, or of a model that has learned nothing yet (train longer).",
         )
     check_direction(rows.logits)
     rng = np.random.default_rng(seed)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import Run
-from mien.core.errors import InputError
+from mien.core.artifacts.run import Run, check_index
 from mien.core.progress import meter
 from mien.nn.backbones import Network, make_network
 from mien.nn.predict import predict_logits
@@ -22,7 +21,7 @@ def load_network(trained: Run) -> Network:
 
 def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> store.Predictions:
     """Logits of one split; test only for the evaluate stage, which checks that it may."""
-    check_crops(trained, index)
+    check_index(trained, index)
     rows = index.rows(split)
     with meter(f"{trained.name}: {split}", len(rows)) as progress:
         logits = predict_logits(
@@ -33,12 +32,3 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
         "head": trained.settings["head"], "scale": trained.settings["scale"], "training_prior": trained.config["training_prior"],
     }  # fmt: skip
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta)
-
-
-def check_crops(trained: Run, index: Index) -> None:
-    """The index's crops must be those that the run was trained on."""
-    if trained.config["crop"] != index.crop.model_dump():
-        raise InputError(
-            f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.model_dump()}.",
-            rule="A network sees the crops that it learned on.", fix="Build the index with the same --size and --color.",
-        )  # fmt: skip

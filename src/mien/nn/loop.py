@@ -130,7 +130,7 @@ class Trainer:
         if not math.isfinite(value):
             raise TrainingDiverged(
                 f"The loss is {value} at step {self.step + 1} (epoch {self.epoch:.2f}, learning rate {lr:.2g}).",
-                fix="Lower --lr, --scale or --margin, or lengthen --warmup-epochs; the best weights so far are kept.",
+                fix="Lower --lr, --scale or --margin, or lengthen --warmup-epochs." + self._kept(),
             )
         self._update(loss)
         self.step += 1
@@ -215,9 +215,12 @@ class Trainer:
         if not np.isfinite(logits).all():
             raise TrainingDiverged(
                 f"The logits on val are not finite after step {self.step}.",
-                fix="Lower --lr; the best weights so far are kept.",
+                fix="Lower --lr." + self._kept(),
             )
         return self.score(logits, self.val_labels)
+
+    def _kept(self) -> str:
+        return f" The weights of the best epoch so far are kept in {self.out}." if self.best >= 0 else ""
 
     def _best_epoch(self) -> int:
         looked = [line for line in self.history if "val" in line]

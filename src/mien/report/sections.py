@@ -11,6 +11,7 @@ from mien.report.study_view import HEADLINE, chosen_of, fixed, models_of, parame
 
 
 def singles(study: dict[str, Any]) -> Section:
+    """Every model alone on test, with the rivals that guess."""
     models = models_of(study)
     best = study["selected"]["best_single"]
     rows = tuple(
@@ -80,6 +81,7 @@ def _as_distributed(models: list[dict[str, Any]]) -> list[Block]:
 
 
 def calibration(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> Section:
+    """Temperatures, calibration before and after, abstention."""
     models = models_of(study)
     rows = []
     for m in models:
@@ -134,6 +136,7 @@ def calibration(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -
 
 
 def ensembles(study: dict[str, Any]) -> Section:
+    """Every combination, and each against the best single model."""
     rows, against = [], []
     for e in study["ensembles"]:
         weights = " / ".join(f"{w:.2f}" for w in e["weights"])
@@ -196,6 +199,7 @@ def ensembles(study: dict[str, Any]) -> Section:
 
 
 def selection(study: dict[str, Any]) -> Section:
+    """What was selected on val, and why."""
     s = study["selected"]
     return Section("Selection", [
         Text(f"Selected on val, before test was opened: {s['name']}. Its hash {s['hash'][:16]}… stands in every evaluation."),
@@ -204,6 +208,7 @@ def selection(study: dict[str, Any]) -> Section:
 
 
 def student(study: dict[str, Any]) -> Section:
+    """The student beside its teacher."""
     student, chosen = study["student"], chosen_of(study)
     rows = tuple(
         (kind, m["name"], *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["nll"]), f"{size / 1e6:.2f}")
@@ -220,6 +225,7 @@ def student(study: dict[str, Any]) -> Section:
 
 
 def training(study: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) -> Section:
+    """Curves and costs of the trainings."""
     models = models_of(study)
     rows = tuple(
         (
@@ -239,6 +245,7 @@ def training(study: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) 
 
 
 def classes(study: dict[str, Any]) -> Section:
+    """Confusion matrices."""
     models = {study["selected"]["name"]: chosen_of(study)} | {m["name"]: m for m in study["teachers"]}
     if study["student"]:
         models["student"] = study["student"]
@@ -248,6 +255,7 @@ def classes(study: dict[str, Any]) -> Section:
 
 
 def cost(study: dict[str, Any]) -> Section:
+    """Sizes, latencies, wall times."""
     models = {m["name"]: m for m in models_of(study)}
     rows = tuple(
         (
@@ -270,8 +278,9 @@ def cost(study: dict[str, Any]) -> Section:
 
 
 def care(study: dict[str, Any]) -> Section:
+    """Terms of the data, the law, how to run it again."""
     return Section("Terms and care", [
         Text("The output is an apparent expression, not what a person feels. In the EU, emotion inference at work and in education is prohibited except for medical or safety reasons (Regulation (EU) 2024/1689, Art. 5(1)(f)), and people exposed to emotion recognition must be told (Art. 50(3))."),
         Text("Weights carry the terms of the data they learned from: " + "; ".join(study["index"]["licenses"]) + "."),
-        Text(f"Run again: `mien study` with the request in `request.json`. Selection {study['selected']['hash'][:16]}…, index {study['index']['fingerprint'][:16]}…."),
+        Text(f"Run again: `mien study study.toml --out DIR`, with the file that lies beside this report's folder. Selection {study['selected']['hash'][:16]}…, index {study['index']['fingerprint'][:16]}…."),
     ])  # fmt: skip

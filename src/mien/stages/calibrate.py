@@ -11,7 +11,7 @@ from mien.core.artifacts.run import read_run
 from mien.core.config.judge import CalibrateConfig
 from mien.core.errors import CalibrationError
 from mien.core.progress import warn
-from mien.evaluate.calibration import fit_temperature, threshold_for_coverage
+from mien.evaluate.calibration import RANGE, fit_temperature, threshold_for_coverage
 from mien.evaluate.metrics import alarms, metrics, softmax
 
 
@@ -38,6 +38,8 @@ def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
     fitted = fit_temperature(rows, resamples=config.resamples, seed=config.seed)
     before = metrics(softmax(rows.logits), rows.labels)
     warnings = alarms(before)
+    if fitted.ci95[0] <= 1.01 * RANGE[0] or fitted.ci95[1] >= 0.99 * RANGE[1]:
+        warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
     for text in warnings:
         warn(f"{run_folder.name}: {text}")
     calibration = store.Calibration(

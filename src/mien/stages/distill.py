@@ -9,7 +9,7 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import KIND, VERSION, Run, read_run
+from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run
 from mien.core.config.train import NEUTRAL, DistillConfig
 from mien.core.errors import ArtifactError
 from mien.core.progress import say
@@ -39,6 +39,8 @@ def run(
     if replace:
         base.make_way(out, mark)
     members = _members(ensemble, folder)
+    for member in members:
+        check_index(member, index)
     extra = {"teacher": {
         "name": ensemble.name, "weights_hash": ensemble.weights_hash, "selection_hash": selection["hash"],
         "selection": os.path.relpath(selection_path.resolve(), out.resolve()),

@@ -76,6 +76,11 @@ def _open(folder: Path) -> _Member:
                 f"{folder} has {predictions.split} predictions of other weights.",
                 fix="Predict again with `mien predict`.",
             )
+        if predictions.meta["index"] != trained.config["index"]["content"]:
+            raise UsageError(
+                f"{folder} has {predictions.split} predictions of another index than it was trained on.",
+                fix="Predict again with `mien predict`.",
+            )
     return _Member(trained, calibration, val, calib)
 
 
@@ -154,7 +159,7 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
         [_summary_row(m, scores[m.ensemble.name], scores[best_single], best_single) for m in made],
     )
     store.write_selection(out, {
-        "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "best_single": best_single,
+        "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "index": members[0].val.meta["index"], "best_single": best_single,
         "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "val": scores[m.ensemble.name]} for m in made},
         "runs": {m.run.name: m.run.weights_hash for m in members},
     })  # fmt: skip

@@ -15,7 +15,7 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
-from mien.core.artifacts.run import Run, read_run
+from mien.core.artifacts.run import Run, check_index, read_run
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, SplitError
 from mien.core.labels import INDEX
@@ -41,6 +41,7 @@ def run(target: Path, index_folder: Path, config: EvaluateConfig, *, selection: 
 
 def _evaluate_run(target: Path, index: Index, config: EvaluateConfig, selection_path: Path | None) -> dict[str, Any]:
     trained = read_run(target)
+    check_index(trained, index)
     selection = _selection_of(trained, selection_path)
     calibration = read_calibration(target / "calibration.json", weights_hash=trained.weights_hash)
     mark = _mark(config, index, trained.weights_hash, selection["hash"], {"calibration": calibration.hash})
@@ -110,10 +111,8 @@ def _selection_of(trained: Run, explicit: Path | None) -> dict[str, Any]:
         explicit = trained.folder / taught["selection"]
     if explicit is not None:
         selection = read_selection(explicit)
-        knows = (
-            trained.weights_hash in selection["runs"].values()
-            or (taught or {}).get("selection_hash") == selection["hash"]
-        )
+        teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
+        knows = trained.weights_hash in selection["runs"].values() or (taught or {}).get("weights_hash") in teachers
         if knows:
             return selection
         raise SplitError(
@@ -152,6 +151,7 @@ def _pooled_test(folder: Path, index: Index, batch_size: int) -> tuple[Floats, s
             raise ArtifactError(
                 f"{trained.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
             )
+        check_index(trained, index)
         tests.append(_test_predictions(trained, index, batch_size))
     store.check_same_rows(tests)
     return pooled_logits(

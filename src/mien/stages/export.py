@@ -14,9 +14,9 @@ from mien.core.artifacts import base
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.onnx_model import ModelCard, read_parity, write_model, write_parity
-from mien.core.artifacts.run import Run, environment, read_run
+from mien.core.artifacts.run import Run, check_index, environment, read_run
 from mien.core.config.judge import ExportConfig
-from mien.core.errors import InputError, MienError, UsageError
+from mien.core.errors import MienError, UsageError
 from mien.core.labels import LABELS
 from mien.core.progress import say
 
@@ -28,11 +28,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out}.", rule="The model's file name ends in .onnx.")
     trained, index = read_run(run_folder), read_index(index_folder)
-    if trained.config["crop"] != index.crop.model_dump():
-        raise InputError(
-            f"{run_folder} was trained on crops {trained.config['crop']}, {index_folder} has others.",
-            fix="Name the run's own index.",
-        )
+    check_index(trained, index)
     calibration = read_calibration(run_folder / "calibration.json", weights_hash=trained.weights_hash)
     mark = base.fingerprint(
         "onnx",

@@ -12,7 +12,7 @@ import numpy as np
 
 from mien.core.artifacts.framelog import STAGES, write_frame_log
 from mien.core.config.live import LiveConfig
-from mien.core.errors import UsageError
+from mien.core.errors import InputError, UsageError
 from mien.core.geometry import crop_face
 from mien.core.labels import LABELS
 from mien.core.progress import meter, say
@@ -116,19 +116,27 @@ class Session:
         }  # fmt: skip
 
 
+def _check_outputs(source: str, out: Path | None, log: Path | None) -> None:
+    """Everything about the output that can be known to be wrong before the first frame."""
+    for path, flag, suffix in ((out, "--out", ".mp4"), (log, "--log", ".parquet")):
+        if path is None:
+            continue
+        if path.is_dir() or path.suffix.lower() != suffix:
+            raise UsageError(f"{flag} {path}.", rule=f"It is a file that ends in {suffix}.")
+        if path.resolve() == Path(source).resolve():
+            raise UsageError(f"The output is the input, {source}.", rule="A video is never written over itself.")
+
+
 def run(
     source: str, model: Path | None, config: LiveConfig, *, out: Path | None = None, log: Path | None = None
 ) -> dict[str, Any]:
     """Recognise a video to its end (or a camera until Ctrl-C); returns the summary."""
     recognizer = Recognizer.load(model, detect=config)
+    _check_outputs(source, out, log)
     reader = VideoReader(source)
-    if not reader.is_camera and any(
-        path is not None and path.resolve() == Path(source).resolve() for path in (out, log)
-    ):
-        raise UsageError(f"The output is the input, {source}.", rule="A video is never written over itself.")
     session = Session(recognizer, config)
     started = time.perf_counter()
-    limit = config.max_frames
+    limit, interrupted = config.max_frames, False
     with ExitStack() as stack:
         writer = stack.enter_context(VideoWriter(out, reader.fps)) if out else None
         progress = stack.enter_context(meter("frames", min(reader.expected, limit or reader.expected)))
@@ -141,8 +149,13 @@ def run(
                 if limit and session.frames >= limit:
                     break
         except KeyboardInterrupt:
-            say("stopped")
-    stopped_early = bool(limit and session.frames >= limit) or reader.is_camera
+            interrupted = True
+            say("stopped; what was recognised so far is written")
+    if session.frames == 0 and not interrupted:
+        raise InputError(
+            f"No frame of {source} can be read.", rule="--input is a whole video file or a working camera."
+        )
+    stopped_early = bool(limit and session.frames >= limit) or reader.is_camera or interrupted
     dropped = 0 if stopped_early else max(0, reader.expected - session.frames)
     if log:
         write_frame_log(log, session.rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import read_run
+from mien.core.artifacts.run import check_index, read_run
 from mien.core.config.judge import PredictConfig
 from mien.core.errors import SplitError
 
@@ -19,6 +19,7 @@ def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig)
             rule="predict makes val and calib; `mien evaluate` alone opens test.",
         )
     trained, index = read_run(run_folder), read_index(index_folder)
+    check_index(trained, index)
     path = store.predictions_path(run_folder, split)
     mark = store.mark_of(trained.weights_hash, index.content_hash, split)
     if store.stored_fingerprint(path) != mark:

@@ -14,13 +14,16 @@ from mien.core.progress import say, warn
 from mien.study.graph import Step, steps
 
 
-def run_study(study: StudyConfig, root: Path) -> dict[str, Any]:
-    """Run a study to its report and return `study.json`; calling it again goes on where it was."""
+def run_study(study: StudyConfig, root: Path, text: str | None = None) -> dict[str, Any]:
+    """Run a study to its report and return `study.json`; calling it again goes on where it was.
+
+    `text` is the study file as it was read; it is kept beside the results.
+    """
     from mien.stages import report, summarize
 
     _preflight(study)
     fresh = not root.exists()
-    if open_study(root, study.name, study.model_dump(mode="json")):
+    if open_study(root, study.name, study.model_dump(mode="json"), text):
         warn(f"{root} was made with other settings; what they touch is made again.")
     plan = steps(study, root)
     started = time.perf_counter()

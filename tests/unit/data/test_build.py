@@ -114,6 +114,28 @@ def test_the_first_source_decides(tmp_path):
     assert set(other.table["label"].to_pylist()) == {"angry"}
 
 
+def test_a_shared_picture_does_not_take_a_source_its_own_test(tmp_path):
+    """One folder picture that is also an official test picture elsewhere; the rest is carved as ever."""
+    root = class_folder(tmp_path / "f", 30, side=48)
+    grey = np.asarray(Image.open(root / "happy" / "000.png"))[..., :1]
+    Image.fromarray(np.repeat(grey, 3, axis=2)).save(root / "happy" / "000.png")
+    rows = [
+        (number, pixels(), usage) for usage in ("Training",) * 8 + ("PublicTest", "PrivateTest") for number in FER2013
+    ]
+    csv = write_fer2013(tmp_path / "fer2013.csv", [*rows, (3, " ".join(map(str, grey.ravel())), "PrivateTest")])
+    build(tmp_path / "i", f"folder={root}", f"fer2013={csv}")
+    sides = stage.audit(tmp_path / "i")["by_source"]
+    assert sides["folder"]["test"] > 25
+    assert sides["fer2013"] | {"train": 0, "calib": 0} == {"train": 0, "val": 7, "calib": 0, "test": 7}
+
+
+def test_nothing_but_rejects_is_said_and_not_a_crash(tmp_path):
+    (tmp_path / "f" / "sad").mkdir(parents=True)
+    (tmp_path / "f" / "sad" / "x.png").write_bytes(b"junk")
+    with pytest.raises(InputError, match="1 of 1 pictures were rejected"):
+        build(tmp_path / "i", f"folder={tmp_path / 'f'}")
+
+
 def test_only_train_is_capped(tmp_path):
     root = class_folder(tmp_path / "f", 30)
     free, capped = build(tmp_path / "a", f"folder={root}"), build(tmp_path / "b", f"folder={root}", max_train=70)

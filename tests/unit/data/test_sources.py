@@ -132,6 +132,17 @@ def test_ferplus_folder(tmp_path):
         items[0].picture.load(min_side=16)
 
 
+def test_a_vote_table_with_a_byte_order_mark_and_one_that_is_no_text(tmp_path):
+    root = write_ferplus(tmp_path / "fp", [("Training", "a.png", [0, 9, 1, 0, 0, 0, 0, 0, 0, 0])])
+    table = root / "fer2013new.csv"
+    text = table.read_bytes()
+    table.write_bytes(b"\xef\xbb\xbf" + text)
+    assert len(opened(f"ferplus={root}")) == 1
+    table.write_bytes(text + b"Training,\xff\xfe,1")
+    with pytest.raises(InputError, match="no table of text"):
+        opened(f"ferplus={root}")
+
+
 def test_folders_of_classes_with_and_without_splits(tmp_path):
     for place in ("happiness", "sad"):
         (tmp_path / "plain" / place).mkdir(parents=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
+_LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")
 
 
 @contextlib.contextmanager
@@ -70,7 +71,10 @@ def read_json(path: Path, *, kind: str, fix: str = "") -> Any:
     if not path.is_file():
         raise ArtifactError(f"No {kind} at {path}.", fix=fix)
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(found, dict):
+            raise ValueError("it holds no JSON object")
+        return found
     except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as error:
         raise ArtifactError(f"{path} is no valid {kind}: {error}.", fix=fix) from None
 
@@ -135,7 +139,7 @@ def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> di
         raise ArtifactError(f"{folder} is no complete {kind}: it has no {MANIFEST}.", fix=fix)
     manifest: dict[str, Any] = read_json(folder / MANIFEST, kind=f"{kind} manifest")
     if manifest.get("kind") != kind:
-        raise ArtifactError(f"{folder} is a {manifest.get('kind')}, not a {kind}.", fix=fix)
+        raise ArtifactError(f"{folder} holds the artefact {manifest.get('kind')!r}, not a {kind}.", fix=fix)
     if manifest.get("format") != version:
         raise ArtifactError(
             f"{folder} has format {manifest.get('format')} of a {kind}.",
@@ -162,6 +166,11 @@ def is_complete(folder: Path, expected: str) -> bool:
     return path.is_file() and read_json(path, kind="manifest").get("fingerprint") == expected
 
 
+def occupied(folder: Path) -> bool:
+    """Whether a folder holds anything but what a killed write of ours left behind."""
+    return any(not _LEFT_OVER.fullmatch(path.name) for path in folder.iterdir())
+
+
 def claimable(folder: Path, *, kind: str, fingerprint: str) -> bool:
     """Whether `folder` holds this artefact unfinished; False when it is free.
 
@@ -169,7 +178,7 @@ def claimable(folder: Path, *, kind: str, fingerprint: str) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file.", rule="The output must be a folder.")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or not occupied(folder):
         return False
     started = folder / STARTED
     if started.is_file() and read_json(started, kind="start marker").get("fingerprint") == fingerprint:
@@ -202,11 +211,3 @@ def make_way(folder: Path, expected: str) -> None:
     begun = started.is_file() and read_json(started, kind="start marker").get("fingerprint") == expected
     if folder.is_dir() and not begun and not is_complete(folder, expected):
         remove_folder(folder)
-
-
-def finite(value: float) -> float:
-    """Return `value` as a float, or raise ValueError when it is NaN or infinite."""
-    value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is not finite")
-    return value

@@ -62,5 +62,8 @@ def read_calibration(path: Path, *, weights_hash: str) -> Calibration:
 
 
 def stored_fingerprint(path: Path) -> str | None:
-    """The fingerprint inside, None when there is no such file."""
-    return str(base.read_json(path, kind="calibration").get("fingerprint")) if path.is_file() else None
+    """The fingerprint inside, None when there is no readable file."""
+    try:
+        return str(base.read_json(path, kind="calibration").get("fingerprint"))
+    except ArtifactError:
+        return None

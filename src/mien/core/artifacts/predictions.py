@@ -21,11 +21,12 @@ from mien.core.artifacts import base
 from mien.core.errors import ArtifactError, InputError, SplitError
 from mien.core.labels import INDEX, LABELS
 
-KIND, VERSION = "predictions", 1
+KIND, VERSION = "predictions", 2
 FITTABLE = ("val", "calib")
 COLUMNS = [f"logit_{name}" for name in LABELS]
 _META = b"mien.predictions"
 _TOKEN = object()
+REQUIRED = {"name", "weights_hash", "index", "head"}
 COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forgot its scale
 
 
@@ -41,6 +42,14 @@ class Predictions:
 
     def __post_init__(self) -> None:
         n = len(self.labels)
+        if n == 0:
+            raise InputError(f"There are no {self.split} rows.", rule="Predictions have at least one row.")
+        missing = REQUIRED - set(self.meta)
+        if missing:
+            raise InputError(
+                f"The predictions do not state {', '.join(sorted(missing))}.",
+                rule="Each says which weights and index it is of.",
+            )
         if self.logits.shape != (n, len(LABELS)) or len(self.image_ids) != n:
             raise InputError(
                 f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits a picture."
@@ -120,7 +129,13 @@ def predictions_path(run: Path, split: str) -> Path:
 
 def write_predictions(path: Path, predictions: Predictions, *, fingerprint: str) -> None:
     """Write crash-safely; the fingerprint and metadata are inside the file."""
-    meta = {**predictions.meta, "format": VERSION, "fingerprint": fingerprint, "split": predictions.split}
+    meta = {
+        **predictions.meta,
+        "format": VERSION,
+        "fingerprint": fingerprint,
+        "split": predictions.split,
+        "rows_hash": predictions.hash,
+    }
     names = np.array(LABELS)
     columns: dict[str, Any] = {
         "image_id": pa.array(predictions.image_ids.tolist(), pa.string()),
@@ -147,7 +162,7 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
         splits = set(table["split"].to_pylist())
         labels = [INDEX[name] for name in table["label"].to_pylist()]
         logits = np.column_stack([table[name].to_numpy() for name in COLUMNS]).astype(np.float64)
-    except (pa.ArrowException, KeyError, json.JSONDecodeError) as error:
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{path} is no predictions file of mien ({type(error).__name__}: {error}).") from None
     if "test" in splits | {meta.get("split")} and not allow_test:
         raise SplitError(
@@ -158,7 +173,16 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
             f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file."
         )
     ids = np.array(table["image_id"].to_pylist(), dtype=str)
-    return Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta)
+    found = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta)
+    if found.hash != meta.get("rows_hash"):
+        raise ArtifactError(
+            f"The rows of {path} were altered after they were written.", fix="Predict again with `mien predict`."
+        )
+    if not meta.get("pooled") and meta.get("fingerprint") != mark_of(meta["weights_hash"], meta["index"], found.split):
+        raise ArtifactError(
+            f"{path} was written as something else than {found.split} predictions of its weights.", fix="Predict again."
+        )
+    return found
 
 
 def stored_fingerprint(path: Path) -> str | None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
-from mien.core.errors import ArtifactError
+from mien.core.artifacts.index import Index
+from mien.core.errors import ArtifactError, InputError
 
 KIND, VERSION = "run", 1
 FIX = "Make one with `mien train --index DIR --out RUN`."
@@ -55,6 +56,21 @@ def read_run(folder: Path) -> Run:
     manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
     base.check_file(folder, manifest, WEIGHTS)
     return Run(folder, manifest, base.read_json(folder / "config.json", kind="run configuration", fix=FIX))
+
+
+def check_index(trained: Run, index: Index) -> None:
+    """Raise unless `index` is the one that the run learned on: in another one its train rows may be test rows."""
+    if trained.config["index"]["content"] == index.content_hash:
+        return
+    if trained.config["crop"] != index.crop.model_dump():
+        seen = f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.model_dump()}."
+    else:
+        seen = f"{trained.folder} was trained on another index than {index.folder}."
+    raise InputError(
+        seen,
+        rule="A run is predicted, judged and exported with its own index: elsewhere its train pictures may stand in test.",
+        fix="Name the index it was trained on, or train again.",
+    )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

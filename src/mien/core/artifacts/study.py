@@ -54,33 +54,36 @@ class StudyFolder:
         return self.root / "report" / "index.html"
 
 
-def open_study(root: Path, name: str, request: dict[str, Any]) -> bool:
+def open_study(root: Path, name: str, request: dict[str, Any], text: str | None = None) -> bool:
     """Take `root` for a study; True when the same study was there with other settings.
 
-    A folder that holds anything else is refused.
+    A folder that holds anything else is refused. `text` is the study file, kept as `study.toml`.
     """
     path = root / REQUEST
     before: dict[str, Any] | None = base.read_json(path, kind="study request") if path.is_file() else None
-    if before is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if before is None and root.exists() and (not root.is_dir() or base.occupied(root)):
         raise UsageError(
             f"{root} is not empty and holds no study.",
             rule="A study has a folder of its own.",
             fix="Name another --out.",
         )
-    if before is not None and before["name"] != name:
+    if before is not None and before.get("name") != name:
         raise UsageError(
             f"{root} holds the study {before['name']!r}, not {name!r}.",
             rule="A study has a folder of its own.",
             fix="Name another --out.",
         )
     base.write_json(path, {"name": name, "study": request})
-    return before is not None and before["study"] != request
+    if text is not None:
+        base.write_text(root / "study.toml", text)
+    return before is not None and before.get("study") != request
 
 
 def close_study(root: Path) -> None:
     """Leave nothing of a study that failed before it made anything."""
-    if [path.name for path in root.iterdir()] == [REQUEST]:
-        (root / REQUEST).unlink()
+    if {path.name for path in root.iterdir()} <= {REQUEST, "study.toml"}:
+        for path in root.iterdir():
+            path.unlink()
         root.rmdir()
 
 

@@ -26,7 +26,7 @@ class IndexConfig(StageConfig):
     max_rejected: float = Field(0.05, ge=0, le=1, description="the build stops when a larger share is rejected")
     crop_scale: float = Field(1.0, gt=0.2, le=4, description="live crop side over the detector box's longer side")
     crop_shift_y: float = Field(0.0, ge=-1, le=1, description="live crop centre moved down by this share of the box")
-    seed: int = Field(0, ge=0, description="seed of the splits, the caps and the synthetic faces")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the splits, the caps and the synthetic faces")
 
     @model_validator(mode="after")
     def _leaves_train(self) -> IndexConfig:

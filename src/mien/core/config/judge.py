@@ -20,7 +20,7 @@ class CalibrateConfig(StageConfig):
 
     coverage: float = Field(0.9, gt=0, le=1, description="share of calib pictures that the threshold lets answer")
     resamples: int = Field(200, ge=20, description="bootstrap resamples for the temperature's interval")
-    seed: int = Field(0, ge=0, description="seed of the bootstrap")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the bootstrap")
 
 
 class EnsembleConfig(StageConfig):
@@ -35,7 +35,7 @@ class EnsembleConfig(StageConfig):
     )
     coverage: float = Field(0.9, gt=0, le=1, description="share of calib pictures that the threshold lets answer")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples for intervals")
-    seed: int = Field(0, ge=0, description="seed of folds and bootstrap")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of folds and bootstrap")
 
 
 class EvaluateConfig(StageConfig):
@@ -43,7 +43,7 @@ class EvaluateConfig(StageConfig):
 
     batch_size: int = Field(256, ge=1, description="pictures a step")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples for intervals")
-    seed: int = Field(0, ge=0, description="seed of the bootstrap")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the bootstrap")
 
 
 class ExportConfig(StageConfig):

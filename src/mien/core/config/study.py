@@ -13,7 +13,7 @@ from mien.core.config.base import StageConfig, describe, read_toml
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig
 from mien.core.config.train import DistillConfig, TrainConfig
-from mien.core.errors import ConfigError, UsageError
+from mien.core.errors import UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
@@ -32,7 +32,7 @@ class StudyConfig(StageConfig):
     description: str = ""
     cost: str = ""
     expected: str = ""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     index: IndexConfig
     teachers: tuple[Teacher, ...] = Field(min_length=1)
     calibrate: CalibrateConfig = CalibrateConfig()
@@ -107,6 +107,3 @@ def expand(text: str) -> str:
 def seeded(config: dict[str, Any], seed: int) -> dict[str, Any]:
     """Settings with the study's seed unless they name their own."""
     return {"seed": seed, **config}
-
-
-__all__ = ["ConfigError", "StudyConfig", "Teacher", "expand", "load_study", "seeded", "shipped_studies"]

@@ -68,7 +68,7 @@ class TrainConfig(StageConfig):
         "auto", description="mixed precision; auto: bf16 where the device and the backbone gain by it"
     )
     eval_every: int = Field(1, ge=1, description="epochs between looks at val")
-    seed: int = Field(0, ge=0, description="seed of initialisation, order and augmentation")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of initialisation, order and augmentation")
     save_every_steps: int = Field(200, ge=1, description="steps between saves; a kill loses at most these")
     tracker: Literal["none", "tensorboard"] = Field("none", description="also log there")
 

@@ -40,8 +40,8 @@ class FilePicture(Picture):
         """Decode it; raises `RejectedImage`."""
         try:
             data = self.path.read_bytes()
-        except OSError as error:
-            raise RejectedImage("missing", error.strerror or type(error).__name__) from None
+        except (OSError, ValueError) as error:
+            raise RejectedImage("missing", getattr(error, "strerror", None) or str(error)) from None
         return decode(data, min_side=min_side)
 
 
@@ -92,7 +92,7 @@ def hash_files(root: Path, files: list[Path]) -> str:
     def one(path: Path) -> str:
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
+        except (OSError, ValueError):  # a name with a NUL byte is a ValueError
             digest = "unreadable"
         return f"{path.relative_to(root).as_posix()} {digest}"
 

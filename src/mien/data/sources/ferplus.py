@@ -58,14 +58,20 @@ class FerPlus(Source):
         if not path.is_file():
             found = ", ".join(sorted(p.name for p in self.root.iterdir())[:6]) or "nothing"
             raise InputError(f"{self.root} has no {TABLE}; found {found}.", rule=f"Expected {_EXPECTED}.")
-        with path.open(newline="", encoding="utf-8") as file:
+        try:
+            self._rows = self._read(path)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path} is no table of text: {error}.", rule="It is FER+'s own table, UTF-8.") from None
+
+    def _read(self, path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"Usage", "Image name", *FERPLUS} - set(reader.fieldnames or ())
             if missing:
                 raise InputError(
                     f"{path} lacks the columns {', '.join(sorted(missing))}.", rule="It is FER+'s own table."
                 )
-            self._rows = [self._row(path, number, row) for number, row in enumerate(reader)]
+            return [self._row(path, number, row) for number, row in enumerate(reader)]
 
     @staticmethod
     def _row(path: Path, number: int, row: dict[str, str]) -> tuple[str, str, tuple[int, ...]]:
