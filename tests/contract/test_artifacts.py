@@ -20,7 +20,7 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import read_ensemble, read_selection
 from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.predictions import predictions_path, read_predictions, write_predictions
+from mien.core.artifacts.predictions import mark_of, predictions_path, read_predictions, write_predictions
 from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import read_study
 from mien.core.errors import ArtifactError, CalibrationError, InputError, SplitError, UsageError
@@ -123,7 +123,7 @@ def test_asking_an_index_for_a_split_it_lacks(small_index):
 def test_predictions_round_trip_and_refusals(tmp_path):
     logits, labels = faces.simulated(30)
     path = predictions_path(tmp_path, "calib")
-    write_predictions(path, faces.predictions(logits, labels), fingerprint="f")
+    write_predictions(path, faces.predictions(logits, labels), fingerprint=mark_of("0" * 64, "1" * 64, "calib"))
     back = read_predictions(path)
     assert (back.logits == logits).all()
     assert (back.labels == labels).all()

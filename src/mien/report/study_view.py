@@ -25,10 +25,12 @@ def with_ci(score: dict[str, Any], key: str) -> str:
 
 
 def chosen_of(study: dict[str, Any]) -> dict[str, Any]:
+    """The ensemble that was selected."""
     return next(e for e in study["ensembles"] if e["name"] == study["selected"]["name"])
 
 
 def parameters_of(study: dict[str, Any], ensemble: dict[str, Any]) -> int:
+    """Trainable parameters of all members of an ensemble."""
     return sum(t["params"] for t in study["teachers"] if t["name"] in ensemble["members"])
 
 
