@@ -80,7 +80,7 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     assert before["teachers/arc/best.safetensors"] == after["teachers/arc/best.safetensors"]
     assert before["teachers/plain/best.safetensors"] != after["teachers/plain/best.safetensors"]
     assert before["ensembles/selected.json"] != after["ensembles/selected.json"]
-    file.write_text(text.replace("[ensemble]\nresamples = 200", "[ensemble]\nresamples = 300"))
+    file.write_text(text.replace("[ensemble]\n", "[ensemble]\ncoverage = 0.8\n"))
     run_study(load_study(file), root, file.read_text())
     final = modified(root)
     assert final["student/best.safetensors"] == after["student/best.safetensors"]
