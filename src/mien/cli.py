@@ -119,6 +119,12 @@ def _print(value: Any, *, json: bool, text: str) -> None:
         sys.stdout.write(text + "\n")
 
 
+def _print_best(run: Path, best: dict[str, Any], *, json: bool) -> None:
+    """What a finished training says of itself."""
+    text = f"{run}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"
+    _print({"run": str(run), **best}, json=json, text=text)
+
+
 def _given(config: pydantic.BaseModel | None) -> dict[str, Any]:
     """The flags that were really given."""
     return {} if config is None else config.model_dump(include=config.model_fields_set)
@@ -246,12 +252,7 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
 
     resolved, origin = resolve(TrainConfig, ("flag", _given(config)))
     done = stage.run(resolved, origin, index, out)
-    best = done.manifest["best"]
-    _print(
-        {"run": str(out), **best},
-        json=json,
-        text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}",
-    )
+    _print_best(out, done.manifest["best"], json=json)
 
 
 @app.command
@@ -332,12 +333,7 @@ def distill(
 
     resolved, origin = resolve(DistillConfig, ("flag", _given(config)))
     done = stage.run(resolved, origin, teacher, index, out)
-    best = done.manifest["best"]
-    _print(
-        {"run": str(out), **best},
-        json=json,
-        text=f"{out}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}",
-    )
+    _print_best(out, done.manifest["best"], json=json)
 
 
 @app.command

@@ -26,6 +26,12 @@ class Temperature:
     ci95: tuple[float, float]
 
 
+def at_edge(temperature: float) -> bool:
+    """Whether a temperature lies on an edge of `RANGE`, which means that it was not found."""
+    low, high = np.log(RANGE)
+    return not low + _EDGE < np.log(temperature) < high - _EDGE
+
+
 def nll_at(temperature: float, logits: Floats, labels: Ints, weights: Floats | None = None) -> float:
     """Mean NLL of softmax(logits / T)."""
     picked = log_softmax(logits / temperature)[np.arange(len(labels)), labels]
@@ -51,8 +57,7 @@ def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Te
     if not isinstance(rows, FitRows):
         raise TypeError(f"fit_temperature takes FitRows, not {type(rows).__name__}: test rows may not be fitted on")
     value = _best(rows.logits, rows.labels)
-    low, high = np.log(RANGE)
-    if not low + _EDGE < np.log(value) < high - _EDGE:
+    if at_edge(value):
         raise CalibrationError(
             f"The best temperature lies on the edge of its range, at T = {value:.4g}.",
             rule=f"An optimum on an edge of [{RANGE[0]}, {RANGE[1]}] means: not found.",

@@ -15,7 +15,7 @@ from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
 from mien.evaluate.bootstrap import with_intervals
-from mien.evaluate.calibration import RANGE
+from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.metrics import metrics, softmax
 from mien.evaluate.selection import baselines
 
@@ -59,7 +59,7 @@ def _model(run_folder: Path) -> dict[str, Any]:
         "val": with_intervals(softmax(val.logits / calibration.temperature), val.labels),
         "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
-            "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": False,
+            "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
             "n": calibration.n, "before": calibration.before, "after": calibration.after, "warnings": calibration.warnings,
         },
         "abstain": evaluation["abstain"], "latency": evaluation["latency"],

@@ -9,12 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 25, 26)
-NAMES = {
-    1: "inner brow raiser", 2: "outer brow raiser", 4: "brow lowerer", 5: "upper lid raiser", 6: "cheek raiser",
-    7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 12: "lip corner puller", 15: "lip corner depressor",
-    16: "lower lip depressor", 17: "chin raiser", 20: "lip stretcher", 23: "lip tightener", 25: "lips part", 26: "jaw drop",
-}  # fmt: skip
-
 # label -> {unit: (chance that it is present, relative strength)}
 PROTOTYPES: dict[str, dict[int, tuple[float, float]]] = {
     "angry": {4: (1.0, 1.0), 5: (0.5, 0.5), 7: (0.9, 0.9), 17: (0.4, 0.6), 23: (0.85, 1.0), 10: (0.2, 0.4), 25: (0.15, 0.8)},

@@ -46,6 +46,12 @@ def test_an_optimum_on_the_edge_is_an_error(labels):
         c.fit_temperature(rows, resamples=0)
 
 
+def test_where_the_edges_are():
+    assert c.at_edge(0.05)
+    assert c.at_edge(20.0)
+    assert not c.at_edge(1.2)
+
+
 def test_confidence_that_rises_with_temperature_is_an_error():
     with pytest.raises(CalibrationError, match="rises"):
         c.check_falling((1.0, 1.2), [0.3, 0.8])
