@@ -35,6 +35,9 @@ class CropSpec(BaseModel):
     color: Literal["grey", "rgb"] = Field("rgb", description="what the model sees")
     scale: float = Field(1.0, gt=0.2, le=4, description="crop side over the detector box's longer side")
     shift_y: float = Field(0.0, ge=-1, le=1, description="centre moved down by this share of the box's height")
+    align: Literal["none", "eyes"] = Field(
+        "none", description="eyes: turned until the eyes are level, where they are known"
+    )
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -61,22 +64,55 @@ def crop_square(box: Box, spec: CropSpec) -> Box:
     return x + (width - side) / 2, y + height / 2 + spec.shift_y * height - side / 2, side, side
 
 
-def crop_face(image: NDArray[np.uint8], box: Box, spec: CropSpec) -> NDArray[np.uint8]:
-    """Cut the face in `box` out of an RGB or grey uint8 image as (size, size, 3); edges are replicated."""
+def crop_face(
+    image: NDArray[np.uint8], box: Box, spec: CropSpec, landmarks: NDArray[np.floating] | None = None
+) -> NDArray[np.uint8]:
+    """Cut the face in `box` out of an RGB or grey uint8 image as (size, size, 3); edges are replicated.
+
+    `landmarks` (k, 2) begin with the two eyes, x and y in pixels; with `spec.align` "eyes" the crop is
+    turned about the centre of its square until they are level.
+    """
+    return resize(cut(image, crop_square(box, spec), turn=_tilt(landmarks, spec)), spec.size)
+
+
+def _tilt(landmarks: NDArray[np.floating] | None, spec: CropSpec) -> float:
+    """Radians by which the line through the eyes falls to the right; 0 when it is not known."""
+    if spec.align == "none" or landmarks is None:
+        return 0.0
+    (x0, y0), (x1, y1) = sorted((float(x), float(y)) for x, y in landmarks[:2])
+    if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0:
+        return 0.0
+    return float(np.arctan2(y1 - y0, x1 - x0))
+
+
+def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uint8]:
+    """The pixels in `box` as (h, w, 3), at their own resolution; beyond the picture its edge is repeated.
+
+    `turn` (radians) rotates the box about its centre before cutting.
+    """
     rgb = as_rgb(image)
-    x, y, side, _ = crop_square(box, spec)
-    if not all(np.isfinite(box)) or side < 1:
+    x, y, box_width, box_height = box
+    if not all(np.isfinite(box)) or min(box_width, box_height) < 1:
         raise InputError(f"Box {box} has no area.", rule="A box is x, y, width, height in pixels.")
-    x0, y0, n = round(x), round(y), max(1, round(side))
+    x0, y0, n, m = round(x), round(y), max(1, round(box_width)), max(1, round(box_height))
     height, width = rgb.shape[:2]
-    left, top = max(0, -x0), max(0, -y0)
-    right, bottom = max(0, x0 + n - width), max(0, y0 + n - height)
-    inside = rgb[max(0, y0) : max(0, min(height, y0 + n)), max(0, x0) : max(0, min(width, x0 + n))]
-    if inside.size == 0:
+    if max(n, m) > 4 * max(height, width):
+        raise InputError(f"Box {box} is far larger than the picture of {width}×{height} pixels.")
+    if x0 >= width or y0 >= height or x0 + n <= 0 or y0 + m <= 0:
         raise InputError(f"Box {box} lies outside the picture of {width}×{height} pixels.")
+    if turn:
+        cos, sin = np.cos(turn), np.sin(turn)
+        centre_x, centre_y = x0 + (n - 1) / 2, y0 + (m - 1) / 2
+        back = np.array([[cos, -sin, 0.0], [sin, cos, 0.0]])
+        back[:, 2] = np.array([centre_x, centre_y]) - back[:, :2] @ np.array([(n - 1) / 2, (m - 1) / 2])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(rgb, back, (n, m), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    left, top = max(0, -x0), max(0, -y0)
+    right, bottom = max(0, x0 + n - width), max(0, y0 + m - height)
+    inside = rgb[max(0, y0) : max(0, min(height, y0 + m)), max(0, x0) : max(0, min(width, x0 + n))]
     if left or top or right or bottom:
         inside = np.pad(inside, ((top, bottom), (left, right), (0, 0)), mode="edge")
-    return resize(np.ascontiguousarray(inside), spec.size)
+    return np.ascontiguousarray(inside)
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -31,6 +31,18 @@ FERPLUS: dict[str, str | None] = {
     "NF": None,
 }
 
+# RAF-DB basic, EmoLabel/list_patition_label.txt.
+RAFDB: dict[int, str] = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), start=1))
+
+# AffectNet; from 7 on: contempt, none, uncertain, no face (the last three in the CSV release alone).
+AFFECTNET: dict[int, str | None] = dict(
+    enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", None, None, None, None))
+)
+AFFECTNET_NONE: dict[int, str] = {7: "contempt", 8: "none", 9: "uncertain", 10: "no_face"}
+
+# ExpW label.lst has FER2013's numbers.
+EXPW = FER2013
+
 ALIASES: dict[str, str] = {
     "anger": "angry",
     "mad": "angry",

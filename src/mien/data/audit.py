@@ -1,77 +1,144 @@
-"""Counts of an index: the report's table of classes and splits, sources, duplicates, what was dropped."""
+"""Counts of an index: the report's table of classes and splits, sources, duplicates, what looks wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
 from mien.core.artifacts.index import SPLITS
 from mien.core.labels import LABELS, MINORITY
-from mien.data.collect import Collection
-from mien.data.duplicates import Decision
+from mien.data.load import ALIGNED, SPLIT_CODE
+from mien.data.suspicious import suspicious
+
+if TYPE_CHECKING:
+    from mien.data.build import Plan
+
+_CODES = [SPLIT_CODE[name] for name in SPLITS]
+_MOST_VALUES = 24  # an attribute with more values than this is counted, not listed
 
 
-def audit(table: pa.Table, found: Collection, decisions: dict[str, Decision], dropped: Counter[str]) -> dict[str, Any]:
-    """All counts that `audit.json` holds."""
-    labels = np.array(table["label"].to_pylist(), dtype=str)
-    splits = np.array(table["split"].to_pylist(), dtype=str)
-    sources = np.array(table["source"].to_pylist(), dtype=str)
-    counts = {name: {s: int(((labels == name) & (splits == s)).sum()) for s in SPLITS} for name in LABELS}
-    totals = {s: int((splits == s).sum()) for s in SPLITS}
-    n = len(labels)
+def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[str, Any]:
+    """All counts that `audit.json` holds. `keep` are the source rows that the index shows."""
+    found = plan.found
+    rows = np.flatnonzero(keep)
+    picture = found.picture[rows]
+    labels, sides, sources = plan.decisions.label[picture], plan.sides[picture], found.source[rows]
+    counts = {name: _by_split(sides[labels == i]) for i, name in enumerate(LABELS)}
+    totals, n = _by_split(sides), len(rows)
+    names = [source.name for source in found.sources]
+    licenses = np.array([source.license for source in found.sources], dtype=object)[sources]
+    subjects = found.codes("subject")[rows]
+    source_rows: Counter[str] = Counter()
+    for source in found.sources:
+        source_rows[source.name] += len(source)
+    shares = {s: _share(sum(counts[m][s] for m in MINORITY), totals[s]) for s in (*SPLITS, "total")}
     return {
         "rows": n,
-        "source_rows": dict(sorted(found.source_rows.items())),
-        "distribution": {name: {**counts[name], "total": sum(counts[name].values()), "share": _share(sum(counts[name].values()), n)} for name in LABELS},
-        "totals": {**totals, "total": n},
-        "minority": {
-            "classes": list(MINORITY),
-            "share": {s: _share(sum(counts[m][s] for m in MINORITY), totals[s]) for s in SPLITS}
-            | {"total": _share(sum(sum(counts[m].values()) for m in MINORITY), n)},
-        },
-        "by_source": {name: {s: int(((sources == name) & (splits == s)).sum()) for s in SPLITS} for name in sorted(set(sources.tolist()))},
-        "licenses": sorted(set(table["license"].to_pylist())),
-        "with_votes": int(n - table["votes"].null_count),
-        "groups": len(set(table["group_id"].to_pylist())),
-        "groups_on_two_sides": _crossing(table["group_id"].to_pylist(), splits),
-        "subjects_on_two_sides": _crossing(table["subject_id"].to_pylist(), splits),
-        "duplicates": _duplicates(found, decisions),
+        "suspicious": suspicious(plan, rows),
+        "source_rows": dict(sorted(source_rows.items())),
+        "distribution": {name: {**counts[name], "share": _share(counts[name]["total"], n)} for name in LABELS},
+        "totals": totals,
+        "minority": {"classes": list(MINORITY), "share": shares},
+        "by_source": {name: _by_split(sides[np.isin(sources, [i for i, s in enumerate(names) if s == name])]) for name in sorted(set(names))},
+        "by_license": {text: _by_split(sides[licenses == text]) for text in sorted(set(licenses.tolist()))},
+        "by_attribute": _attributes(plan, rows, labels),
+        "licenses": sorted(set(licenses.tolist())),
+        "with_votes": sum(int(piece["votes"].is_valid().to_numpy()[keep[a:b]].sum()) for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)),
+        "groups": len(set(plan.group[picture].tolist())),
+        "groups_on_two_sides": _crossing(plan.group[picture], sides),
+        "subjects_on_two_sides": _crossing(subjects[subjects >= 0], sides[subjects >= 0]),
+        "duplicates": _identical(plan),
+        "near_duplicates": _near(plan),
+        "moved": dict(Counter(f"{SPLIT_NAMES[plan.own[i]]} -> {SPLIT_NAMES[plan.sides[i]]}" for i in plan.moved.tolist())),
+        "aligned": {ALIGNED[code]: int(count) for code, count in enumerate(np.bincount(found.numbers("aligned")[rows], minlength=4)) if count},
+        "relabelled": len(plan.relabelled),
         "dropped": dict(sorted(dropped.items())),
-        "rejected": dict(sorted(Counter(reason for _, _, reason, _ in found.rejected).items())),
+        "rejected": dict(sorted(Counter(found.texts("reason", np.flatnonzero(found.rejected))).items())),
     }  # fmt: skip
+
+
+SPLIT_NAMES = {code: name for name, code in SPLIT_CODE.items()}
+
+
+def _by_split(sides: NDArray[np.int8]) -> dict[str, int]:
+    return {name: int((sides == code).sum()) for name, code in zip(SPLITS, _CODES, strict=True)} | {"total": len(sides)}
 
 
 def _share(part: int, whole: int) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def _crossing(groups: list[str | None], splits: np.ndarray[Any, np.dtype[np.str_]]) -> int:
-    sides: dict[str, set[str]] = {}
-    for group, split in zip(groups, splits.tolist(), strict=True):
-        if group is not None:
-            sides.setdefault(group, set()).add(split)
-    return sum(len(s) > 1 for s in sides.values())
+def _crossing(groups: NDArray[np.int64], sides: NDArray[np.int8]) -> int:
+    """How many groups stand on more than one side."""
+    pairs = np.unique(groups * len(SPLIT_CODE) + sides)
+    return int((np.unique(pairs // len(SPLIT_CODE), return_counts=True)[1] > 1).sum())
 
 
-def _duplicates(found: Collection, decisions: dict[str, Decision]) -> dict[str, Any]:
+def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, Any]:
+    """Per attribute: how many rows have it, and for each of its values (if they are few) the rows and classes."""
+    seen: dict[str, dict[str, Counter[str]]] = {}
+    for start in range(0, len(rows), 1 << 15):
+        part = slice(start, start + (1 << 15))
+        for pairs, label in zip(plan.found.texts("attributes", rows[part]), labels[part].tolist(), strict=True):
+            for key, value in pairs or ():
+                values = seen.setdefault(key, {})
+                if value in values or len(values) <= _MOST_VALUES:
+                    values.setdefault(value, Counter())[LABELS[label]] += 1
+                else:
+                    values.setdefault("", Counter())["" if value else LABELS[label]] += 1
+    out: dict[str, Any] = {}
+    for key, values in sorted(seen.items()):
+        total = sum(sum(counter.values()) for counter in values.values())
+        listed = {v: {"total": sum(c.values()), **dict(sorted(c.items()))} for v, c in sorted(values.items())}
+        out[key] = {"rows": total, "values": listed if len(values) <= _MOST_VALUES else f"more than {_MOST_VALUES}"}
+    return out
+
+
+def _identical(plan: Plan) -> dict[str, Any]:
     """Pixel-identical groups, and how the official splits leak through them."""
-    groups = [picture for picture in found.pictures.values() if len(picture.rows) > 1]
-    leaked = Counter[str]()
-    crossing = 0
-    for picture in groups:
-        sides = Counter(item.official_split for _, item in picture.rows if item.official_split is not None)
-        crossing += len(sides) > 1
-        if "train" in sides:
-            leaked.update({side: count for side, count in sides.items() if side != "train"})
+    found = plan.found
+    rows = np.flatnonzero(found.picture >= 0)
+    picture, official = found.picture[rows], found.official[rows]
+    shown = np.bincount(picture, minlength=len(plan.ids))
     return {
-        "identical_groups": len(groups),
-        "pictures_in_groups": sum(len(picture.rows) for picture in groups),
-        "groups_crossing_official_splits": crossing,
-        "official_rows_also_in_train": {"val": leaked["val"], "test": leaked["test"]},
-        "groups_with_conflicting_labels": sum(
-            decisions[i].conflict for i, p in found.pictures.items() if len(p.rows) > 1
-        ),
+        "identical_groups": int((shown > 1).sum()),
+        "pictures_in_groups": int(shown[shown > 1].sum()),
+        **_official_leaks(picture, official, len(plan.ids)),
+        "groups_with_conflicting_labels": int(plan.decisions.conflict.sum()),
+    }
+
+
+def _near(plan: Plan) -> dict[str, Any]:
+    """Near-duplicate clusters of distinct pictures, and how the official splits leak through them."""
+    found = plan.found
+    size = np.bincount(plan.group, minlength=len(plan.ids))
+    rows = np.flatnonzero(found.picture >= 0)
+    picture = found.picture[rows]
+    near = size[plan.group[picture]] > 1
+    labelled = np.flatnonzero((plan.decisions.label >= 0) & (size[plan.group] > 1))
+    kinds = np.unique(plan.group[labelled] * len(LABELS) + plan.decisions.label[labelled])
+    return {
+        "pairs": len(plan.pairs),
+        "clusters": int((size > 1).sum()),
+        "pictures": int(size[size > 1].sum()),
+        "largest": int(size.max(initial=0)),
+        **_official_leaks(plan.group[picture][near], found.official[rows][near], len(plan.ids)),
+        "groups_with_conflicting_labels": int((np.unique(kinds // len(LABELS), return_counts=True)[1] > 1).sum()),
+    }
+
+
+def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> dict[str, Any]:
+    """Groups that cross the sources' own splits, and official val and test rows whose group is in train too."""
+    stands = np.zeros((n, len(SPLIT_CODE)), dtype=bool)
+    stated = official >= 0
+    stands[group[stated], official[stated]] = True
+    trained = stands[:, SPLIT_CODE["train"]]
+    return {
+        "groups_crossing_official_splits": int((stands.sum(1) > 1).sum()),
+        "official_rows_also_in_train": {
+            side: int((trained[group] & (official == SPLIT_CODE[side])).sum()) for side in ("val", "test")
+        },
     }

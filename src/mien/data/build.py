@@ -1,137 +1,265 @@
-"""Sources to the parts of an index: load, join duplicates, split, cap, pack."""
+"""Sources to the parts of an index: load, join duplicates, decide labels, split, cap; the tables follow."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
 import mien
-from mien.core.artifacts.index import OCCURRENCES, REJECTED, SCHEMA, IndexParts, PixelScratch
+from mien.core.artifacts.index import IndexParts
+from mien.core.artifacts.scratch import Scratch
 from mien.core.config.index import IndexConfig
 from mien.core.errors import InputError
 from mien.core.geometry import CropSpec
-from mien.core.labels import LABELS
+from mien.data import curate, tables
 from mien.data.audit import audit
 from mien.data.collect import Collection, collect
-from mien.data.duplicates import Decision, decide
+from mien.data.curate import DROP
+from mien.data.duplicates import NONE, Decisions, decide, ranks
+from mien.data.engines import Engine
+from mien.data.load import NO_CODE, SPLIT_CODE, Recipe
+from mien.data.near import Pairs, components, find
+from mien.data.phash import THUMB
 from mien.data.sources import Source
-from mien.data.splits import assign, order_key, water_level
+from mien.data.splits import Codes, Shares, assign, check, strictest
+
+TRAIN = SPLIT_CODE["train"]
 
 
-def build(config: IndexConfig, sources: list[Source], folder: Path) -> IndexParts:
-    """Make an index's parts; the packed pixels are written below `folder`."""
-    with PixelScratch(folder, config.size) as scratch:
-        return _build(config, sources, folder, scratch)
+@dataclass
+class Plan:
+    """What becomes of every distinct picture; arrays have one entry a picture."""
+
+    found: Collection
+    decisions: Decisions
+    ids: list[bytes]
+    pairs: Pairs
+    group: NDArray[np.int64]
+    """Near-duplicate cluster, by its member with the smallest id."""
+    sides: Codes
+    own: Codes
+    """The side that the deciding source alone gives."""
+    kept: NDArray[np.bool_]
+    why: dict[int, str]
+    moved: NDArray[np.int64]
+    because: dict[int, int]
+    """For moved pictures one that stands on the side they went to."""
+    relabelled: list[dict[str, Any]]
 
 
-def _build(config: IndexConfig, sources: list[Source], folder: Path, scratch: PixelScratch) -> IndexParts:
-    found = collect(sources, scratch, size=config.size, min_side=config.min_side, max_rejected=config.max_rejected)
-    decisions = {picture_id: decide(picture) for picture_id, picture in found.pictures.items()}
-    kept = sorted(picture_id for picture_id, decision in decisions.items() if decision.label is not None)
-    if not kept:
+def recipe_of(config: IndexConfig, make_finder: Any) -> Recipe:
+    """How rows are loaded."""
+    crop = CropSpec(
+        size=config.size, scale=config.crop_scale, shift_y=config.crop_shift_y,
+        align="eyes" if config.align == "eyes" else "none",
+    )  # fmt: skip
+    aligns = config.align != "none"
+    return Recipe(
+        crop, "plain" if config.near_duplicates == "off" else config.near_duplicates, config.min_side, config.max_pixels,
+        drop_unaligned=config.unaligned == "drop", make_finder=make_finder if aligns else None,
+    )  # fmt: skip
+
+
+def build(
+    config: IndexConfig, sources: list[Source], scratch: Scratch, engine: Engine, make_finder: Any = None
+) -> tuple[IndexParts, list[str]]:
+    """An index's parts, and the content hash of each source. Pieces of work are kept in `scratch`."""
+    recipe = recipe_of(config, make_finder)
+    rank = ranks(sources, config.priority)
+    filters = [curate.parse_filter(text) for text in config.keep]
+    caps = curate.parse_caps(config.max_per_source, [s.name for s in sources])
+    wanted = curate.read_relabels(config.relabel) if config.relabel is not None else {}
+    found = collect(sources, scratch, recipe, engine, max_rejected=config.max_rejected)
+    usable = found.label.copy()
+    failing = ~curate.passing(found, filters)
+    usable[failing] = NONE
+    decisions = decide(found, usable, rank, config.fallback)
+    for picture in list(decisions.why):
+        if failing[decisions.row[picture]] and found.label[decisions.row[picture]] != NONE:
+            decisions.why[picture] = "filter"
+    ids = [bytes(i) for i in found.texts("image_id", found.first)]
+    relabels: list[dict[str, Any]] = []
+    if wanted and config.relabel is not None:
+        decisions.label, relabels = curate.relabelled(found, decisions.label, ids, wanted, config.relabel)
+        numbers = {identity.hex(): i for i, identity in enumerate(ids)}
+        for change in relabels:
+            picture = numbers[str(change["image_id"])]
+            decisions.why.pop(picture, None)
+            if change["to"] == DROP:
+                decisions.why[picture] = "relabel_drop"
+    if not (decisions.label != NONE).any():
         raise InputError(
             "No picture with a label is left.", rule="Every row was rejected or dropped; see the sources' rules."
         )
-    sides = _split(config, kept, decisions, found)
-    capped = _cap(config, kept, decisions, sides)
-    why = {i: decisions[i].why for i in decisions if decisions[i].label is None} | dict.fromkeys(capped, "cap")
-    kept = [picture_id for picture_id in kept if picture_id not in capped]
-    grey = all(found.pictures[i].grey for i in kept) if config.color == "auto" else config.color == "grey"
-    scratch.pack(folder, np.array([found.pictures[i].number for i in kept], dtype=np.int64), grey=grey)
-    licenses = {source.name: source.license for source in sources}
-    table = _table(kept, found, decisions, sides, licenses)
-    dropped = Counter(reason for picture_id, reason in why.items() for _ in found.pictures[picture_id].rows)
+    pairs = _near(config, found, scratch, engine)
+    plan = _plan(config, found, usable, decisions, ids, pairs, caps)
+    plan.relabelled = relabels
+    return _parts(config, plan), found.content
+
+
+def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engine) -> Pairs:
+    if config.near_duplicates == "off":
+        empty = np.empty(0, np.int64)
+        return Pairs(empty, empty, np.empty(0, np.float32))
+    path = scratch.folder / "hashes.npy"
+    tables.write_hashes(found, path)
+    return find(
+        path, lambda pictures: found.images("thumb", found.first[pictures], (THUMB, THUMB)),
+        kind=config.near_duplicates, radius=config.near_radius, threshold=config.near_threshold, engine=engine,
+    )  # fmt: skip
+
+
+def _plan(
+    config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
+    caps: dict[str, int],
+) -> Plan:  # fmt: skip
+    n = len(ids)
+    subjects = _subject_links(found)
+    whole = components(n, *(np.concatenate([x, y]) for x, y in zip((pairs.a, pairs.b), subjects, strict=True)))
+    alone, stated = _split_alone(config, found, usable, decisions, ids, pairs, subjects)
+    final = np.full(n, NO_CODE, dtype=np.int8)
+    own = np.full(n, TRAIN, dtype=np.int8)
+    deciding = found.source[decisions.row]
+    for source, (pictures, sides) in enumerate(alone):
+        np.maximum.at(final, pictures, sides)
+        mine = deciding[pictures] == source
+        own[pictures[mine]] = sides[mine]
+    final = strictest(final, whole)
+    kept, why = decisions.label != NONE, dict(decisions.why)
+    moved = np.flatnonzero(kept & (final > own))
+    if config.leaks == "drop":
+        kept[moved] = False
+        why.update(dict.fromkeys(moved.tolist(), "leak"))
+    train = np.flatnonzero(kept & (final == TRAIN))
+    over = train[
+        curate.capped(
+            decisions.label[train], deciding[train], [ids[i] for i in train.tolist()], names=[s.name for s in found.sources],
+            seed=config.seed, max_train=config.max_train, max_per_class=config.max_per_class, per_source=caps,
+        )
+    ]  # fmt: skip
+    kept[over] = False
+    why.update(dict.fromkeys(over.tolist(), "cap"))
+    check(final[kept], decisions.label[kept], set(SPLIT_CODE) - stated)
+    group = components(n, pairs.a, pairs.b)
+    return Plan(
+        found, decisions, ids, pairs, _named_by_smallest(group, ids), final, own, kept, why, moved,
+        _because(whole, alone, final, moved), [],
+    )  # fmt: skip
+
+
+def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of pictures that show one person, enough to join all of a person's pictures."""
+    codes = found.codes("subject")
+    rows = np.flatnonzero((codes >= 0) & (found.picture >= 0))
+    if not len(rows):
+        return rows, rows
+    first = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
+    first[codes[rows[::-1]]] = found.picture[rows[::-1]]
+    return found.picture[rows], first[codes[rows]]
+
+
+def _split_alone(
+    config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
+    subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> tuple[list[tuple[NDArray[np.int64], Codes]], set[str]]:  # fmt: skip
+    """For each source its pictures and the sides that it alone gives them; and the sides that all sources state."""
+    shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
+    out, stated = [], set(SPLIT_CODE)
+    for number, source in enumerate(found.sources):
+        rows = np.flatnonzero((found.source == number) & (found.picture >= 0))
+        pictures, first, at = np.unique(found.picture[rows], return_index=True, return_inverse=True)
+        official = np.full(len(pictures), NO_CODE, dtype=np.int8)
+        np.maximum.at(official, at, found.official[rows])
+        labels = usable[rows[first]].copy()
+        for local, picture in enumerate(pictures.tolist()):
+            if (number, picture) in decisions.by_source:
+                labels[local] = decisions.by_source[number, picture]
+        links = [_within(pictures, *link) for link in ((pairs.a, pairs.b), subjects)]
+        units = components(len(pictures), *(np.concatenate(side) for side in zip(*links, strict=True)))
+        sides = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
+        out.append((pictures, sides))
+        if source:
+            stated &= {name for name, code in SPLIT_CODE.items() if code in set(official.tolist())}
+    return out, stated
+
+
+def _within(
+    pictures: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Those pairs of which both lie in `pictures` (ascending), as positions in it."""
+    at = [np.minimum(np.searchsorted(pictures, x), len(pictures) - 1) if len(pictures) else x[:0] for x in (a, b)]
+    if not len(pictures) or not len(a):
+        return a[:0], b[:0]
+    both = (pictures[at[0]] == a) & (pictures[at[1]] == b)
+    return at[0][both], at[1][both]
+
+
+def _named_by_smallest(group: NDArray[np.int64], ids: Sequence[bytes]) -> NDArray[np.int64]:
+    """Each cluster by its member with the smallest id: a name that does not depend on the sources' order."""
+    out = np.arange(len(group))
+    members = np.flatnonzero(np.bincount(group, minlength=len(group))[group] > 1)
+    best: dict[int, int] = {}
+    for picture in members.tolist():
+        head = int(group[picture])
+        if head not in best or ids[picture] < ids[best[head]]:
+            best[head] = picture
+    out[members] = [best[int(group[picture])] for picture in members.tolist()]
+    return out
+
+
+def _because(
+    whole: NDArray[np.int64], alone: list[tuple[NDArray[np.int64], Codes]], final: Codes, moved: NDArray[np.int64]
+) -> dict[int, int]:
+    """For each moved picture one of its unit that stands on the final side by itself."""
+    asked = set(whole[moved].tolist())
+    reason: dict[int, int] = {}
+    for pictures, sides in alone:
+        for picture in pictures[sides == final[pictures]].tolist():
+            if int(whole[picture]) in asked:
+                reason.setdefault(int(whole[picture]), picture)
+    return {picture: reason[int(whole[picture])] for picture in moved.tolist()}
+
+
+def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
+    found = plan.found
+    grey = (
+        bool(found.numbers("grey")[plan.decisions.row[plan.kept]].all())
+        if config.color == "auto"
+        else config.color == "grey"
+    )
+    crop = recipe_of(config, None).crop.model_copy(update={"color": "grey" if grey else "rgb"})
+    shown = np.bincount(found.picture[found.picture >= 0], minlength=len(plan.ids))
+    dropped = Counter(reason for picture, reason in plan.why.items() for _ in range(int(shown[picture])))
+    keep = np.zeros(len(found), dtype=bool)
+    keep[plan.decisions.row[plan.kept]] = True
     return IndexParts(
-        table=table,
-        occurrences=_occurrences(found, decisions, why),
-        rejected=pa.table(list(map(pa.array, zip(*found.rejected, strict=True))), schema=REJECTED) if found.rejected else REJECTED.empty_table(),
-        audit=audit(table, found, decisions, dropped),
-        provenance=_provenance(config, sources, found, dropped),
-        crop=CropSpec(size=config.size, color="grey" if grey else "rgb", scale=config.crop_scale, shift_y=config.crop_shift_y),
+        rows=tables.rows(plan, keep), occurrences=tables.occurrences(plan), rejected=tables.rejected(found),
+        duplicates=tables.duplicates(plan), moved=tables.moved(plan),
+        pixels=found.crops(keep, config.size, grey=grey), count=int(keep.sum()),
+        audit=audit(plan, keep, dropped), provenance=_provenance(config, plan, dropped), crop=crop,
     )  # fmt: skip
 
 
-def _unit(picture_id: str, decision: Decision) -> str:
-    """What may not be torn apart by a split: a subject's pictures, else the picture itself."""
-    subject = decision.first.subject
-    return f"subject:{subject}" if subject is not None else f"group:{picture_id[:16]}"
-
-
-def _split(config: IndexConfig, kept: list[str], decisions: dict[str, Decision], found: Collection) -> dict[str, str]:
-    stated: dict[str, set[str]] = {}
-    for picture in found.pictures.values():
-        for _, item in picture.rows:
-            if item.official_split is not None:
-                stated.setdefault(item.path.split(":")[0], set()).add(item.official_split)
-    chosen = [decisions[i] for i in kept]
-    sides = assign(
-        [d.official for d in chosen],
-        [_unit(i, d) for i, d in zip(kept, chosen, strict=True)],
-        [str(d.label) for d in chosen],
-        [d.first.path.split(":")[0] for d in chosen],
-        val=config.val_fraction, test=config.test_fraction, calib=config.calib_fraction, seed=config.seed, stated=stated,
-    )  # fmt: skip
-    return dict(zip(kept, sides, strict=True))
-
-
-def _cap(config: IndexConfig, kept: list[str], decisions: dict[str, Decision], sides: dict[str, str]) -> set[str]:
-    """Train pictures beyond the caps. Only train is capped: the other sides keep their natural shares."""
-    by_class: dict[str, list[str]] = {name: [] for name in LABELS}
-    for picture_id in kept:
-        if sides[picture_id] == "train":
-            by_class[str(decisions[picture_id].label)].append(picture_id)
-    limit = config.max_per_class or max(map(len, by_class.values()))
-    if config.max_train is not None:
-        limit = min(limit, water_level([min(len(members), limit) for members in by_class.values()], config.max_train))
-    over: set[str] = set()
-    for members in by_class.values():
-        members.sort(key=lambda picture_id: order_key(config.seed, "cap", picture_id))
-        over.update(members[limit:])
-    return over
-
-
-def _table(
-    kept: list[str], found: Collection, decisions: dict[str, Decision], sides: dict[str, str], licenses: dict[str, str]
-) -> pa.Table:
-    rows: list[dict[str, Any]] = []
-    for picture_id in kept:
-        decision, picture = decisions[picture_id], found.pictures[picture_id]
-        source = decision.first.path.split(":")[0]
-        rows.append({
-            "image_id": picture_id, "path": decision.first.path, "source": source, "license": licenses[source],
-            "split": sides[picture_id], "label": decision.label, "votes": decision.votes,
-            "group_id": picture_id[:16], "subject_id": decision.first.subject, "phash": picture.phash,
-            "width": picture.width, "height": picture.height,
-        })  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def _occurrences(found: Collection, decisions: dict[str, Decision], why: dict[str, str]) -> pa.Table:
-    rows = []
-    for picture_id, picture in found.pictures.items():
-        label = decisions[picture_id].label
-        for _, item in picture.rows:
-            rows.append({
-                "image_id": picture_id, "path": item.path, "source": item.path.split(":")[0],
-                "official_split": item.official_split, "source_label": item.source_label,
-                "label": item.label, "kept": label is not None and picture_id not in why, "why": why.get(picture_id, ""),
-            })  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=OCCURRENCES)
-
-
-def _provenance(config: IndexConfig, sources: list[Source], found: Collection, dropped: Counter[str]) -> dict[str, Any]:
+def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> dict[str, Any]:
+    found = plan.found
+    order = sorted(range(len(found.sources)), key=lambda i: int(ranks(found.sources, config.priority)[i]))
     return {
         "mien": mien.__version__,
-        "config": config.model_dump(mode="json", exclude={"source"}),
+        "config": config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"}),
         "sources": [
-            {"name": s.name, "what": s.describe(), "rows": len(s), "license": s.license, "content": s.content_hash()}
-            for s in sources
+            {"name": s.name, "what": s.describe(), "rows": len(s), "license": s.license, "content": content}
+            for s, content in zip(found.sources, found.content, strict=True)
         ],
-        "label_rule": "the source named first decides; among its rows the majority; none: dropped",
+        "label_rule": "the first of these sources that shows a picture decides; among its rows the majority; none: the fallback, or dropped",
+        "priority": [found.sources[i].name for i in order],
+        "fallback": list(config.fallback),
         "dropped": dict(sorted(dropped.items())),
-        "rejected": len(found.rejected),
+        "rejected": int(found.rejected.sum()),
+        "moved": len(plan.moved),
+        "relabelled": plan.relabelled,
     }

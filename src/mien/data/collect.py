@@ -1,179 +1,199 @@
-"""Loads every source row: decoded, hashed and cropped, in several processes when it is worth it."""
+"""Loads every source row, in pieces that an interrupted build finds again, and opens them as columns.
+
+Pixels and texts stay in memory-mapped pieces; what is held is about 70 bytes a row.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from mien.core.artifacts.index import PixelScratch
-from mien.core.errors import InputError, RejectedImage
-from mien.core.geometry import fit_square
-from mien.core.images import image_id, is_grey
-from mien.core.progress import Meter, meter
-from mien.data.phash import perceptual_hash
-from mien.data.sources import Item, Source
-from mien.data.sources.base import Picture
+from mien.core.artifacts.scratch import Scratch
+from mien.core.errors import InputError
+from mien.core.geometry import to_grey
+from mien.core.progress import meter
+from mien.data.engines import Engine
+from mien.data.load import Recipe, Task, load
+from mien.data.sources import Source
+from mien.data.sources.base import Content, chunks, stamp
 
-_CHUNK = 1024
-_WORTH_PROCESSES = 4000
+CHUNK = 1024
 
-
-@dataclass(frozen=True)
-class Loaded:
-    """What is known of one decoded picture."""
-
-    image_id: str
-    phash: int
-    width: int
-    height: int
-    grey: bool
-    crop: NDArray[np.uint8]
-
-
-@dataclass
-class Distinct:
-    """One distinct picture and every source row that showed it."""
-
-    number: int
-    phash: int
-    width: int
-    height: int
-    grey: bool
-    rows: list[tuple[int, Item]] = field(default_factory=list)
+Rows = NDArray[np.int64]
 
 
 @dataclass
 class Collection:
-    """All sources, loaded: distinct pictures by hash, and the rejected rows."""
+    """All source rows, in the order of the sources. Arrays have one entry a row."""
 
-    pictures: dict[str, Distinct] = field(default_factory=dict)
-    rejected: list[tuple[str, str, str, str]] = field(default_factory=list)
-    source_rows: dict[str, int] = field(default_factory=dict)
+    sources: list[Source]
+    pieces: list[pa.Table]
+    starts: Rows
+    source: NDArray[np.int16]
+    label: NDArray[np.int8]
+    official: NDArray[np.int8]
+    rejected: NDArray[np.bool_]
+    picture: Rows
+    """Number of the distinct picture that a row shows, -1 for a rejected row."""
+    first: Rows
+    """The first row of each distinct picture."""
+    content: list[str]
+    """Content hash of each source."""
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """A numeric column, all rows."""
+        return np.concatenate([piece[name].to_numpy(zero_copy_only=False) for piece in self.pieces])
+
+    def texts(self, name: str, rows: Rows) -> list[Any]:
+        """A column's values at some rows, as Python objects."""
+        out: list[Any] = [None] * len(rows)
+        for piece, at, here in self._where(rows):
+            for position, value in zip(here.tolist(), piece[name].take(pa.array(at)).to_pylist(), strict=True):
+                out[position] = value
+        return out
+
+    def codes(self, name: str) -> NDArray[np.int64]:
+        """A text column as numbers, equal for equal texts of one source; -1 where it is null."""
+        out = np.full(len(self), -1, dtype=np.int64)
+        known: dict[tuple[int, str], int] = {}
+        for number, piece in enumerate(self.pieces):
+            column = piece[name].combine_chunks()
+            if column.null_count == len(column):
+                continue
+            start = int(self.starts[number])
+            coded = column.dictionary_encode()
+            source = int(self.source[start])
+            names = np.array([known.setdefault((source, text), len(known)) for text in coded.dictionary.to_pylist()])
+            codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            out[start : start + len(piece)] = np.where(codes >= 0, names[codes], -1)
+        return out
+
+    def images(self, name: str, rows: Rows, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Thumbnails or crops of some rows, in their order."""
+        out = np.empty((len(rows), *shape), dtype=np.uint8)
+        for piece, at, here in self._where(rows):
+            out[here] = _rows(piece, name, shape[:2])[at]
+        return out
+
+    def _where(self, rows: Rows) -> Iterator[tuple[pa.Table, Rows, Rows]]:
+        """(piece, rows in it, their positions in `rows`) for every piece that holds some."""
+        piece = np.searchsorted(self.starts, rows, side="right") - 1
+        order = np.argsort(piece, kind="stable")
+        bounds = np.flatnonzero(np.diff(piece[order])) + 1
+        for here in np.split(order, bounds) if len(rows) else []:
+            number = int(piece[here[0]])
+            yield self.pieces[number], rows[here] - self.starts[number], here
+
+    def crops(self, keep: NDArray[np.bool_], size: int, *, grey: bool) -> Iterator[NDArray[np.uint8]]:
+        """Crops (k, size, size, 1 or 3) of the rows that are kept, in order, piece by piece."""
+        for number, piece in enumerate(self.pieces):
+            here = np.flatnonzero(keep[self.starts[number] : self.starts[number + 1]])
+            if not len(here):
+                continue
+            rows = _rows(piece, "crop", (size, size))[here]
+            if grey and rows.shape[-1] == 3:
+                rows = to_grey(rows)
+            yield np.repeat(rows, 3, axis=-1) if not grey and rows.shape[-1] == 1 else rows
 
 
-def load_chunk(items: list[Item], size: int, min_side: int) -> list[Loaded | RejectedImage]:
-    """Load pictures; a rejected one stands as its error in its place."""
-    pictures: list[NDArray[np.uint8] | RejectedImage] = []
-    for item in items:
-        try:
-            pictures.append(item.picture.load(min_side=min_side))
-        except RejectedImage as error:
-            pictures.append(error)
-    good = [p for p in pictures if not isinstance(p, RejectedImage)]
-    hashes = iter(perceptual_hash(good))
-    out: list[Loaded | RejectedImage] = []
-    for picture in pictures:
-        if isinstance(picture, RejectedImage):
-            out.append(picture)
-            continue
-        height, width = picture.shape[:2]
-        out.append(
-            Loaded(image_id(picture), int(next(hashes)), width, height, is_grey(picture), fit_square(picture, size))
-        )
-    return out
+def _rows(piece: pa.Table, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A fixed-width column as an array (n, *shape, channels or nothing), without a copy."""
+    column = piece[name].chunk(0)
+    width = column.type.byte_width
+    flat = np.frombuffer(column.buffers()[1], np.uint8, count=len(column) * width, offset=column.offset * width)
+    channels = width // int(np.prod(shape))
+    return flat.reshape(len(column), *shape, channels) if name == "crop" else flat.reshape(len(column), *shape)
 
 
 def collect(
-    sources: list[Source], scratch: PixelScratch, *, size: int, min_side: int, max_rejected: float
+    sources: list[Source], scratch: Scratch, recipe: Recipe, engine: Engine, *, max_rejected: float
 ) -> Collection:
     """Load all sources in order. Stops with an `InputError` when too large a share is rejected."""
-    found = Collection()
-    with meter("reading pictures", sum(len(source) for source in sources)) as progress:
-        for priority, source in enumerate(sources):
-            found.source_rows[source.name] = found.source_rows.get(source.name, 0) + len(source)
-            for items, loaded in _load_all(source, size, min_side):
-                _take(found, scratch, priority, items, loaded, progress)
-    total = sum(found.source_rows.values())
-    if len(found.rejected) > max_rejected * total:
-        reasons = sorted({reason for _, _, reason, _ in found.rejected})
-        path, _, reason, detail = found.rejected[0]
-        raise InputError(
-            f"{len(found.rejected)} of {total} pictures were rejected ({', '.join(reasons)}); the first is {path}: {reason}, {detail}.",
-            rule=f"At most {max_rejected:.0%} may be.",
-            fix="Repair or remove them, or raise --max-rejected.",
-        )
+    names = _load_pieces(sources, scratch, recipe, engine)
+    if not names:
+        raise InputError("The sources hold no rows.", rule="An index needs pictures.")
+    pieces = [scratch.open(name) for _, name in names]
+    starts = np.cumsum([0] + [len(piece) for piece in pieces])
+    source = np.repeat(np.array([s for s, _ in names], np.int16), np.diff(starts))
+    contents = [Content(s.table_hash()) for s in sources]
+    for (number, _), piece in zip(names, pieces, strict=True):
+        digests = piece["digest"].chunk(0)
+        contents[number].add(piece["path"].to_pylist(), bytes(digests.buffers()[1])[: 32 * len(digests)])
+    rejected = np.concatenate([piece["reason"].is_valid().to_numpy() for piece in pieces])
+    picture, first = _distinct(pieces, rejected)
+    found = Collection(
+        sources=sources, pieces=pieces, starts=starts, source=source,
+        label=np.concatenate([p["label"].to_numpy() for p in pieces]), official=np.concatenate([p["official"].to_numpy() for p in pieces]),
+        rejected=rejected, picture=picture, first=first, content=[c.value() for c in contents],
+    )  # fmt: skip
+    _check_rejected(found, max_rejected)
     return found
 
 
-def _take(
-    found: Collection,
-    scratch: PixelScratch,
-    priority: int,
-    items: list[Item],
-    loaded: list[Loaded | RejectedImage],
-    progress: Meter,
-) -> None:
-    crops = []
-    for item, result in zip(items, loaded, strict=True):
-        if isinstance(result, RejectedImage):
-            detail = str(result).removeprefix(f"{result.reason}: ")
-            found.rejected.append((item.path, item.path.split(":")[0], result.reason, detail))
-            continue
-        picture = found.pictures.get(result.image_id)
-        if picture is None:
-            picture = Distinct(len(found.pictures), result.phash, result.width, result.height, result.grey)
-            found.pictures[result.image_id] = picture
-            crops.append(result.crop)
-        # The text of a CSV picture is not needed any more, and is large.
-        slim = Item(
-            item.path, _DONE, item.official_split, item.source_label, item.label, item.why, item.votes, item.subject
-        )
-        picture.rows.append((priority, slim))
-    if crops:
-        scratch.append(np.stack(crops))
-    progress.advance(len(items))
+def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine: Engine) -> list[tuple[int, str]]:
+    """Make every piece that is not there; (source number, name) of all, in order."""
+    names: list[tuple[int, str]] = []
+    missing: list[str] = []
+
+    def tasks() -> Iterator[Task]:
+        for number, source in enumerate(sources):
+            for at, items in enumerate(chunks(source, CHUNK)):
+                name = f"{number:02}-{at:06}"
+                names.append((number, name))
+                if scratch.has(name) and scratch.verified(name) and scratch.stamp(name) == stamp(items):
+                    progress.skip(len(items))
+                    continue
+                missing.append(name)
+                yield Task(items, recipe, source.cropped)
+
+    done = 0
+    with meter("reading pictures", sum(len(source) for source in sources)) as progress:
+        for payload in engine.map(load, tasks()):
+            scratch.put(missing[done], payload)
+            done += 1
+            progress.advance(CHUNK)
+    return names
 
 
-class _Done(Picture):
-    """Stands for a picture that has been loaded."""
-
-    def load(self, *, min_side: int) -> NDArray[np.uint8]:
-        """Never called again."""
-        raise AssertionError("loaded before")
-
-
-_DONE = _Done()
-
-
-def _chunks(source: Source) -> Iterator[list[Item]]:
-    rows = iter(source)
-    while chunk := list(islice(rows, _CHUNK)):
-        yield chunk
+def _distinct(pieces: list[pa.Table], rejected: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """The picture that each row shows, numbered by first appearance, and the first row of each."""
+    keys = np.concatenate([_halves(piece) for piece in pieces])
+    rows = np.flatnonzero(~rejected)
+    order = rows[np.lexsort((rows, keys[rows, 1], keys[rows, 0]))]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(1)
+    first = order[new]  # lexsort is stable in the row number: the first of each run is its first row
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    picture = np.full(len(rejected), -1, dtype=np.int64)
+    picture[order] = rank[np.cumsum(new) - 1] if len(order) else []
+    return picture, np.sort(first)
 
 
-def _load_all(source: Source, size: int, min_side: int) -> Iterator[tuple[list[Item], list[Loaded | RejectedImage]]]:
-    workers = os.cpu_count() or 1
-    if len(source) < _WORTH_PROCESSES or workers < 2:
-        for chunk in _chunks(source):
-            yield chunk, load_chunk(chunk, size, min_side)
+def _halves(piece: pa.Table) -> NDArray[np.uint64]:
+    """The first 128 bits of every image id, (n, 2): two distinct pictures that share them are not to be expected."""
+    column = piece["image_id"].chunk(0)
+    return np.frombuffer(column.buffers()[1], "<u8").reshape(-1, 4)[: len(column), :2]
+
+
+def _check_rejected(found: Collection, limit: float) -> None:
+    count = int(found.rejected.sum())
+    if count <= limit * len(found):
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
-        waiting = []
-        for chunk in _chunks(source):
-            waiting.append((chunk, pool.submit(load_chunk, chunk, size, min_side)))
-            if len(waiting) > 2 * workers:
-                first, future = waiting.pop(0)
-                yield first, future.result()
-        for chunk, future in waiting:
-            yield chunk, future.result()
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when its parent is killed, instead of waiting for work for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    first = np.flatnonzero(found.rejected)
+    reasons = Counter(found.texts("reason", first))
+    [path], [reason], [detail] = (found.texts(name, first[:1]) for name in ("path", "reason", "detail"))
+    raise InputError(
+        f"{count} of {len(found)} pictures were rejected ({', '.join(sorted(reasons))}); the first is {path}: {reason}, {detail}.",
+        rule=f"At most {limit:.0%} may be.",
+        fix="Repair or remove them, or raise --max-rejected.",
+    )

@@ -1,48 +1,137 @@
 """What becomes of a picture that several source rows show.
 
-The rule for labels: the source that was named first decides. Among its rows the majority label
-holds; without a majority (or when that source drops the picture) the picture is dropped and counted.
+The rule for labels: of the sources that show it the one that comes first in the priorities decides.
+Among its rows the majority label holds; without a majority, or when that source gives the picture no
+label, a fallback source is asked if one was named; else the picture is dropped and counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mien.data.collect import Distinct
-from mien.data.sources import Item
-from mien.data.splits import strictest
+from mien.core.errors import UsageError, nearest
+from mien.core.labels import LABELS
+from mien.data.collect import Collection
+from mien.data.sources import Source
 
-
-@dataclass(frozen=True)
-class Decision:
-    """The one row that a distinct picture becomes; `label` is None when it is dropped, for `why`."""
-
-    label: str | None
-    why: str
-    first: Item
-    votes: tuple[float, ...] | None
-    official: str | None
-    conflict: bool
+NONE = -1
+Rows = NDArray[np.int64]
 
 
-def decide(picture: Distinct) -> Decision:
-    """Apply the rule to one distinct picture."""
-    top = min(priority for priority, _ in picture.rows)
-    rows = [item for priority, item in picture.rows if priority == top]
-    sides = [item.official_split for _, item in picture.rows if item.official_split is not None]
-    official = strictest(sides) if sides else None
-    named = Counter(item.label for item in rows if item.label is not None)
-    every = {item.label for _, item in picture.rows if item.label is not None}
-    conflict = len(every) > 1
+@dataclass
+class Decisions:
+    """The one row that each distinct picture becomes. Arrays have one entry a picture."""
+
+    row: Rows
+    """The source row that gave the label (or the reason why there is none)."""
+    label: NDArray[np.int8]
+    """Class number, -1 where the picture is dropped."""
+    why: dict[int, str]
+    """Why pictures without a label have none."""
+    votes: dict[int, tuple[float, ...]]
+    """Mean votes of pictures that several rows of the deciding source show."""
+    conflict: NDArray[np.bool_]
+    """Whether its rows name several classes."""
+    by_source: dict[tuple[int, int], int]
+    """(source, picture) to the label that the source alone gives it, where it has several rows of it."""
+
+
+def ranks(sources: list[Source], priority: Sequence[str]) -> NDArray[np.int16]:
+    """The rank of each source: lower decides. A relabelling source comes before those whose pictures it labels anew."""
+    known = [source.name for source in sources]
+    for name in priority:
+        check_source(name, known, "--priority")
+    order = list(dict.fromkeys((*priority, *known)))
+    for source in sources:
+        for older in source.relabels:
+            if (
+                older in order
+                and not {older, source.name} <= set(priority)
+                and order.index(older) < order.index(source.name)
+            ):
+                order.remove(source.name)
+                order.insert(order.index(older), source.name)
+    return np.array([order.index(name) for name in known], dtype=np.int16)
+
+
+def check_source(name: str, known: Sequence[str], flag: str) -> None:
+    """Refuse a source that was not given."""
+    if name not in known:
+        raise UsageError(
+            f"{flag} names {name!r}, which is no source of this index.{nearest(name, known)}",
+            rule=f"Its sources: {', '.join(known)}.",
+        )
+
+
+def vote(labels: Sequence[int]) -> tuple[int, str]:
+    """(majority label, "") of some rows' labels, or (-1, why not)."""
+    named = Counter(label for label in labels if label != NONE)
     if not named:
-        return Decision(None, rows[0].why, rows[0], None, official, conflict)
+        return NONE, ""
     (label, most), *others = named.most_common()
-    if others and others[0][1] == most:
-        return Decision(None, "label_conflict", rows[0], None, official, conflict)
-    first = next(item for item in rows if item.label == label)
-    votes = [item.votes for item in rows if item.votes is not None]
-    mean = tuple(float(v) for v in np.mean(votes, axis=0)) if votes else None
-    return Decision(label, "", first, mean, official, conflict)
+    return (NONE, "label_conflict") if others and others[0][1] == most else (label, "")
+
+
+def decide(found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]) -> Decisions:
+    """Apply the rule to every distinct picture. `usable` are the rows' labels after filters, -1 for none."""
+    names = [source.name for source in found.sources]
+    for name in fallback:
+        check_source(name, names, "--fallback")
+    spare = [s for name in fallback for s, known in enumerate(names) if known == name]
+    n = len(found.first)
+    rows = np.flatnonzero(found.picture >= 0)
+    rows = rows[np.lexsort((rows, rank[found.source[rows]], found.picture[rows]))]
+    bounds = np.append(np.searchsorted(found.picture[rows], np.arange(n)), len(rows))
+    out = Decisions(rows[bounds[:-1]].copy(), usable[rows[bounds[:-1]]].copy(), {}, {}, np.zeros(n, bool), {})
+    several = np.flatnonzero(np.diff(bounds) > 1)
+    for picture in several.tolist():
+        _decide(found, usable, rank, spare, rows[bounds[picture] : bounds[picture + 1]], picture, out)
+    lost = np.flatnonzero((out.label == NONE) & (np.diff(bounds) == 1))
+    out.why.update(zip(lost.tolist(), [w or "no_label" for w in found.texts("why", out.row[lost])], strict=True))
+    return out
+
+
+def _decide(
+    found: Collection,
+    usable: NDArray[np.int8],
+    rank: NDArray[np.int16],
+    spare: list[int],
+    rows: Rows,
+    picture: int,
+    out: Decisions,
+) -> None:
+    source, labels = found.source[rows], usable[rows]
+    order = rank[source]
+    out.conflict[picture] = len(set(labels[labels != NONE].tolist())) > 1
+    for number in np.unique(source).tolist():
+        out.by_source[number, picture] = vote(labels[source == number].tolist())[0]
+    top = rows[order == order[0]]
+    label, why = vote(usable[top].tolist())
+    for number in spare:
+        if label != NONE:
+            break
+        others = rows[source == number]
+        if len(others) and number != int(source[0]):
+            label, _ = vote(usable[others].tolist())
+            top = others if label != NONE else top
+    out.label[picture] = label
+    if label == NONE:
+        out.row[picture] = top[0]
+        out.why[picture] = why or found.texts("why", top[:1])[0] or "no_label"
+        return
+    giving = top[usable[top] == label]
+    out.row[picture] = giving[0]
+    if len(top) > 1:
+        votes = [v for v in found.texts("votes", top) if v is not None]
+        if votes:
+            out.votes[picture] = tuple(float(x) for x in np.mean(votes, axis=0))
+
+
+def label_name(code: int) -> str | None:
+    """A class's name; None for -1."""
+    return None if code == NONE else LABELS[code]

@@ -1,122 +1,127 @@
 """Which side a picture stands on: official sides first, then carving by groups and classes.
 
-Official test and val stay; a picture on several sides goes to the strictest (test over val over
-calib over train). Sources without official sides get val and test carved; calib is carved out of
-train. What is carved are whole units (a subject's or a near-duplicate group's pictures together),
-for each source and class its share, in an order that depends on the seed and the unit's name alone.
+Each source is split by itself, from nothing but its own rows, so that adding a source changes no row of
+another one. Then a picture, a person or a near-duplicate cluster that stands on several sides goes to
+the strictest (test over val over calib over train): adding a source can only move rows that way.
+
+Official test and val stay; sources without official sides get val and test carved; calib is carved out
+of train. What is carved are whole units (pictures of one person or one near-duplicate cluster together),
+for each class its share, in an order that depends on the seed and the unit's own pictures alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.errors import SplitError
+from mien.core.labels import LABELS
+from mien.data.load import NO_CODE, SPLIT_CODE
 
-STRICTNESS = {"train": 0, "calib": 1, "val": 2, "test": 3}
-
-
-def strictest(sides: Sequence[str]) -> str:
-    """The strictest of several sides."""
-    return max(sides, key=STRICTNESS.__getitem__)
-
-
-def order_key(seed: int, purpose: str, name: str) -> str:
-    """A pseudo-random sort key that depends on nothing but its arguments."""
-    return hashlib.sha256(f"{seed}:{purpose}:{name}".encode()).hexdigest()
+SPLITS = tuple(SPLIT_CODE)
+"""By strictness: train, calib, val, test."""
+Codes = NDArray[np.int8]
+Units = NDArray[np.int64]
 
 
-def carve(
-    units: Sequence[str], labels: Sequence[str], sources: Sequence[str], fraction: float, *, seed: int, purpose: str
-) -> list[bool]:
-    """Choose whole units that hold about `fraction` of every (source, class); True for chosen rows.
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the sides that are carved."""
 
-    A unit counts for its commonest class. Every class with at least two units gives at least one.
+    val: float
+    test: float
+    calib: float
+    seed: int
+
+
+def order_keys(seed: int, purpose: str, names: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Pseudo-random sort keys that depend on nothing but their arguments."""
+    head = f"{seed}:{purpose}:".encode()
+    return np.array([int.from_bytes(hashlib.sha256(head + name).digest()[:8]) for name in names], dtype=np.uint64)
+
+
+def strictest(sides: Codes, units: Units) -> Codes:
+    """For every row the strictest side in its unit; -1 where the unit has none."""
+    top = np.full(int(units.max(initial=-1)) + 1, NO_CODE, dtype=np.int8)
+    np.maximum.at(top, units, sides)
+    return top[units]
+
+
+def carve(units: Units, labels: Codes, keys: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Choose whole units that hold about `fraction` of every class; True for chosen rows.
+
+    `units` are 0 … k-1, `keys` (k,) order them. A unit counts for its commonest class. Every class
+    with at least two units gives at least one and keeps at least one.
     """
-    rows: dict[str, list[int]] = defaultdict(list)
-    for i, unit in enumerate(units):
-        rows[unit].append(i)
-    strata: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for unit, members in rows.items():
-        label = Counter(labels[i] for i in members).most_common(1)[0][0]
-        strata[sources[members[0]], label].append(unit)
-    chosen = [False] * len(units)
-    for members_of in strata.values():
-        members_of.sort(key=lambda unit: order_key(seed, purpose, unit))
-        target = fraction * sum(len(rows[unit]) for unit in members_of)
-        taken = 0
-        for unit in members_of[: max(0, len(members_of) - 1)]:
-            # Stop where one more unit would miss the target by more than stopping does.
-            if taken and taken + len(rows[unit]) - target > target - taken:
-                break
-            for i in rows[unit]:
-                chosen[i] = True
-            taken += len(rows[unit])
-    return chosen
+    count = len(keys)
+    per_class = np.zeros((count, len(LABELS)), dtype=np.int64)
+    np.add.at(per_class, (units, labels), 1)
+    belongs, sizes = per_class.argmax(1), per_class.sum(1)
+    chosen = np.zeros(count, dtype=bool)
+    for label in range(len(LABELS)):
+        members = np.flatnonzero((belongs == label) & (sizes > 0))
+        members = members[np.lexsort((members, keys[members]))]
+        size = sizes[members]
+        ends = np.cumsum(size)
+        if len(members) < 2:
+            continue
+        # Stop where one more unit would miss the target by more than stopping does.
+        further = np.flatnonzero(ends[1:] + ends[:-1] > 2 * fraction * ends[-1])
+        stop = int(further[0]) + 1 if len(further) else len(members) - 1
+        chosen[members[: min(stop, len(members) - 1)]] = True
+    return chosen[units]
 
 
-def assign(
-    official: Sequence[str | None], units: Sequence[str], labels: Sequence[str], sources: Sequence[str],
-    *, val: float, test: float, calib: float, seed: int, stated: Mapping[str, set[str]],
-) -> list[str]:  # fmt: skip
-    """A side for every picture.
+def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes, shares: Shares) -> Codes:
+    """A side for every picture of one source.
 
-    `official` is the strictest official side of a picture, None where its sources state none; `stated`
-    are the official sides that each source states anywhere.
-    Raises `SplitError` when train or calib would lack a class that exists.
+    `official` is each picture's strictest official side, -1 where the source states none; `names` are
+    the pictures' ids, which name their units; `labels` -1 takes no part in the carving.
     """
-    sides: list[str | None] = list(official)
-    _follow_units(sides, units)
+    compact, unit = np.unique(units, return_inverse=True)
+    sides = strictest(official, unit)
+    by_name = sorted(range(len(names)), key=names.__getitem__, reverse=True)
+    named: list[bytes] = [b""] * len(compact)
+    for row in by_name:  # the unit's name is its smallest id
+        named[int(unit[row])] = names[row]
+    stated = set(official.tolist())
 
-    def move(rows: list[int], fraction: float, side: str) -> None:
-        picked = carve(
-            [units[i] for i in rows],
-            [labels[i] for i in rows],
-            [sources[i] for i in rows],
-            fraction,
-            seed=seed,
-            purpose=side,
-        )
-        for i, chosen in zip(rows, picked, strict=True):
-            if chosen:
-                sides[i] = side
-        _follow_units(sides, units)  # a unit's rows in other sources follow
+    def move(rows: NDArray[np.bool_], fraction: float, side: str) -> None:
+        rows = rows & (labels != NO_CODE)
+        if rows.any():
+            here, local = np.unique(unit[rows], return_inverse=True)
+            keys = order_keys(shares.seed, side, [named[i] for i in here.tolist()])
+            picked = np.zeros(len(sides), dtype=bool)
+            picked[np.flatnonzero(rows)[carve(local, labels[rows], keys, fraction)]] = True
+            sides[picked] = SPLIT_CODE[side]
+            sides[:] = strictest(sides, unit)  # unlabelled rows of a unit follow
 
-    # A source without official sides gives test and val from all its rows, one that lacks only one
-    # of the two gives that one from its train rows.
-    for side, fraction in (("test", test), ("val", val / (1 - test))):
-        has = {source for source, its_own in stated.items() if side in its_own}
-        move([i for i, now in enumerate(sides) if now in (None, "train") and sources[i] not in has], fraction, side)
-    move([i for i, now in enumerate(sides) if now in (None, "train")], calib, "calib")
-    final = [side or "train" for side in sides]
-    _check(final, labels)
-    return final
-
-
-def _follow_units(sides: list[str | None], units: Sequence[str]) -> None:
-    """Rows without a side go where the strictest row of their unit stands."""
-    fixed: dict[str, str] = {}
-    for unit, side in zip(units, sides, strict=True):
-        if side is not None:
-            fixed[unit] = strictest([fixed.get(unit, side), side])
-    for i, unit in enumerate(units):
-        if unit in fixed and (sides[i] is None or STRICTNESS[fixed[unit]] > STRICTNESS[sides[i] or "train"]):
-            sides[i] = fixed[unit]
+    free = (NO_CODE, SPLIT_CODE["train"])
+    # A source without official sides gives test and val from all its rows, one that lacks only one of
+    # the two gives that one from its train rows.
+    for side, fraction in (("test", shares.test), ("val", shares.val / (1 - shares.test))):
+        if SPLIT_CODE[side] not in stated:
+            move(np.isin(sides, free), fraction, side)
+    if SPLIT_CODE["calib"] not in stated:
+        move(np.isin(sides, free), shares.calib, "calib")
+    return np.where(sides == NO_CODE, SPLIT_CODE["train"], sides).astype(np.int8)
 
 
-def _check(sides: Sequence[str], labels: Sequence[str]) -> None:
-    seen: dict[str, set[str]] = defaultdict(set)
-    for side, label in zip(sides, labels, strict=True):
-        seen[side].add(label)
-    everything = set(labels)
-    for side in ("train", "calib"):
-        missing = everything - seen[side]
-        if missing:
+def check(sides: Codes, labels: Codes, carved: set[str]) -> None:
+    """Every class of the index stands on train, calib and every side that was carved."""
+    classes = set(labels.tolist())
+    for side in SPLITS:
+        missing = classes - set(labels[sides == SPLIT_CODE[side]].tolist())
+        if missing and side in {"train", "calib", *carved}:
+            names = ", ".join(LABELS[i] for i in sorted(missing))
             raise SplitError(
-                f"No picture of {', '.join(sorted(missing))} is left for {side}.",
-                rule="train and calib need every class that the index has, in groups of their own.",
-                fix="Add pictures of these classes, or lower the val, test and calib fractions.",
+                f"No picture of {names} is left for {side}.",
+                rule="Each of train, val, calib and test needs every class that the index has, in groups of its own.",
+                fix="Add pictures of these classes (four groups at the least), or lower the val, test and calib fractions.",
             )
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mien.core.artifacts.pixels import PixelRows
 from mien.core.labels import N_CLASSES
 
 
@@ -61,6 +62,6 @@ def training_prior(labels: NDArray[np.int64], *, balanced: bool) -> list[float]:
     return [float(v) for v in counts / counts.sum()]
 
 
-def to_tensor(pixels: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device) -> Tensor:
+def to_tensor(pixels: PixelRows, rows: NDArray[np.int64], device: torch.device) -> Tensor:
     """Packed pixels of `rows` as uint8 (b, c, s, s) on the device."""
     return torch.from_numpy(np.ascontiguousarray(pixels[rows])).to(device, non_blocking=True).permute(0, 3, 1, 2)

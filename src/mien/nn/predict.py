@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mien.core.artifacts.pixels import PixelRows
 from mien.nn.batches import to_tensor
 
 
 @torch.inference_mode()
 def predict_logits(
-    network: nn.Module, pixels: NDArray[np.uint8], rows: NDArray[np.int64], *,
+    network: nn.Module, pixels: PixelRows, rows: NDArray[np.int64], *,
     batch_size: int = 256, device: torch.device | None = None, bf16: bool = False, advance: Callable[[int], None] = lambda n: None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Scaled logits (n, 7) in float64 of the pictures `rows`, in their order.

@@ -59,7 +59,7 @@ class Recognizer:
         found = self._finder(rgb)
         if not found:
             return []
-        probabilities, _ = self.infer(np.stack([crop_face(rgb, d.box, self.card.crop) for d in found]))
+        probabilities, _ = self.infer(np.stack([crop_face(rgb, d.box, self.card.crop, d.landmarks) for d in found]))
         return [
             Face(d.box, d.confidence, d.landmarks, dict(zip(LABELS, map(float, p), strict=True)), self.label(p))
             for d, p in zip(found, probabilities, strict=True)

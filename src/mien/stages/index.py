@@ -2,51 +2,127 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import KIND, VERSION, Index, read_audit, read_index, write_index
-from mien.core.config.index import IndexConfig
-from mien.core.errors import UsageError
+from mien.core.artifacts.scratch import Scratch
+from mien.core.config.index import IndexConfig, WorkConfig
+from mien.core.config.live import DetectConfig
+from mien.core.errors import InputError, MienError, UsageError
 from mien.core.progress import say
 from mien.data.build import build
-from mien.data.sources import open_source
+from mien.data.engines import make_engine
+from mien.data.sources import Source, open_source
+from mien.data.sources.base import content_hash, stamp
+
+_PIECES = "pieces"
 
 
-def run(config: IndexConfig, out: Path, *, replace: bool = False) -> Index:
+def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConfig | None = None) -> Index:
     """Build the index at `out`, or return it when it is there already, made of the same.
 
-    It is built beside its place and renamed when complete: a kill leaves no half-made index. With
-    `replace` an older index of other settings at `out` makes way (a study owns its folders).
+    It is built beside its place and renamed when complete: a kill leaves no half-made index, and the
+    next run finds the pictures that were read. With `replace` an older index of other settings at
+    `out` makes way (a study owns its folders).
     """
+    work = work or WorkConfig()
     if not config.source:
         raise UsageError(
             "No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv."
         )
     sources = [open_source(text, seed=config.seed, size=config.size) for text in config.source]
-    mark = base.fingerprint(
-        KIND, VERSION, config.model_dump(mode="json", exclude={"source"}),
-        {f"{i}:{source.name}": source.content_hash() for i, source in enumerate(sources)},
-    )  # fmt: skip
-    if base.is_complete(out, mark):
-        say(f"{out} holds this index already.")
-        return read_index(out)
-    if replace:
-        base.make_way(out, mark)
-    base.claimable(out, kind=KIND, fingerprint=mark)
+    settings = _settings(config)
+    signs = [_sign(source) for source in sources]
+    if (out / base.MANIFEST).is_file():
+        mark = _mark(settings, sources, _known_content(out, signs) or [content_hash(s) for s in sources])
+        if base.is_complete(out, mark):
+            say(f"{out} holds this index already.")
+            return read_index(out)
+        if replace:
+            base.make_way(out, mark)
+        base.claimable(out, kind=KIND, fingerprint=mark)
+    elif replace and out.is_dir():
+        base.remove_folder(out)
+    base.claimable(out, kind=KIND, fingerprint="")
+    begun = _mark(settings, sources, [s.table_hash() for s in sources])
     building = out.with_name(f".{out.name}.building")
-    base.remove_folder(building)
+    _begin(building, begun)
     try:
-        building.mkdir(parents=True)
-        write_index(building, build(config, sources, building), fingerprint=mark)
-        if out.is_dir():
-            out.rmdir()
-        building.rename(out)
-    finally:
-        if building.exists():
-            base.remove_folder(building)
+        with make_engine(work.engine, work.workers, sum(map(len, sources))) as engine:
+            finder = partial(_make_finder, DetectConfig(**config.model_dump(include=set(DetectConfig.model_fields))))
+            parts, content = build(config, sources, Scratch(building / _PIECES), engine, finder)
+            write_index(
+                building, parts, fingerprint=_mark(settings, sources, content), meta={"seen": signs},
+                shard_bytes=work.shard_mib << 20, where=work.pixels,
+            )  # fmt: skip
+    except (MienError, OSError):
+        base.remove_folder(building)
+        raise
+    base.remove_folder(building / _PIECES)
+    if out.is_dir():
+        out.rmdir()
+    building.rename(out)
     return read_index(out)
+
+
+def _make_finder(config: DetectConfig) -> Any:
+    from mien.runtime.detect import make_finder  # noqa: PLC0415 - in the process that detects
+
+    return make_finder(config)
+
+
+def _settings(config: IndexConfig) -> dict[str, Any]:
+    """The settings that change the result; files by their content."""
+    settings = config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"})
+    for name, path in (
+        ("relabel", config.relabel),
+        ("detector_model", config.detector_model if config.align != "none" else None),
+    ):
+        if path is not None:
+            if not path.is_file():
+                raise InputError(f"No file {path}.", rule=f"--{name.replace('_', '-')} names a file.")
+            settings[name] = base.sha256_file(path)
+    return settings
+
+
+def _mark(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
+    return base.fingerprint(
+        KIND, VERSION, settings, {f"{i}:{s.name}": c for i, (s, c) in enumerate(zip(sources, content, strict=True))}
+    )
+
+
+def _sign(source: Source) -> str:
+    """A cheap sign of a source's content: tables by their bytes, pictures by size and time of change."""
+    return hashlib.sha256(f"{source.table_hash()} {stamp(iter(source))}".encode()).hexdigest()
+
+
+def _known_content(out: Path, signs: list[str]) -> list[str] | None:
+    """The content hashes that a complete index at `out` was made from, when nothing has changed since."""
+    manifest = base.read_json(out / base.MANIFEST, kind="manifest")
+    path = out / "provenance.json"
+    if manifest.get("seen") != signs or not path.is_file():
+        return None
+    return [source["content"] for source in base.read_json(path, kind="provenance")["sources"]]
+
+
+def _begin(building: Path, mark: str) -> None:
+    """The folder in which to build: an interrupted build of the same goes on, anything else makes way."""
+    started = building / base.STARTED
+    if started.is_file() and base.read_json(started, kind="start marker").get("fingerprint") == mark:
+        for path in building.iterdir():
+            if path.name not in {base.STARTED, _PIECES}:
+                if path.is_dir():
+                    base.remove_folder(path)
+                else:
+                    path.unlink()
+        return
+    base.remove_folder(building)
+    building.mkdir(parents=True)
+    base.write_json(started, {"kind": KIND, "fingerprint": mark})
 
 
 def audit(folder: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Session:
         marks = [time.perf_counter()]
         found = self.recognizer.find(rgb)
         marks.append(time.perf_counter())
-        crops = [crop_face(rgb, d.box, self.recognizer.card.crop) for d in found]
+        crops = [crop_face(rgb, d.box, self.recognizer.card.crop, d.landmarks) for d in found]
         raw, logits = self.recognizer.infer(np.stack(crops)) if crops else (np.empty((0, 7)), np.empty((0, 7)))
         marks.append(time.perf_counter())
         ids = self.tracker.update([d.box for d in found], moment)

@@ -1,11 +1,16 @@
-"""The index: one row a distinct picture, its occurrences, and its packed pixels."""
+"""The index: one row a distinct picture, its occurrences, and its packed pixels.
+
+Tables are written as streams of batches, so that memory does not grow with the pictures.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +20,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mien.core.artifacts import base
+from mien.core.artifacts.pixels import PixelRows, PixelWriter, local_files, open_pixels
 from mien.core.errors import ArtifactError, SplitError
-from mien.core.geometry import CropSpec, to_grey
+from mien.core.geometry import CropSpec
 from mien.core.labels import INDEX, LABELS
 
-KIND, VERSION = "index", 1
+KIND, VERSION = "index", 2
 SPLITS = ("train", "val", "calib", "test")
 FIX = "Make one with `mien index build --source NAME=WHERE --out DIR`."
 
@@ -37,6 +43,7 @@ SCHEMA = pa.schema(
         ("phash", pa.uint64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
     ]
 )
 OCCURRENCES = pa.schema(
@@ -52,7 +59,33 @@ OCCURRENCES = pa.schema(
     ]
 )
 REJECTED = pa.schema([("path", pa.string()), ("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-PIXELS = "pixels/pixels.npy"
+DUPLICATES = pa.schema(
+    [
+        ("group_id", pa.string()),
+        ("image_id", pa.string()),
+        ("path", pa.string()),
+        ("kind", pa.string()),
+        ("score", pa.float32()),
+        ("source", pa.string()),
+        ("official_split", pa.string()),
+        ("split", pa.string()),
+        ("source_label", pa.string()),
+        ("label", pa.string()),
+        ("kept", pa.bool_()),
+        ("why", pa.string()),
+    ]
+)
+MOVED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("path", pa.string()),
+        ("from_split", pa.string()),
+        ("to_split", pa.string()),
+        ("group_id", pa.string()),
+        ("because", pa.string()),
+    ]
+)
+_ROW_GROUP = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -71,8 +104,9 @@ class Index:
     @property
     def content_hash(self) -> str:
         """Hash of the rows and of the packed pixels: what stages downstream depend on."""
-        files = self.manifest["files"]
-        return base.fingerprint(KIND, VERSION, {}, {n: files[n]["sha256"] for n in ("index.parquet", PIXELS)})
+        hashes = {f["name"]: str(f["sha256"]) for f in self.manifest["pixels"]["files"]}
+        hashes["index.parquet"] = str(self.manifest["files"]["index.parquet"]["sha256"])
+        return base.fingerprint(KIND, VERSION, {}, hashes)
 
     @property
     def crop(self) -> CropSpec:
@@ -105,12 +139,12 @@ class Index:
         return out
 
     @cached_property
-    def pixels(self) -> NDArray[np.uint8]:
-        """Packed pixels, memory-mapped, shape (n, size, size, 1 or 3); one channel means grey."""
-        array: NDArray[np.uint8] = np.load(self.folder / PIXELS, mmap_mode="r", allow_pickle=False)
-        if array.dtype != np.uint8 or array.shape[:1] != (len(self.table),) or array.ndim != 4:
-            raise ArtifactError(f"{self.folder / PIXELS} has shape {array.shape} of {array.dtype}.", fix=FIX)
-        return array
+    def pixels(self) -> PixelRows:
+        """Packed pixels, memory-mapped and verified, shape (n, size, size, 1 or 3); one channel means grey."""
+        meta = self.manifest["pixels"]
+        if meta["shape"][0] != len(self.table):
+            raise ArtifactError(f"{self.folder} has {meta['shape'][0]} pictures for {len(self.table)} rows.", fix=FIX)
+        return open_pixels(self.folder, meta, fix=FIX)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of a split, in order; a split without rows is an error."""
@@ -161,28 +195,84 @@ def read_audit(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class IndexParts:
-    """All that goes into an index folder."""
+    """All that goes into an index folder. Tables and pixels are streams, read once, rows before pixels' end."""
 
-    table: pa.Table
-    occurrences: pa.Table
-    rejected: pa.Table
+    rows: Iterable[pa.RecordBatch]
+    occurrences: Iterable[pa.RecordBatch]
+    rejected: Iterable[pa.RecordBatch]
+    duplicates: Iterable[pa.RecordBatch]
+    moved: Iterable[pa.RecordBatch]
+    pixels: Iterable[NDArray[np.uint8]]
+    count: int
     audit: dict[str, Any]
     provenance: dict[str, Any]
     crop: CropSpec
 
 
-def write_index(folder: Path, parts: IndexParts, *, fingerprint: str) -> None:
-    """Write everything but the pixels (packed before, at `PIXELS`), then the manifest.
+def regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = _ROW_GROUP) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows` each, so that files do not depend on how the work was cut."""
+    held, count = [], 0
+    for batch in batches:
+        held.append(batch)
+        count += len(batch)
+        while count >= rows:
+            table = pa.Table.from_batches(held, schema)
+            yield table.slice(0, rows).combine_chunks()
+            rest = table.slice(rows).combine_chunks()
+            held, count = rest.to_batches(), len(rest)
+    if count:
+        yield pa.Table.from_batches(held, schema).combine_chunks()
 
-    `folder` is a building place that the caller renames when this returns.
-    """
-    for name, table in (("index", parts.table), ("occurrences", parts.occurrences)):
-        with base.atomic(folder / f"{name}.parquet") as path:
-            pq.write_table(table, path, compression="zstd", store_schema=False)
-    flat = parts.table.drop_columns(["votes"])
-    for name, table in (("index", flat), ("rejected", parts.rejected)):
-        with base.atomic(folder / f"{name}.csv") as path:
-            pacsv.write_csv(table, path)
+
+def _write_tables(
+    folder: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, *, parquet: bool, csv: bool
+) -> None:
+    flat = _flat(schema.empty_table()).schema
+    with contextlib.ExitStack() as stack:
+        writers: list[Callable[[pa.Table], None]] = []
+        if parquet:
+            path = stack.enter_context(base.atomic(folder / f"{name}.parquet"))
+            writers.append(
+                stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd", store_schema=False)).write_table
+            )
+        if csv:
+            path = stack.enter_context(base.atomic(folder / f"{name}.csv"))
+            sheet = stack.enter_context(pacsv.CSVWriter(path, flat))
+            writers.append(lambda table: sheet.write_table(_flat(table)))
+        for table in regroup(batches, schema):
+            for write in writers:
+                write(table)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Columns that a spreadsheet can show: lists and maps become text."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_map(field.type):
+            text = ["; ".join(f"{k}={v}" for k, v in row) if row else None for row in table.column(at).to_pylist()]
+        elif pa.types.is_list(field.type):
+            text = [" ".join(f"{v:.4g}" for v in row) if row else None for row in table.column(at).to_pylist()]
+        else:
+            continue
+        table = table.set_column(at, field.name, pa.array(text, pa.string()))
+    return table
+
+
+def write_index(
+    folder: Path, parts: IndexParts, *, fingerprint: str, meta: dict[str, Any], shard_bytes: int, where: str | None
+) -> None:
+    """Write everything, then the manifest. `folder` is a building place that the caller renames afterwards."""
+    for name, batches, schema, parquet, csv in (
+        ("index", parts.rows, SCHEMA, True, True), ("occurrences", parts.occurrences, OCCURRENCES, True, False),
+        ("rejected", parts.rejected, REJECTED, False, True), ("duplicates", parts.duplicates, DUPLICATES, False, True),
+        ("moved", parts.moved, MOVED, False, True),
+    ):  # fmt: skip
+        _write_tables(folder, name, batches, schema, parquet=parquet, csv=csv)
+    channels = 1 if parts.crop.color == "grey" else 3
+    shape = (parts.count, parts.crop.size, parts.crop.size, channels)
+    with PixelWriter(folder, shape, shard_bytes=shard_bytes, where=where) as writer:
+        for rows in parts.pixels:
+            writer.append(rows)
+        pixels = writer.close()
     base.write_json(folder / "audit.json", parts.audit)
     base.write_json(folder / "provenance.json", parts.provenance)
     files = [
@@ -190,45 +280,12 @@ def write_index(folder: Path, parts: IndexParts, *, fingerprint: str) -> None:
         "occurrences.parquet",
         "index.csv",
         "rejected.csv",
+        "duplicates.csv",
+        "moved.csv",
         "audit.json",
         "provenance.json",
-        PIXELS,
     ]
     base.write_manifest(
-        folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files,
-        meta={"crop": parts.crop.model_dump(), "rows": len(parts.table)},
+        folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=[*files, *local_files(pixels)],
+        meta={"crop": parts.crop.model_dump(), "rows": parts.count, "pixels": pixels, **meta},
     )  # fmt: skip
-
-
-class PixelScratch:
-    """Crops collected on disk while sources are read, so that memory stays bounded."""
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self._path, self._size, self._count = folder / "pixels" / "scratch.bin", size, 0
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("wb")
-
-    def append(self, crops: NDArray[np.uint8]) -> None:
-        """Add RGB crops (n, size, size, 3)."""
-        self._file.write(np.ascontiguousarray(crops).tobytes())
-        self._count += len(crops)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def pack(self, folder: Path, order: NDArray[np.int64], *, grey: bool) -> None:
-        """Write the crops named by `order` to `PIXELS` in that order and drop the scratch file."""
-        self._file.close()
-        shape = (len(order), self._size, self._size, 1 if grey else 3)
-        every = np.memmap(self._path, np.uint8, "r", shape=(self._count, self._size, self._size, 3))
-        # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
-        with base.atomic(folder / PIXELS) as path, path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for start in range(0, len(order), 4096):
-                rows = every[order[start : start + 4096]]
-                file.write((to_grey(rows) if grey else rows).tobytes())
-        del every
-        self._path.unlink()

@@ -1,7 +1,7 @@
 """One frozen model a stage; TOML keys, flags and `--help` come from the same text."""
 
 from mien.core.config.base import StageConfig, read_toml
-from mien.core.config.index import IndexConfig
+from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig, PredictConfig
 from mien.core.config.live import DetectConfig, LiveConfig
 from mien.core.config.study import StudyConfig, load_study
@@ -9,5 +9,5 @@ from mien.core.config.train import DistillConfig, TrainConfig, resolve
 
 __all__ = [
     "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "IndexConfig",
-    "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "TrainConfig", "load_study", "read_toml", "resolve",
+    "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
 ]  # fmt: skip

@@ -3,51 +3,91 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mien.core.errors import InputError, RejectedImage
-from mien.core.images import decode
+from mien.core.errors import InputError, RejectedImage, UsageError
+from mien.core.geometry import Box
+from mien.core.images import MAX_PIXELS, decode
 
 SPLIT_NAMES = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "publictest": "val", "test": "test", "testing": "test", "privatetest": "test",
+    "train": "train", "training": "train", "train_set": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "publictest": "val", "calib": "calib", "test": "test", "testing": "test", "privatetest": "test",
 }  # fmt: skip
+
+Attributes = tuple[tuple[str, str], ...]
+Points = tuple[tuple[float, float], ...]
 
 
 class Picture(ABC):
-    """Anything that loads as RGB uint8 (H, W, 3); picklable, so that other processes can load it."""
+    """Anything that loads as RGB uint8 (H, W, 3); picklable, so that other processes can load it.
+
+    `box` is where the face lies when the picture shows more than a face, `landmarks` its points, the
+    two eyes first; both in pixels, both from the source.
+    """
+
+    box: Box | None = None
+    landmarks: Points | None = None
 
     @abstractmethod
-    def load(self, *, min_side: int) -> NDArray[uint8]:
-        """Decode or draw it; raises `RejectedImage`."""
+    def read(self) -> bytes:
+        """The bytes that decide what it shows and that no table of the source holds; may be empty."""
+
+    @abstractmethod
+    def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[uint8]:
+        """Those bytes as a picture; raises `RejectedImage`."""
+
+    def load(self, *, min_side: int, max_pixels: int = MAX_PIXELS) -> NDArray[uint8]:
+        """Read and decode; raises `RejectedImage`."""
+        return self.decode(self.read(), min_side=min_side, max_pixels=max_pixels)
+
+    def stamp(self) -> str:
+        """A cheap sign of change: a file's size and time of change."""
+        return ""
 
 
 @dataclass(frozen=True)
 class FilePicture(Picture):
-    """A picture in a file of its own."""
+    """A picture in a file of its own, `name` below `root`."""
 
-    path: Path
+    root: str
+    name: str
+    box: Box | None = None
+    landmarks: Points | None = None
 
-    def load(self, *, min_side: int) -> NDArray[uint8]:
-        """Decode it; raises `RejectedImage`."""
+    def read(self) -> bytes:
+        """The file's bytes; raises `RejectedImage` when it cannot be opened."""
         try:
-            data = self.path.read_bytes()
+            with open(os.path.join(self.root, self.name), "rb", buffering=0) as file:  # noqa: PTH118, PTH123 - a million times
+                return file.read()
         except (OSError, ValueError) as error:
             raise RejectedImage("missing", getattr(error, "strerror", None) or str(error)) from None
-        return decode(data, min_side=min_side)
+
+    def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[uint8]:
+        """Decode them; raises `RejectedImage`."""
+        return decode(data, min_side=min_side, max_pixels=max_pixels)
+
+    def stamp(self) -> str:
+        """Size and time of change."""
+        try:
+            found = os.stat(os.path.join(self.root, self.name))  # noqa: PTH116, PTH118
+        except (OSError, ValueError):
+            return "-"
+        return f"{found.st_size}.{found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One source row: where it is, what it shows, and how to load it."""
+    """One source row: where it is, what it shows, and how to load it. `why` says why it has no label."""
 
     path: str
     picture: Picture
@@ -57,6 +97,7 @@ class Item:
     why: str = ""
     votes: tuple[float, ...] | None = None
     subject: str | None = None
+    attributes: Attributes = ()
 
 
 class Source(ABC):
@@ -65,9 +106,18 @@ class Source(ABC):
     name: ClassVar[str]
     license: ClassVar[str]
     form: ClassVar[str]
+    get: ClassVar[str]
+    """How a user comes by it."""
+    relabels: ClassVar[tuple[str, ...]] = ()
+    """Sources whose pictures this one labels anew: it decides before them."""
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         self.where, self.seed, self.size = where, seed, size
+
+    @property
+    def cropped(self) -> bool:
+        """Whether its pictures are face crops already, which no alignment must touch."""
+        return True
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,27 +128,66 @@ class Source(ABC):
         """All source rows, in a fixed order."""
 
     @abstractmethod
-    def content_hash(self) -> str:
-        """Hash of all bytes that decide the result; the place where they lie is not part of it."""
+    def table_hash(self) -> str:
+        """Hash of what decides the rows: tables, names, parameters. Pictures in files of their own are not in it."""
 
     def describe(self) -> str:
         """WHERE without the place: what provenance records."""
         return Path(self.where).name
 
 
-def hash_files(root: Path, files: list[Path]) -> str:
-    """Hash of relative names and contents of files, read in parallel."""
+class Content:
+    """The running hash of a source: its table, and every picture's path and bytes, in order."""
 
-    def one(path: Path) -> str:
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except (OSError, ValueError):  # a name with a NUL byte is a ValueError
-            digest = "unreadable"
-        return f"{path.relative_to(root).as_posix()} {digest}"
+    def __init__(self, table_hash: str) -> None:
+        self._paths, self._digests = hashlib.sha256(table_hash.encode()), hashlib.sha256()
 
+    def add(self, paths: Iterable[str], digests: bytes) -> None:
+        """Add rows: their paths, and their digests joined (32 bytes each)."""
+        self._paths.update("".join(f"{path}\n" for path in paths).encode("utf-8", "surrogateescape"))
+        self._digests.update(digests)
+
+    def value(self) -> str:
+        """The hash so far."""
+        return hashlib.sha256(self._paths.digest() + self._digests.digest()).hexdigest()
+
+
+def digest(picture: Picture) -> bytes:
+    """sha256 of a picture's bytes; of nothing where they cannot be read."""
+    try:
+        return hashlib.sha256(picture.read()).digest()
+    except RejectedImage:
+        return bytes(32)
+
+
+def content_hash(source: Source) -> str:
+    """Hash of all bytes that decide what a source gives; the place where they lie is not part of it."""
+    content = Content(source.table_hash())
     with ThreadPoolExecutor() as pool:
-        lines = list(pool.map(one, files))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        for items in chunks(source, 4096):
+            content.add((i.path for i in items), b"".join(pool.map(digest, (i.picture for i in items), chunksize=64)))
+    return content.value()
+
+
+def stamp(items: Iterable[Item]) -> str:
+    """One sign for rows: it changes when a file's size or time of change does."""
+    return hashlib.sha256("\n".join(item.picture.stamp() for item in items).encode()).hexdigest()[:32]
+
+
+def chunks(source: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The rows in lists of `size`."""
+    rows = iter(source)
+    while chunk := list(islice(rows, size)):
+        yield chunk
+
+
+def hash_text(*parts: str) -> str:
+    """Hash of texts, each told apart from its neighbours."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        digest.update(len(data).to_bytes(8) + data)
+    return digest.hexdigest()
 
 
 def need_folder(where: str, expected: str) -> Path:
@@ -107,3 +196,23 @@ def need_folder(where: str, expected: str) -> Path:
     if not path.is_dir():
         raise InputError(f"No folder {path}.", rule=f"Expected {expected}.")
     return path
+
+
+def inside(root: Path, name: str, table: Path) -> str:
+    """A relative name that stays below `root`; a table that leaves it is refused."""
+    clean = name.strip().replace("\\", "/")
+    if not clean or clean.startswith("/") or ".." in clean.split("/") or "\0" in clean:
+        raise InputError(f"{table} names the picture {name!r}.", rule=f"Names are relative and stay inside {root}.")
+    return clean
+
+
+def what_is_in(folder: Path) -> str:
+    """A few names from a folder, for errors."""
+    return ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
+
+
+def check_where(where: str, form: str) -> str:
+    """A place that is not empty."""
+    if not where.strip():
+        raise UsageError("The source names no place.", rule=f"Its form is {form}.")
+    return where

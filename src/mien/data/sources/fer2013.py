@@ -29,7 +29,11 @@ class PixelText(Picture):
 
     text: str
 
-    def load(self, *, min_side: int) -> NDArray[np.uint8]:
+    def read(self) -> bytes:
+        """Nothing: the table holds it."""
+        return b""
+
+    def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[np.uint8]:
         """Parse it; raises `RejectedImage` (a damaged row is `truncated`)."""
         if not self.text:
             raise RejectedImage("empty", "no pixels")
@@ -49,6 +53,7 @@ class Fer2013(Source):
     name = "fer2013"
     license = "FER2013: web images gathered for research; no redistribution right known"
     form = "fer2013=PATH/fer2013.csv"
+    get = "kaggle.com, challenge 'Representation Learning: Facial Expression Recognition' (an account that accepts its rules)"
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)
@@ -83,6 +88,10 @@ class Fer2013(Source):
     def __len__(self) -> int:
         return len(self._table)
 
+    def pixels(self) -> list[PixelText]:
+        """Every row's picture."""
+        return [PixelText(text) for text in self._table["pixels"].to_pylist()]
+
     def __iter__(self) -> Iterator[Item]:
         row = 0
         for batch in self._table.select(["emotion", "pixels", "Usage"]).to_batches(max_chunksize=4096):
@@ -97,8 +106,8 @@ class Fer2013(Source):
                 )
                 row += 1
 
-    def content_hash(self) -> str:
-        """Hash of the file."""
+    def table_hash(self) -> str:
+        """Hash of the file, which holds the pictures too."""
         return sha256_file(self.path)
 
 

@@ -7,6 +7,9 @@ The rules of its authors, as their reading code applies them for the majority la
 * `unknown` and `NF` (not a face) are no expression, `contempt` is none of the seven: a picture whose
   majority is one of these is dropped and counted under that name.
 
+The pictures lie in the folders that its authors' script makes, or in the challenge's own `fer2013.csv`
+beside the table, whose rows are the table's rows.
+
 Soft votes are the votes that are left on the seven classes, normalised; votes for contempt, unknown
 and NF take part in deciding whether there is a majority, and are then left out.
 """
@@ -15,15 +18,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
 from mien.core.labels import FERPLUS, LABELS
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_files, need_folder
+from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_text, inside, need_folder, what_is_in
+from mien.data.sources.fer2013 import Fer2013, PixelText
 
 TABLE = "fer2013new.csv"
 FOLDERS = {"training": "FER2013Train", "publictest": "FER2013Valid", "privatetest": "FER2013Test"}
-_EXPECTED = f"a folder with {TABLE} and {', '.join(FOLDERS.values())}"
+PIXELS = "fer2013.csv"
+_EXPECTED = f"a folder with {TABLE} and {', '.join(FOLDERS.values())} (or {PIXELS} beside it)"
 
 
 def majority(votes: Sequence[int]) -> tuple[str | None, str, tuple[float, ...] | None]:
@@ -44,26 +51,53 @@ def majority(votes: Sequence[int]) -> tuple[str | None, str, tuple[float, ...] |
     return label, "", tuple(counts[name] / sum(counts.values()) for name in LABELS)
 
 
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    usage: str
+    name: str
+    votes: tuple[int, ...]
+
+
 class FerPlus(Source):
     """FER2013's pictures under FER+'s votes."""
 
     name = "ferplus"
     license = "FER+ votes: MIT; pictures: FER2013, gathered for research, no redistribution right known"
     form = "ferplus=FOLDER"
+    get = f"`mien index get ferplus --out FOLDER` for the votes; put FER2013's {PIXELS} beside them"
+    relabels = ("fer2013",)
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)
         self.root = need_folder(where, _EXPECTED)
         path = self.root / TABLE
         if not path.is_file():
-            found = ", ".join(sorted(p.name for p in self.root.iterdir())[:6]) or "nothing"
-            raise InputError(f"{self.root} has no {TABLE}; found {found}.", rule=f"Expected {_EXPECTED}.")
+            raise InputError(
+                f"{self.root} has no {TABLE}; found {what_is_in(self.root)}.", rule=f"Expected {_EXPECTED}."
+            )
         try:
-            self._rows = self._read(path)
+            rows = self._read(path)
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path} is no table of text: {error}.", rule="It is FER+'s own table, UTF-8.") from None
+        self._rows = [row for row in rows if row.name]  # rows without a name are no faces
+        self._table_hash = sha256_file(path)
+        self._pixels = self._pixel_rows(len(rows))
 
-    def _read(self, path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+    def _pixel_rows(self, rows: int) -> list[PixelText] | None:
+        """The challenge's pictures, where there are no picture folders."""
+        path = self.root / PIXELS
+        if any((self.root / folder).is_dir() for folder in FOLDERS.values()) or not path.is_file():
+            return None
+        source = Fer2013(str(path), seed=self.seed, size=self.size)
+        if len(source) != rows:
+            raise InputError(
+                f"{path} has {len(source)} rows, {TABLE} {rows}.", rule="Row by row they name the same pictures."
+            )
+        self._table_hash = hash_text(self._table_hash, source.table_hash())
+        return source.pixels()
+
+    def _read(self, path: Path) -> list[_Row]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"Usage", "Image name", *FERPLUS} - set(reader.fieldnames or ())
@@ -73,8 +107,7 @@ class FerPlus(Source):
                 )
             return [self._row(path, number, row) for number, row in enumerate(reader)]
 
-    @staticmethod
-    def _row(path: Path, number: int, row: dict[str, str]) -> tuple[str, str, tuple[int, ...]]:
+    def _row(self, path: Path, number: int, row: dict[str, str]) -> _Row:
         usage = row["Usage"].strip().lower()
         try:
             votes = tuple(int(row[name]) for name in FERPLUS)
@@ -85,27 +118,25 @@ class FerPlus(Source):
                 f"{path}, row {number}: Usage {row['Usage']!r}, votes {votes}.",
                 rule="Usage is Training, PublicTest or PrivateTest; votes are not negative.",
             )
-        return usage, row["Image name"].strip(), votes
+        name = row["Image name"].strip()
+        return _Row(number, usage, inside(self.root, name, path) if name else "", votes)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Item]:
-        for usage, name, votes in self._rows:
-            relative = f"{FOLDERS[usage]}/{name}"
-            label, why, soft = majority(votes)
-            source_label = "/".join(map(str, votes))
+        root = str(self.root)
+        for row in self._rows:
+            relative = f"{FOLDERS[row.usage]}/{row.name}"
+            label, why, soft = majority(row.votes)
+            total = sum(row.votes)
+            agreement = max(row.votes) / total if total else 0.0
+            picture = FilePicture(root, relative) if self._pixels is None else self._pixels[row.number]
             yield Item(
-                f"ferplus:{relative}",
-                FilePicture(self.root / relative),
-                SPLIT_NAMES[usage],
-                source_label,
-                label,
-                why,
-                soft,
-            )
+                f"ferplus:{relative}", picture, SPLIT_NAMES[row.usage], "/".join(map(str, row.votes)), label, why, soft,
+                attributes=(("agreement", f"{agreement:.3f}"), ("votes", str(total))),
+            )  # fmt: skip
 
-    def content_hash(self) -> str:
-        """Hash of the vote table and of all pictures."""
-        files = [self.root / TABLE, *(self.root / FOLDERS[usage] / name for usage, name, _ in self._rows if name)]
-        return hash_files(self.root, files)
+    def table_hash(self) -> str:
+        """Hash of the vote table (and of the pictures' table, where they lie in one)."""
+        return self._table_hash

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mien.core.errors import InputError
 from mien.core.labels import ALIASES, LABELS, parse_label
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_files, need_folder
+from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_text, need_folder, what_is_in
 
 _EXPECTED = f"one folder a class ({', '.join(LABELS)}), or train/val/test folders that hold these"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -22,6 +22,12 @@ class Folder(Source):
     name = "folder"
     license = "as its owner states"
     form = "folder=FOLDER (FOLDER/[SPLIT/]CLASS/picture)"
+    get = "your own pictures"
+
+    @property
+    def cropped(self) -> bool:
+        """Not known: `--align` says."""
+        return False
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)
@@ -35,8 +41,9 @@ class Folder(Source):
         splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
         classes = [f for f in folders if f not in splits]
         if not folders:
-            found = ", ".join(sorted(p.name for p in self.root.iterdir())[:6]) or "nothing"
-            raise InputError(f"{self.root} holds no class folders; found {found}.", rule=f"Expected {_EXPECTED}.")
+            raise InputError(
+                f"{self.root} holds no class folders; found {what_is_in(self.root)}.", rule=f"Expected {_EXPECTED}."
+            )
         if splits and classes:
             raise InputError(
                 f"{self.root} mixes split folders ({splits[0].name}) and others ({classes[0].name}).",
@@ -55,13 +62,14 @@ class Folder(Source):
         return len(self._files)
 
     def __iter__(self) -> Iterator[Item]:
+        root = str(self.root)
         for path, split, name in self._files:
             relative = path.relative_to(self.root).as_posix()
-            yield Item(f"folder:{relative}", FilePicture(path), split, name, parse_label(name))
+            yield Item(f"folder:{relative}", FilePicture(root, relative), split, name, parse_label(name))
 
-    def content_hash(self) -> str:
-        """Hash of all names and contents."""
-        return hash_files(self.root, [path for path, _, _ in self._files])
+    def table_hash(self) -> str:
+        """Hash of all names."""
+        return hash_text(*(path.relative_to(self.root).as_posix() for path, _, _ in self._files))
 
 
 def _subfolders(folder: Path) -> list[Path]:

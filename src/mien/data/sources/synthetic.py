@@ -27,7 +27,11 @@ class Drawn(Picture):
     size: int
     label: str
 
-    def load(self, *, min_side: int) -> NDArray[np.uint8]:
+    def read(self) -> bytes:
+        """Nothing: its numbers say all."""
+        return b""
+
+    def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[np.uint8]:
         """Draw it."""
         return draw_face(self.seed, self.number, self.size, label=self.label).picture
 
@@ -38,6 +42,7 @@ class Synthetic(Source):
     name = "synthetic"
     license = "CC0: drawn by mien, shows no person"
     form = "synthetic=COUNT"
+    get = "nothing to get: drawn when the index is built"
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)
@@ -59,8 +64,8 @@ class Synthetic(Source):
             person = f"{self.seed}-{number // PER_PERSON}"
             yield Item(f"synthetic:{self.seed}#{number}", picture, None, label, label, subject=person)
 
-    def content_hash(self) -> str:
-        """Hash of the drawing's version and parameters."""
+    def table_hash(self) -> str:
+        """The drawing's version and parameters."""
         return canonical({"drawing": DRAWING, "seed": self.seed, "count": self.count, "size": self.size})
 
     def describe(self) -> str:

@@ -1,0 +1,230 @@
+"""Packed pixels: uint8 rows in `.npy` files of bounded size, in the index's folder or at a URI.
+
+Local files are memory-mapped and shared between processes. Files at a URI (any file system of
+`pyarrow.fs`) are fetched when they are first needed into a cache of bounded size, `MIEN_CACHE`
+(`~/.cache/mien`) of at most `MIEN_CACHE_GIB` (20). Every file is verified by its hash when opened.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+from numpy.typing import NDArray
+
+from mien.core.artifacts import base
+from mien.core.errors import ArtifactError, UsageError
+
+FOLDER = "pixels"
+_COPY = 1 << 22
+
+
+class PixelRows(Protocol):
+    """What the stages need of packed pixels: (n, size, size, 1 or 3) uint8, taken by row numbers or slices."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, size, size, channels)."""
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """The named rows."""
+
+
+@dataclass(frozen=True)
+class PixelFile:
+    """One file of rows."""
+
+    name: str
+    rows: int
+    sha256: str
+    bytes: int
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system and the path in it that a URI names."""
+    try:
+        found, path = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, ValueError, OSError) as error:
+        raise UsageError(
+            f"{uri!r} names no file system: {str(error).splitlines()[0]}.",
+            rule="A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed.",
+        ) from None
+    return found, path
+
+
+class PixelWriter:
+    """Writes rows in order; `close` gives what the manifest says of them."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], *, shard_bytes: int, where: str | None) -> None:
+        self._folder, self._shape, self._where = folder / FOLDER, shape, where
+        self._per_file = max(1, shard_bytes // max(1, int(np.prod(shape[1:]))))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._files: list[PixelFile] = []
+        self._remote = open_filesystem(where) if where is not None else None
+        self._left = shape[0]
+        self._file: BinaryIO | None = None
+        self._rows = self._room = 0
+
+    def append(self, rows: NDArray[np.uint8]) -> None:
+        """Add rows (k, size, size, channels)."""
+        while len(rows):
+            file = self._file or self._begin()
+            part = rows[: self._room]
+            # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
+            file.write(np.ascontiguousarray(part).data)
+            self._room -= len(part)
+            self._left -= len(part)
+            rows = rows[len(part) :]
+            if not self._room:
+                self._finish()
+
+    def _begin(self) -> BinaryIO:
+        self._rows = self._room = min(self._per_file, self._left)
+        self._path = self._folder / f"{len(self._files):05}.npy"
+        file = self._path.open("wb")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self._rows, *self._shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._file = file
+        return file
+
+    def _finish(self) -> None:
+        file = self._file
+        if file is None:
+            return
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        self._file = None
+        size = self._path.stat().st_size
+        self._files.append(PixelFile(self._path.name, self._rows, base.sha256_file(self._path), size))
+        if self._remote is not None:
+            system, root = self._remote
+            system.create_dir(root, recursive=True)
+            with self._path.open("rb") as source, system.open_output_stream(f"{root}/{self._path.name}") as target:
+                while block := source.read(_COPY):
+                    target.write(block)
+            self._path.unlink()
+
+    def close(self) -> dict[str, Any]:
+        """Finish; what the manifest says of the pixels."""
+        if self._left or self._room:
+            raise ArtifactError(f"{self._left + self._room} rows of pixels were announced and not written.")
+        return {"shape": list(self._shape), "where": self._where, "files": [vars(f) for f in self._files]}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def local_files(meta: dict[str, Any]) -> list[str]:
+    """Names of the pixel files that lie in the index's folder."""
+    return [] if meta["where"] is not None else [f"{FOLDER}/{f['name']}" for f in meta["files"]]
+
+
+def open_pixels(folder: Path, meta: dict[str, Any], *, fix: str) -> PixelRows:
+    """The pixels of an index; one local file comes as a plain memory map."""
+    files = [PixelFile(**entry) for entry in meta["files"]]
+    shape = tuple(meta["shape"])
+    if meta["where"] is None and len(files) == 1:
+        return _open(folder / FOLDER / files[0].name, files[0], shape, fix)
+    return ShardedPixels(folder, files, shape, meta["where"], fix=fix)
+
+
+def _open(path: Path, file: PixelFile, shape: tuple[int, ...], fix: str) -> NDArray[np.uint8]:
+    if not path.is_file() or path.stat().st_size != file.bytes or base.sha256_file(path) != file.sha256:
+        raise ArtifactError(f"{path} is missing or was altered after it was written.", fix=fix)
+    array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.dtype != np.uint8 or array.shape != (file.rows, *shape[1:]):
+        raise ArtifactError(f"{path} has shape {array.shape} of {array.dtype}.", fix=fix)
+    return array
+
+
+class ShardedPixels:
+    """Rows spread over files, opened as they are needed; at most `_OPEN` stay open."""
+
+    _OPEN = 64
+
+    def __init__(
+        self, folder: Path, files: list[PixelFile], shape: tuple[int, ...], where: str | None, *, fix: str
+    ) -> None:
+        self._folder, self._files, self.shape, self._where, self._fix = folder, files, shape, where, fix
+        self._starts = np.cumsum([0] + [f.rows for f in files])
+        self._maps: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def file(self, number: int) -> NDArray[np.uint8]:
+        """The rows of one file, memory-mapped: whole files in turn are how to stream what fits no disk."""
+        with self._lock:
+            if number not in self._maps:
+                entry = self._files[number]
+                path = self._folder / FOLDER / entry.name if self._where is None else _fetch(self._where, entry)
+                self._maps[number] = _open(path, entry, self.shape, self._fix)
+                while len(self._maps) > self._OPEN:
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(number)
+            return self._maps[number]
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """Rows by number, slice or array of numbers; a copy."""
+        if isinstance(rows, int | np.integer):
+            return np.asarray(self[np.array([rows])][0])
+        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        if wanted.dtype == bool:
+            wanted = np.flatnonzero(wanted)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted).astype(np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"row {int(wanted.max())} of {len(self)}")
+        out = np.empty((len(wanted), *self.shape[1:]), dtype=np.uint8)
+        where = np.searchsorted(self._starts, wanted, side="right") - 1
+        for number in np.unique(where).tolist():
+            here = where == number
+            out[here] = self.file(number)[wanted[here] - self._starts[number]]
+        return out
+
+
+def cache_folder() -> Path:
+    """Where fetched pixels are kept."""
+    return Path(os.environ.get("MIEN_CACHE", Path.home() / ".cache" / "mien")) / FOLDER
+
+
+def _fetch(where: str, file: PixelFile) -> Path:
+    """A file of `where` in the cache; the least recently used ones make room."""
+    path = cache_folder() / f"{file.sha256}.npy"
+    if path.is_file():
+        os.utime(path)
+        return path
+    system, root = open_filesystem(where)
+    limit = float(os.environ.get("MIEN_CACHE_GIB", "20")) * 2**30
+    kept = sorted(path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime) if path.parent.is_dir() else []
+    total = file.bytes + sum(p.stat().st_size for p in kept)
+    for old in kept:
+        if total <= limit:
+            break
+        total -= old.stat().st_size
+        old.unlink(missing_ok=True)
+    try:
+        with (
+            base.atomic(path) as temporary,
+            temporary.open("wb") as target,
+            system.open_input_stream(f"{root}/{file.name}") as source,
+        ):
+            while block := source.read(_COPY):
+                target.write(block)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{where}/{file.name} is not there.", rule="The index keeps its pixels at that place."
+        ) from None
+    return path

@@ -1,0 +1,99 @@
+"""All pairs of 64-bit hashes within a Hamming radius: exact, vectorised, memory linear in the hashes.
+
+The hash is cut into pieces; two hashes within radius r agree in at least one piece up to its own small
+radius t when sum(t + 1) = r + 1 (the general pigeonhole principle; Qin et al. 2018, "GPH: Similarity
+Search in Hamming Space", theorem 1). Each piece has a table of the hashes sorted by that piece; looking
+up a piece and its few-bit neighbours gives the candidates, whose true distance is then taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Rows = NDArray[np.int64]
+
+_BITS = 64
+_BLOCK = 1 << 12
+_CANDIDATES = 1 << 22  # expanded at a time
+
+
+@dataclass(frozen=True)
+class _Piece:
+    shift: int
+    bits: int
+    flips: NDArray[np.uint32]
+    order: NDArray[np.int32]
+    hashes: Hashes
+    starts: NDArray[np.int32]
+
+    def keys(self, hashes: Hashes) -> NDArray[np.uint32]:
+        return ((hashes >> np.uint64(self.shift)) & np.uint64((1 << self.bits) - 1)).astype(np.uint32)
+
+
+def pieces(count: int, radius: int) -> list[tuple[int, int]]:
+    """(bits, flips) of each piece for `count` hashes: wider pieces where buckets would grow long."""
+    number = 4 if count < 1 << 19 else 3
+    bits = [_BITS // number + (i < _BITS % number) for i in range(number)]
+    # A piece with a budget of none (more pieces than radius + 1) is not looked up: -1 flips.
+    shares = [(radius + 1) // number + (i < (radius + 1) % number) for i in range(number)]
+    return [(b, share - 1) for b, share in zip(bits, shares, strict=True)]
+
+
+class HammingIndex:
+    """Hashes that can be searched within a radius."""
+
+    def __init__(self, hashes: Hashes, radius: int) -> None:
+        self.hashes, self.radius = np.ascontiguousarray(hashes), radius
+        self._pieces, shift = [], 0
+        for bits, flips in pieces(len(hashes), radius):
+            if flips >= 0:
+                self._pieces.append(self._piece(shift, bits, flips))
+            shift += bits
+
+    def _piece(self, shift: int, bits: int, flips: int) -> _Piece:
+        keys = ((self.hashes >> np.uint64(shift)) & np.uint64((1 << bits) - 1)).astype(np.uint32)
+        order = np.argsort(keys, kind="stable").astype(np.int32)
+        starts = np.zeros((1 << bits) + 1, dtype=np.int32)
+        np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[1:])
+        masks = [sum(1 << i for i in chosen) for k in range(flips + 1) for chosen in combinations(range(bits), k)]
+        return _Piece(shift, bits, np.array(masks, dtype=np.uint32), order, self.hashes[order], starts)
+
+    def pairs(self, queries: Hashes) -> Iterator[tuple[Rows, Rows, NDArray[np.uint8]]]:
+        """Blocks of (query, row, distance): every pair within the radius once, ordered by query and row."""
+        for start in range(0, len(queries), _BLOCK):
+            yield self._block(queries, start)
+
+    def _block(self, queries: Hashes, start: int) -> tuple[Rows, Rows, NDArray[np.uint8]]:
+        block = queries[start : start + _BLOCK]
+        found = [part for piece in self._pieces for part in self._look_up(piece, block)]
+        both = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        query, row = both // max(1, len(self.hashes)), both % max(1, len(self.hashes))
+        distance = np.bitwise_count(block[query] ^ self.hashes[row])
+        return query + start, row, distance
+
+    def _look_up(self, piece: _Piece, block: Hashes) -> Iterator[Rows]:
+        """Pairs within the radius that agree in `piece`, coded query * n + row; with repetitions."""
+        probes = (piece.keys(block)[:, None] ^ piece.flips[None]).ravel()
+        low = piece.starts[probes]
+        counts = piece.starts[probes + 1] - low
+        hit = np.flatnonzero(counts)
+        low, counts, query = low[hit], counts[hit], (hit // len(piece.flips)).astype(np.int32)
+        ends = np.cumsum(counts, dtype=np.int64)
+        done = 0
+        while done < len(ends):
+            before = int(ends[done - 1]) if done else 0
+            stop = max(done + 1, int(np.searchsorted(ends, before + _CANDIDATES, side="right")))
+            part = slice(done, stop)
+            total = int(ends[stop - 1]) - before
+            offsets = (low[part] - (ends[part] - before - counts[part])).astype(np.int32)
+            at = np.arange(total, dtype=np.int32) + np.repeat(offsets, counts[part])
+            who = np.repeat(query[part], counts[part])
+            near = np.flatnonzero(np.bitwise_count(piece.hashes[at] ^ block[who]) <= self.radius)
+            yield who[near].astype(np.int64) * len(self.hashes) + piece.order[at[near]]
+            done = stop

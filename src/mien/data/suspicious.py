@@ -1,0 +1,113 @@
+"""What looks wrong in an index: said first, with examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.core.labels import LABELS
+from mien.data.load import SPLIT_CODE
+
+if TYPE_CHECKING:
+    from mien.data.build import Plan
+
+_EXAMPLES = 5
+CONSTANT = 2.0  # standard deviation of the grey levels below which a picture shows nothing
+TINY = 32  # pixels of the shorter side
+FEW = 100  # train pictures of a class
+RARE = 0.02  # share of a class
+SHIFT = 0.25  # difference of mean brightness or contrast, in standard deviations of train
+MIX = 0.10  # total variation distance of the class shares
+
+
+def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Findings, the gravest kind first: {what, count, rule, examples}."""
+    found = plan.found
+    picture = found.picture[rows]
+    labels, sides = plan.decisions.label[picture], plan.sides[picture]
+    mean, deviation = found.numbers("mean")[rows], found.numbers("deviation")[rows]
+    side = np.minimum(found.numbers("width")[rows], found.numbers("height")[rows])
+    out = [
+        *_rows(plan, rows[deviation < CONSTANT], "pictures that show nothing", f"standard deviation of the grey levels under {CONSTANT:g}"),
+        *_rows(plan, rows[side < TINY], "tiny pictures", f"shorter side under {TINY} pixels"),
+        *_classes(labels, sides),
+        *_conflicts(plan),
+    ]  # fmt: skip
+    for name, code in SPLIT_CODE.items():
+        if name != "train":
+            out += _drift(name, sides == code, sides == SPLIT_CODE["train"], mean, deviation, labels)
+    return out
+
+
+def _rows(plan: Plan, rows: NDArray[np.int64], what: str, rule: str) -> list[dict[str, Any]]:
+    if not len(rows):
+        return []
+    return [{"what": what, "count": len(rows), "rule": rule, "examples": plan.found.texts("path", rows[:_EXAMPLES])}]
+
+
+def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[dict[str, Any]]:
+    train = np.bincount(labels[sides == SPLIT_CODE["train"]], minlength=len(LABELS))
+    every = np.bincount(labels, minlength=len(LABELS))
+    few = [i for i in range(len(LABELS)) if train[i] < FEW or every[i] < RARE * len(labels)]
+    if not few:
+        return []
+    named = [
+        f"{LABELS[i]}: {train[i]} train pictures, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few
+    ]
+    return [
+        {
+            "what": "classes with few pictures",
+            "count": len(few),
+            "rule": f"under {FEW} train pictures or {RARE:.0%} of all",
+            "examples": named,
+        }
+    ]
+
+
+def _conflicts(plan: Plan) -> list[dict[str, Any]]:
+    """Near-duplicates that the index shows under different labels."""
+    kept = np.flatnonzero(plan.kept)
+    codes = np.unique(plan.group[kept] * len(LABELS) + plan.decisions.label[kept])
+    groups, kinds = np.unique(codes // len(LABELS), return_counts=True)
+    bad = groups[kinds > 1]
+    if not len(bad):
+        return []
+    examples = [plan.ids[i].hex()[:16] for i in bad[:_EXAMPLES].tolist()]
+    return [
+        {
+            "what": "near-duplicates under different labels",
+            "count": len(bad),
+            "rule": "groups; see duplicates.csv by group_id",
+            "examples": examples,
+        }
+    ]
+
+
+def _drift(
+    name: str, here: NDArray[np.bool_], train: NDArray[np.bool_], mean: NDArray[np.float32], deviation: NDArray[np.float32], labels: NDArray[np.int8]
+) -> list[dict[str, Any]]:  # fmt: skip
+    if not here.any() or not train.any():
+        return []
+    out = []
+    for what, values in (("brightness", mean), ("contrast", deviation)):
+        shift = float((values[here].mean() - values[train].mean()) / max(1e-6, float(values[train].std())))
+        if abs(shift) > SHIFT:
+            out.append(
+                {
+                    "what": f"{name} differs from train in {what}",
+                    "count": int(here.sum()),
+                    "rule": f"mean more than {SHIFT} standard deviations away",
+                    "examples": [f"{shift:+.2f}"],
+                }
+            )
+    shares = [np.bincount(labels[which], minlength=len(LABELS)) / which.sum() for which in (here, train)]
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    if distance > MIX:
+        most = int(np.abs(shares[0] - shares[1]).argmax())
+        out.append({
+            "what": f"{name} differs from train in its mix of classes", "count": int(here.sum()), "rule": f"total variation distance over {MIX:g}",
+            "examples": [f"{distance:.3f}; most for {LABELS[most]}: {shares[0][most]:.1%} against {shares[1][most]:.1%}"],
+        })  # fmt: skip
+    return out
