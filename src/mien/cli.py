@@ -31,6 +31,7 @@ from mien.core.config import (
     LiveConfig,
     PredictConfig,
     TrainConfig,
+    WorkConfig,
     resolve,
 )
 from mien.core.config.base import describe_flags
@@ -50,7 +51,7 @@ Flat = Parameter(name="*")
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else")]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
-          "jinja2": "report", "matplotlib": "report", "tensorboard": "track"}  # fmt: skip
+          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "tensorboard": "track"}  # fmt: skip
 
 
 _USER_MAY_CAUSE = {
@@ -180,7 +181,13 @@ def quickstart(*, out: Out = Path("out/quickstart"), json: Json = False) -> None
 
 
 @index_app.command(name="build")
-def index_build(*, out: Out, config: Annotated[IndexConfig | None, Flat] = None, json: Json = False) -> None:
+def index_build(
+    *,
+    out: Out,
+    config: Annotated[IndexConfig | None, Flat] = None,
+    work: Annotated[WorkConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Make one clean index of labelled pictures.
 
     Parameters
@@ -188,53 +195,76 @@ def index_build(*, out: Out, config: Annotated[IndexConfig | None, Flat] = None,
     out
         the index's folder
     """
+    from mien.data.text import audit_text
     from mien.stages import index
 
-    index.run(config or IndexConfig(), out)
-    _print(index.audit(out), json=json, text=_audit_text(index.audit(out)))
+    index.run(config or IndexConfig(), out, work=work)
+    _print(index.audit(out), json=json, text=audit_text(index.audit(out)))
 
 
 @index_app.command(name="audit")
-def index_audit(folder: Path, *, json: Json = False) -> None:
-    """Print what an index holds: classes, splits, duplicates, what was dropped.
+def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False) -> None:
+    """Print what an index holds: what looks suspicious, classes, splits, duplicates, what was dropped.
 
     Parameters
     ----------
     folder
         the index
+    figures
+        a folder for the composition's figures and a contact sheet of each class
     """
+    from mien.data.text import audit_text
     from mien.stages import index
 
-    _print(index.audit(folder), json=json, text=_audit_text(index.audit(folder)))
+    found = index.audit(folder)
+    if figures is not None:
+        found = found | {"figures": [str(path) for path in index.figures(folder, figures)]}
+    _print(found, json=json, text=audit_text(found))
+
+
+@index_app.command(name="diff")
+def index_diff(first: Path, second: Path, *, json: Json = False) -> None:
+    """Say what changed from one index to another: pictures, labels, splits.
+
+    Parameters
+    ----------
+    first
+        the earlier index
+    second
+        the later one
+    """
+    from mien.data.text import diff_text
+    from mien.stages import index
+
+    found = index.diff(first, second)
+    _print(found, json=json, text=diff_text(found))
 
 
 @index_app.command(name="sources")
 def index_sources(*, json: Json = False) -> None:
-    """List the sources, the form in which each is named, and its terms."""
-    from mien.data.sources import SOURCES
+    """List the sources: the form in which each is named, its terms, how to get it."""
+    from mien.stages import index
 
-    rows = [{"name": s.name, "form": s.form, "license": s.license} for s in SOURCES.values()]
-    _print({"sources": rows}, json=json, text="\n".join(f"{r['name']:10} {r['form']:45} {r['license']}" for r in rows))
+    rows = index.sources()
+    text = "\n".join(f"{r['name']}\n  form   {r['form']}\n  terms  {r['license']}\n  get    {r['get']}" for r in rows)
+    _print({"sources": rows}, json=json, text=text)
 
 
-def _audit_text(audit: dict[str, Any]) -> str:
-    splits = ("train", "val", "calib", "test")
-    lines = [f"{'class':10}" + "".join(f"{s:>9}" for s in (*splits, "total")) + "  share"]
-    for name, row in audit["distribution"].items():
-        lines.append(
-            f"{name:10}" + "".join(f"{row[s]:>9,}" for s in (*splits, "total")) + f"  {100 * row['share']:5.2f} %"
-        )
-    lines.append(f"{'total':10}" + "".join(f"{audit['totals'][s]:>9,}" for s in (*splits, "total")))
-    rows = ", ".join(f"{n:,} {name}" for name, n in audit["source_rows"].items())
-    dup, leaked = audit["duplicates"], audit["duplicates"]["official_rows_also_in_train"]
-    lines.append(
-        f"source rows: {rows}; pixel-identical groups: {dup['identical_groups']:,}; on two sides: {audit['groups_on_two_sides']}"
-    )
-    lines.append(f"official rows whose picture also stood in train: val {leaked['val']}, test {leaked['test']}")
-    for kind in ("dropped", "rejected"):
-        if audit[kind]:
-            lines.append(f"{kind}: " + ", ".join(f"{reason} {n:,}" for reason, n in audit[kind].items()))
-    return "\n".join(lines)
+@index_app.command(name="get")
+def index_get(name: str, *, out: Out, json: Json = False) -> None:
+    """Download what a source's terms allow, verified by a pinned hash; goes on where it broke off.
+
+    Parameters
+    ----------
+    name
+        the source, e.g. ferplus
+    out
+        the folder for its files
+    """
+    from mien.stages import index
+
+    lines = index.get(name, out)
+    _print({"files": lines}, json=json, text="\n".join(lines))
 
 
 @app.command

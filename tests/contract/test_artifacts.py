@@ -105,7 +105,7 @@ def test_an_altered_index_is_refused(small_index, tmp_path):
     (copy / "index.parquet").write_bytes(data)
     with pytest.raises(ArtifactError, match="altered"):
         read_index(copy)
-    (copy / "pixels" / "pixels.npy").write_bytes(b"short")
+    (copy / "pixels" / "00000.npy").write_bytes(b"short")
     with pytest.raises(ArtifactError, match="another size"):
         read_index(copy)
     (copy / "manifest.json").unlink()

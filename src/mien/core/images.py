@@ -153,4 +153,4 @@ def image_id(rgb: NDArray[np.uint8]) -> str:
 
 def is_grey(rgb: NDArray[np.uint8]) -> bool:
     """Whether all three channels are equal everywhere."""
-    return bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
+    return bool((rgb == rgb[..., :1]).all())

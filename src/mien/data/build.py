@@ -43,7 +43,7 @@ class Plan:
     """Near-duplicate cluster, by its member with the smallest id."""
     sides: Codes
     own: Codes
-    """The side that the deciding source alone gives."""
+    """The side that the deciding source gives the picture by itself, whatever it is a duplicate of."""
     kept: NDArray[np.bool_]
     why: dict[int, str]
     moved: NDArray[np.int64]
@@ -67,8 +67,8 @@ def recipe_of(config: IndexConfig, make_finder: Any) -> Recipe:
 
 def build(
     config: IndexConfig, sources: list[Source], scratch: Scratch, engine: Engine, make_finder: Any = None
-) -> tuple[IndexParts, list[str]]:
-    """An index's parts, and the content hash of each source. Pieces of work are kept in `scratch`."""
+) -> tuple[IndexParts, Collection]:
+    """An index's parts, and the rows they were made of. Pieces of work are kept in `scratch`."""
     recipe = recipe_of(config, make_finder)
     rank = ranks(sources, config.priority)
     filters = [curate.parse_filter(text) for text in config.keep]
@@ -99,19 +99,22 @@ def build(
     pairs = _near(config, found, scratch, engine)
     plan = _plan(config, found, usable, decisions, ids, pairs, caps)
     plan.relabelled = relabels
-    return _parts(config, plan), found.content
+    return _parts(config, plan), found
 
 
 def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engine) -> Pairs:
-    if config.near_duplicates == "off":
+    if config.near_duplicates == "off" or all(source.distinct for source in found.sources):
         empty = np.empty(0, np.int64)
         return Pairs(empty, empty, np.empty(0, np.float32))
+    drawn = np.array([source.distinct for source in found.sources])
+    asked = np.flatnonzero(~drawn[found.source[found.first]])
     path = scratch.folder / "hashes.npy"
-    tables.write_hashes(found, path)
-    return find(
-        path, lambda pictures: found.images("thumb", found.first[pictures], (THUMB, THUMB)),
+    tables.write_hashes(found, found.first[asked], path)
+    pairs = find(
+        path, lambda pictures: found.images("thumb", found.first[asked[pictures]], (THUMB, THUMB)),
         kind=config.near_duplicates, radius=config.near_radius, threshold=config.near_threshold, engine=engine,
     )  # fmt: skip
+    return Pairs(asked[pairs.a], asked[pairs.b], pairs.score)
 
 
 def _plan(
@@ -125,10 +128,10 @@ def _plan(
     final = np.full(n, NO_CODE, dtype=np.int8)
     own = np.full(n, TRAIN, dtype=np.int8)
     deciding = found.source[decisions.row]
-    for source, (pictures, sides) in enumerate(alone):
+    for source, (pictures, sides, by_itself) in enumerate(alone):
         np.maximum.at(final, pictures, sides)
         mine = deciding[pictures] == source
-        own[pictures[mine]] = sides[mine]
+        own[pictures[mine]] = by_itself[mine]
     final = strictest(final, whole)
     kept, why = decisions.label != NONE, dict(decisions.why)
     moved = np.flatnonzero(kept & (final > own))
@@ -166,8 +169,8 @@ def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int
 def _split_alone(
     config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[list[tuple[NDArray[np.int64], Codes]], set[str]]:  # fmt: skip
-    """For each source its pictures and the sides that it alone gives them; and the sides that all sources state."""
+) -> tuple[list[tuple[NDArray[np.int64], Codes, Codes]], set[str]]:  # fmt: skip
+    """For each source its pictures, their sides and own sides; and the sides that all sources state."""
     shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
     out, stated = [], set(SPLIT_CODE)
     for number, source in enumerate(found.sources):
@@ -181,8 +184,8 @@ def _split_alone(
                 labels[local] = decisions.by_source[number, picture]
         links = [_within(pictures, *link) for link in ((pairs.a, pairs.b), subjects)]
         units = components(len(pictures), *(np.concatenate(side) for side in zip(*links, strict=True)))
-        sides = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
-        out.append((pictures, sides))
+        sides, by_itself = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
+        out.append((pictures, sides, by_itself))
         if source:
             stated &= {name for name, code in SPLIT_CODE.items() if code in set(official.tolist())}
     return out, stated
@@ -213,13 +216,16 @@ def _named_by_smallest(group: NDArray[np.int64], ids: Sequence[bytes]) -> NDArra
 
 
 def _because(
-    whole: NDArray[np.int64], alone: list[tuple[NDArray[np.int64], Codes]], final: Codes, moved: NDArray[np.int64]
+    whole: NDArray[np.int64],
+    alone: list[tuple[NDArray[np.int64], Codes, Codes]],
+    final: Codes,
+    moved: NDArray[np.int64],
 ) -> dict[int, int]:
     """For each moved picture one of its unit that stands on the final side by itself."""
     asked = set(whole[moved].tolist())
     reason: dict[int, int] = {}
-    for pictures, sides in alone:
-        for picture in pictures[sides == final[pictures]].tolist():
+    for pictures, _, by_itself in alone:
+        for picture in pictures[by_itself == final[pictures]].tolist():
             if int(whole[picture]) in asked:
                 reason.setdefault(int(whole[picture]), picture)
     return {picture: reason[int(whole[picture])] for picture in moved.tolist()}

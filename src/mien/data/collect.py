@@ -5,8 +5,9 @@ Pixels and texts stay in memory-mapped pieces; what is held is about 70 bytes a 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,8 @@ class Collection:
     """The first row of each distinct picture."""
     content: list[str]
     """Content hash of each source."""
+    signs: list[str]
+    """Cheap sign of each source's content, see `sign`."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -114,6 +117,15 @@ def _rows(piece: pa.Table, name: str, shape: tuple[int, ...]) -> NDArray[np.uint
     return flat.reshape(len(column), *shape, channels) if name == "crop" else flat.reshape(len(column), *shape)
 
 
+def sign(source: Source) -> str:
+    """A cheap sign of a source's content: tables by their bytes, pictures by size and time of change."""
+    return _sign(source, (stamp(items) for items in chunks(source, CHUNK)))
+
+
+def _sign(source: Source, stamps: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join([source.table_hash(), *stamps]).encode()).hexdigest()
+
+
 def collect(
     sources: list[Source], scratch: Scratch, recipe: Recipe, engine: Engine, *, max_rejected: float
 ) -> Collection:
@@ -134,6 +146,9 @@ def collect(
         sources=sources, pieces=pieces, starts=starts, source=source,
         label=np.concatenate([p["label"].to_numpy() for p in pieces]), official=np.concatenate([p["official"].to_numpy() for p in pieces]),
         rejected=rejected, picture=picture, first=first, content=[c.value() for c in contents],
+        signs=[
+            _sign(s, (scratch.stamp(name) for number, name in names if number == i)) for i, s in enumerate(sources)
+        ],
     )  # fmt: skip
     _check_rejected(found, max_rejected)
     return found

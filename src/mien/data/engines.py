@@ -8,13 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from mien.core.errors import UsageError
 from mien.core.progress import say
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -56,10 +57,7 @@ class Processes:
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Results in order."""
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
-            )
+            self._pool = self._start()
         waiting: deque[Future[R]] = deque()
         try:
             for task in tasks:
@@ -71,6 +69,21 @@ class Processes:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _start(self) -> ProcessPoolExecutor:
+        """One process a core and one thread a process: threads of the linear algebra would only get in each other's way."""
+        context = multiprocessing.get_context("spawn")
+        before = {name: os.environ.get(name) for name in _THREADS}
+        os.environ.update(dict.fromkeys(_THREADS, "1"))  # read when a worker imports numpy
+        try:
+            pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(os.getpid(),))
+            wait([pool.submit(os.getpid) for _ in range(self.workers)])  # the workers are there: they have read it
+            return pool
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
     def __enter__(self) -> Self:
         return self

@@ -19,8 +19,8 @@ Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]
 
 _BITS = 64
-_BLOCK = 1 << 12
-_CANDIDATES = 1 << 22  # expanded at a time
+_BLOCK = 1 << 11  # queries at a time: what they expand to should stay in a core's cache
+_CANDIDATES = 1 << 20  # expanded at a time, at most
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,19 @@ class HammingIndex:
         low = piece.starts[probes]
         counts = piece.starts[probes + 1] - low
         hit = np.flatnonzero(counts)
-        low, counts, query = low[hit], counts[hit], (hit // len(piece.flips)).astype(np.int32)
+        low, counts, query = low[hit], counts[hit], hit // len(piece.flips)
+        hashes = block[query]
         ends = np.cumsum(counts, dtype=np.int64)
         done = 0
         while done < len(ends):
             before = int(ends[done - 1]) if done else 0
             stop = max(done + 1, int(np.searchsorted(ends, before + _CANDIDATES, side="right")))
             part = slice(done, stop)
-            total = int(ends[stop - 1]) - before
             offsets = (low[part] - (ends[part] - before - counts[part])).astype(np.int32)
-            at = np.arange(total, dtype=np.int32) + np.repeat(offsets, counts[part])
-            who = np.repeat(query[part], counts[part])
-            near = np.flatnonzero(np.bitwise_count(piece.hashes[at] ^ block[who]) <= self.radius)
-            yield who[near].astype(np.int64) * len(self.hashes) + piece.order[at[near]]
+            at = np.arange(int(ends[stop - 1]) - before, dtype=np.int32)
+            at += np.repeat(offsets, counts[part])
+            distance = np.bitwise_count(piece.hashes[at] ^ np.repeat(hashes[part], counts[part]))
+            near = np.flatnonzero(distance <= self.radius)
+            who = query[done + np.searchsorted(ends[part] - before, near, side="right")]
+            yield who * len(self.hashes) + piece.order[at[near]]
             done = stop

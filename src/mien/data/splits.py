@@ -76,14 +76,18 @@ def carve(units: Units, labels: Codes, keys: NDArray[np.uint64], fraction: float
     return chosen[units]
 
 
-def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes, shares: Shares) -> Codes:
-    """A side for every picture of one source.
+def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes, shares: Shares) -> tuple[Codes, Codes]:
+    """(side, own side) of every picture of one source.
+
+    They differ where an official side is less strict than another one in the picture's unit: the own
+    side is then the official one.
 
     `official` is each picture's strictest official side, -1 where the source states none; `names` are
     the pictures' ids, which name their units; `labels` -1 takes no part in the carving.
     """
     compact, unit = np.unique(units, return_inverse=True)
     sides = strictest(official, unit)
+    raised = (official != NO_CODE) & (sides > official)
     by_name = sorted(range(len(names)), key=names.__getitem__, reverse=True)
     named: list[bytes] = [b""] * len(compact)
     for row in by_name:  # the unit's name is its smallest id
@@ -108,7 +112,8 @@ def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes,
             move(np.isin(sides, free), fraction, side)
     if SPLIT_CODE["calib"] not in stated:
         move(np.isin(sides, free), shares.calib, "calib")
-    return np.where(sides == NO_CODE, SPLIT_CODE["train"], sides).astype(np.int8)
+    sides = np.where(sides == NO_CODE, SPLIT_CODE["train"], sides).astype(np.int8)
+    return sides, np.where(raised, official, sides).astype(np.int8)
 
 
 def check(sides: Codes, labels: Codes, carved: set[str]) -> None:

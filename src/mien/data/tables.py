@@ -24,16 +24,16 @@ GROUP_LETTERS = 16
 _LISTED = 4096
 
 
-def write_hashes(found: Collection, path: Path) -> None:
-    """Every distinct picture's hashes as a `.npy` (views, pictures) for the search."""
+def write_hashes(found: Collection, rows: NDArray[np.int64], path: Path) -> None:
+    """The hashes of some rows, ascending, as a `.npy` (views, rows) for the search."""
     views = found.pieces[0]["hashes"].type.byte_width // 8
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint64, shape=(views, len(found.first)))
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint64, shape=(views, len(rows)))
     for number, piece in enumerate(found.pieces):
-        low, high = np.searchsorted(found.first, found.starts[number : number + 2])
+        low, high = np.searchsorted(rows, found.starts[number : number + 2])
         if low < high:
             column = piece["hashes"].chunk(0)
             every = np.frombuffer(column.buffers()[1], "<u8").reshape(-1, views)
-            out[:, low:high] = every[found.first[low:high] - found.starts[number]].T
+            out[:, low:high] = every[rows[low:high] - found.starts[number]].T
     out.flush()
 
 

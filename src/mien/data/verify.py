@@ -25,7 +25,7 @@ HOPELESS = 0.5  # coarse score under the hash's own view below which no registra
 _SMALL = 24  # side at which the coarse score is taken
 _MIN_OVERLAP = 0.4
 _EVERYWHERE = np.full((THUMB, THUMB), 255, np.uint8)
-_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 1e-3)
 
 
 def _gaussian(side: int, sigma: float) -> NDArray[np.float64]:
@@ -35,7 +35,7 @@ def _gaussian(side: int, sigma: float) -> NDArray[np.float64]:
 
 
 _BLUR = _gaussian(THUMB, 2.0).astype(np.float32)
-_SHRINK = area_matrix(THUMB, _SMALL)
+_SHRINK = area_matrix(THUMB, _SMALL).astype(np.float32)
 _COARSE = tuple((_gaussian(_SMALL, sigma)).astype(np.float32) for sigma in (0.4, 2.0))
 
 
@@ -61,8 +61,7 @@ def _seen(thumbs: Floats, view: View) -> Floats:
 def quick_scores(queries: NDArray[np.uint8], others: NDArray[np.uint8], view: View) -> tuple[Floats, Floats]:
     """(coarse, fine) scores (n,) of pairs of thumbnails, the queries under `view`, unregistered."""
     a, b = _seen(queries.astype(np.float32), view), others.astype(np.float32)
-    shrink = _SHRINK.astype(np.float32)
-    small = [shrink @ x @ shrink.T for x in (a, b)]
+    small = [_SHRINK @ x @ _SHRINK.T for x in (a, b)]
     bands = [_COARSE[0] @ x @ _COARSE[0].T - _COARSE[1] @ x @ _COARSE[1].T for x in small]
     return _correlations(bands[0], bands[1]), _correlations(_high(a), _high(b))
 

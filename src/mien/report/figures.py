@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mien.core.labels import LABELS
 
@@ -46,6 +47,28 @@ def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]
             axis.invert_yaxis()
             axis.set_title(split)
         return _png(figure)
+
+
+def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes:
+    """Pictures of each source, a bar each, by split."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _grid(1, 6.0, 0.9 + 0.45 * len(counts), columns=1)
+        left = np.zeros(len(counts))
+        for colour, split in zip(COLOURS, splits, strict=False):
+            values = np.array([row[split] for row in counts.values()])
+            axis.barh(list(counts), values, left=left, color=colour, label=split)
+            left += values
+        axis.invert_yaxis()
+        axis.set_xlabel("pictures")
+        axis.legend(frameon=False, ncols=len(splits), loc="upper center", bbox_to_anchor=(0.5, -0.35))
+        return _png(figure)
+
+
+def png(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    """An RGB array as a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
 
 
 def curves(histories: dict[str, list[dict[str, Any]]]) -> bytes:

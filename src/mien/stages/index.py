@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
-from mien.core.artifacts.index import KIND, VERSION, Index, read_audit, read_index, write_index
+from mien.core.artifacts.index import KIND, SPLITS, VERSION, Index, read_audit, read_index, write_index
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError, MienError, UsageError
+from mien.core.labels import LABELS
 from mien.core.progress import say
 from mien.data.build import build
+from mien.data.collect import sign
+from mien.data.diff import diff as compare
 from mien.data.engines import make_engine
-from mien.data.sources import Source, open_source
-from mien.data.sources.base import content_hash, stamp
+from mien.data.get import get as fetch
+from mien.data.sheets import contact_sheet
+from mien.data.sources import SOURCES, Source, open_source
+from mien.data.sources.base import content_hash
 
 _PIECES = "pieces"
 
@@ -36,9 +40,8 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
         )
     sources = [open_source(text, seed=config.seed, size=config.size) for text in config.source]
     settings = _settings(config)
-    signs = [_sign(source) for source in sources]
     if (out / base.MANIFEST).is_file():
-        mark = _mark(settings, sources, _known_content(out, signs) or [content_hash(s) for s in sources])
+        mark = _mark(settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources])
         if base.is_complete(out, mark):
             say(f"{out} holds this index already.")
             return read_index(out)
@@ -54,9 +57,9 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     try:
         with make_engine(work.engine, work.workers, sum(map(len, sources))) as engine:
             finder = partial(_make_finder, DetectConfig(**config.model_dump(include=set(DetectConfig.model_fields))))
-            parts, content = build(config, sources, Scratch(building / _PIECES), engine, finder)
+            parts, found = build(config, sources, Scratch(building / _PIECES), engine, finder)
             write_index(
-                building, parts, fingerprint=_mark(settings, sources, content), meta={"seen": signs},
+                building, parts, fingerprint=_mark(settings, sources, found.content), meta={"seen": found.signs},
                 shard_bytes=work.shard_mib << 20, where=work.pixels,
             )  # fmt: skip
     except (MienError, OSError):
@@ -95,16 +98,11 @@ def _mark(settings: dict[str, Any], sources: list[Source], content: list[str]) -
     )
 
 
-def _sign(source: Source) -> str:
-    """A cheap sign of a source's content: tables by their bytes, pictures by size and time of change."""
-    return hashlib.sha256(f"{source.table_hash()} {stamp(iter(source))}".encode()).hexdigest()
-
-
-def _known_content(out: Path, signs: list[str]) -> list[str] | None:
+def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
     """The content hashes that a complete index at `out` was made from, when nothing has changed since."""
     manifest = base.read_json(out / base.MANIFEST, kind="manifest")
     path = out / "provenance.json"
-    if manifest.get("seen") != signs or not path.is_file():
+    if manifest.get("seen") != [sign(s) for s in sources] or not path.is_file():
         return None
     return [source["content"] for source in base.read_json(path, kind="provenance")["sources"]]
 
@@ -128,3 +126,33 @@ def _begin(building: Path, mark: str) -> None:
 def audit(folder: Path) -> dict[str, Any]:
     """The audit of a complete index."""
     return read_audit(folder)
+
+
+def diff(first: Path, second: Path) -> dict[str, Any]:
+    """What changed from one index to another."""
+    return compare(read_index(first), read_index(second))
+
+
+def get(name: str, out: Path) -> list[str]:
+    """Download what may be downloaded of a source."""
+    return fetch(name, out)
+
+
+def sources() -> list[dict[str, str]]:
+    """Every source with its form, terms and how to get it."""
+    return [{"name": s.name, "form": s.form, "license": s.license, "get": s.get} for s in SOURCES.values()]
+
+
+def figures(folder: Path, out: Path) -> list[Path]:
+    """The audit as pictures: the composition, the sources, a contact sheet a class. Needs the extra `report`."""
+    from mien.report.figures import composition, png, stacked  # noqa: PLC0415 - matplotlib is an extra
+
+    index, counts = read_index(folder), read_audit(folder)
+    written = {
+        "composition.png": composition(counts["distribution"], SPLITS),
+        "sources.png": stacked(counts["by_source"], SPLITS),
+    }
+    written |= {f"contact_{name}.png": png(contact_sheet(index, name)) for name in LABELS}
+    for name, data in written.items():
+        base.write_bytes(out / name, data)
+    return [out / name for name in written]

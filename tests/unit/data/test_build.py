@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mien.core.artifacts.index import read_index, read_occurrences
-from mien.core.config.index import IndexConfig
+from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import FER2013, LABELS
 from mien.stages import index as stage
@@ -95,7 +95,7 @@ def test_packed_pixels_are_the_sources_pixels(fer, tmp_path):
         assert (index.pixels[row, ..., 0] == expected).all()
 
 
-def test_the_first_source_decides(tmp_path):
+def test_the_relabelling_source_decides_unless_priorities_say_otherwise(tmp_path):
     happy = [0, 9, 0, 0, 0, 0, 0, 0, 0, 0]
     rows = [("Training", f"fer{i:07}.png", np.roll(happy, i % 7 - 1).tolist()) for i in range(70)]
     rows += [("PrivateTest", "fer0000099.png", [5, 5, 0, 0, 0, 0, 0, 0, 0, 0])]
@@ -110,7 +110,15 @@ def test_the_first_source_decides(tmp_path):
     assert set(both.table["source"].to_pylist()) == {"ferplus"}
     assert both.table["votes"].null_count == 0
     assert stage.audit(tmp_path / "a")["dropped"] == {"no_majority": 2}
-    other = build(tmp_path / "b", f"fer2013={csv}", f"ferplus={root}", size=48, calib_fraction=0.2)
+    swapped = build(tmp_path / "c", f"fer2013={csv}", f"ferplus={root}", size=48)
+    assert swapped.table.drop_columns(["path"]).sort_by("image_id") == both.table.drop_columns(["path"]).sort_by("image_id")
+    rescued = build(tmp_path / "d", f"fer2013={csv}", f"ferplus={root}", size=48, fallback=("fer2013",))
+    added = set(rescued.image_ids.tolist()) - set(both.image_ids.tolist())
+    [row] = [r for r in rescued.table.to_pylist() if r["image_id"] in added]
+    assert (row["source"], row["label"], row["split"]) == ("fer2013", "angry", "test")
+    other = build(
+        tmp_path / "b", f"fer2013={csv}", f"ferplus={root}", size=48, calib_fraction=0.2, priority=("fer2013", "ferplus")
+    )
     assert set(other.table["label"].to_pylist()) == {"angry"}
 
 
@@ -126,7 +134,7 @@ def test_a_shared_picture_does_not_take_a_source_its_own_test(tmp_path):
     build(tmp_path / "i", f"folder={root}", f"fer2013={csv}")
     sides = stage.audit(tmp_path / "i")["by_source"]
     assert sides["folder"]["test"] > 25
-    assert sides["fer2013"] | {"train": 0, "calib": 0} == {"train": 0, "val": 7, "calib": 0, "test": 7}
+    assert (sides["fer2013"]["val"], sides["fer2013"]["test"]) == (7, 7)
 
 
 def test_nothing_but_rejects_is_said_and_not_a_crash(tmp_path):
@@ -193,12 +201,12 @@ def test_several_processes_give_the_same_bytes(tmp_path, monkeypatch):
     from mien.data import collect
 
     root = class_folder(tmp_path / "f")
-    build(tmp_path / "a", f"folder={root}")
-    monkeypatch.setattr(collect, "_WORTH_PROCESSES", 1)
-    monkeypatch.setattr(collect, "_CHUNK", 10)
-    build(tmp_path / "b", f"folder={root}")
-    first, second = hashes(tmp_path / "a"), hashes(tmp_path / "b")
-    assert first == second
+    monkeypatch.setattr(collect, "CHUNK", 10)
+    config = IndexConfig(source=(f"folder={root}",), size=24)
+    for workers in (1, 2, 3):
+        stage.run(config, tmp_path / str(workers), work=WorkConfig(workers=workers))
+    first, *others = (hashes(tmp_path / str(workers)) for workers in (1, 2, 3))
+    assert all(first == other for other in others)
 
 
 def test_csv_twin_has_a_row_a_picture(small_index):

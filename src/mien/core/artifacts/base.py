@@ -61,6 +61,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes crash-safely."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON crash-safely; NaN and Inf are refused by raising ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

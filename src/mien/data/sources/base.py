@@ -111,6 +111,9 @@ class Source(ABC):
     relabels: ClassVar[tuple[str, ...]] = ()
     """Sources whose pictures this one labels anew: it decides before them."""
 
+    distinct: ClassVar[bool] = False
+    """Whether its pictures are known to be different ones, so that near-duplicates are not looked for among them."""
+
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         self.where, self.seed, self.size = where, seed, size
 

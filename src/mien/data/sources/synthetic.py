@@ -42,6 +42,7 @@ class Synthetic(Source):
     name = "synthetic"
     license = "CC0: drawn by mien, shows no person"
     form = "synthetic=COUNT"
+    distinct = True  # drawings share their strokes, which the check on the pixels takes for one photograph
     get = "nothing to get: drawn when the index is built"
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:

@@ -1,0 +1,62 @@
+"""What changed between two indexes: pictures, labels, splits, groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts.index import SPLITS, Index
+from mien.core.labels import LABELS
+
+_EXAMPLES = 10
+
+
+def diff(a: Index, b: Index) -> dict[str, Any]:
+    """From `a` to `b`: pictures added and removed, labels and splits changed, with examples and tables of changes."""
+    columns = ["label", "split", "path", "group_id"]
+    left, right = (
+        dict(
+            zip(
+                index.table["image_id"].to_pylist(),
+                zip(*(index.table[c].to_pylist() for c in columns), strict=True),
+                strict=True,
+            )
+        )
+        for index in (a, b)
+    )
+    both = [i for i in left if i in right]
+    labels = [i for i in both if left[i][0] != right[i][0]]
+    splits = [i for i in both if left[i][1] != right[i][1]]
+    return {
+        "a": str(a.folder), "b": str(b.folder),
+        "rows": [len(left), len(right)], "same_pictures": len(both),
+        "same_index": a.content_hash == b.content_hash,
+        "removed": _listed([i for i in left if i not in right], left),
+        "added": _listed([i for i in right if i not in left], right),
+        "label_changed": {"count": len(labels), "changes": _changes(labels, left, right, 0), "examples": [_example(i, left, right, 0) for i in labels[:_EXAMPLES]]},
+        "split_changed": {"count": len(splits), "changes": _changes(splits, left, right, 1), "examples": [_example(i, left, right, 1) for i in splits[:_EXAMPLES]]},
+        "group_changed": sum(left[i][3] != right[i][3] for i in both),
+        "distribution": {name: [_counts(a, i), _counts(b, i)] for i, name in enumerate(LABELS)},
+    }  # fmt: skip
+
+
+def _listed(ids: list[str], rows: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    by = Counter(f"{rows[i][1]} {rows[i][0]}" for i in ids)
+    return {"count": len(ids), "by": dict(sorted(by.items())), "examples": [rows[i][2] for i in ids[:_EXAMPLES]]}
+
+
+def _changes(
+    ids: list[str], left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int
+) -> dict[str, int]:
+    return dict(Counter(f"{left[i][at]} -> {right[i][at]}" for i in ids).most_common())
+
+
+def _example(i: str, left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int) -> dict[str, str]:
+    return {"image_id": i, "path": right[i][2], "from": left[i][at], "to": right[i][at]}
+
+
+def _counts(index: Index, label: int) -> dict[str, int]:
+    here = index.splits[index.labels == label]
+    return {split: int(np.sum(here == split)) for split in SPLITS}

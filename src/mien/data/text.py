@@ -1,0 +1,94 @@
+"""Audits and differences of indexes as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mien.core.artifacts.index import SPLITS
+
+_WIDTH = 118
+
+
+def audit_text(audit: dict[str, Any]) -> str:
+    """What looks suspicious first, then the report's table (classes × splits), sources, duplicates, what was dropped."""
+    lines = []
+    for found in audit["suspicious"]:
+        examples = ", ".join(map(str, found["examples"][:3]))
+        lines.append(f"! {found['count']:,} {found['what']} ({found['rule']}): {examples}"[:_WIDTH])
+    if lines:
+        lines.append("")
+    lines += _table("class", audit["distribution"], audit["totals"])
+    lines += ["", *_minority(audit), ""]
+    lines += _table("source", audit["by_source"], None)
+    lines.append("")
+    rows = ", ".join(f"{n:,} {name}" for name, n in audit["source_rows"].items())
+    same, near = audit["duplicates"], audit["near_duplicates"]
+    lines += [
+        f"source rows          {rows}",
+        f"pixel-identical      {same['identical_groups']:,} groups of {same['pictures_in_groups']:,} rows; {_leaks(same)}",
+        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} pictures, the largest {near['largest']}; {_leaks(near)}",
+        f"here on two sides    {audit['groups_on_two_sides']} groups, {audit['subjects_on_two_sides']} persons",
+    ]
+    for title, key in (
+        ("moved by their group", "moved"),
+        ("dropped", "dropped"),
+        ("rejected", "rejected"),
+        ("crops", "aligned"),
+    ):
+        if audit[key]:
+            lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in audit[key].items()))
+    if audit["relabelled"]:
+        lines.append(f"{'relabelled':20} {audit['relabelled']:,}")
+    for key, values in audit["by_attribute"].items():
+        listed = values["values"]
+        named = listed if isinstance(listed, str) else ", ".join(f"{v} {c['total']:,}" for v, c in listed.items())
+        lines.append(f"{key[:20]:20} {values['rows']:,} rows: {named}"[:_WIDTH])
+    return "\n".join(lines)
+
+
+def _table(title: str, rows: dict[str, dict[str, Any]], totals: dict[str, int] | None) -> list[str]:
+    columns = (*SPLITS, "total")
+    whole = sum(row["total"] for row in rows.values())
+    lines = [f"{title:12}" + "".join(f"{c:>10}" for c in columns) + "   share"]
+    lines += [
+        f"{name[:12]:12}" + "".join(f"{row[c]:>10,}" for c in columns) + f" {100 * row['total'] / max(1, whole):6.2f} %"
+        for name, row in rows.items()
+    ]
+    if totals is not None:
+        lines.append(f"{'total':12}" + "".join(f"{totals[c]:>10,}" for c in columns) + " 100.00 %")
+    return lines
+
+
+def _minority(audit: dict[str, Any]) -> list[str]:
+    share = audit["minority"]["share"]
+    named = ", ".join(audit["minority"]["classes"])
+    return [f"{'minority':12}" + "".join(f"{100 * share[c]:>9.2f}%" for c in (*SPLITS, "total")) + f"   {named}"]
+
+
+def _leaks(found: dict[str, Any]) -> str:
+    leaked = found["official_rows_also_in_train"]
+    crossing = found["groups_crossing_official_splits"]
+    return f"{crossing:,} cross the official splits (also in train: val {leaked['val']:,}, test {leaked['test']:,})"
+
+
+def diff_text(diff: dict[str, Any]) -> str:
+    """What changed, the counts before the examples."""
+    lines = [f"{diff['a']} -> {diff['b']}"]
+    if diff["same_index"]:
+        return f"{lines[0]}: the same rows and pixels"
+    lines.append(
+        f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} pictures in both, {diff['group_changed']:,} of them in another group"
+    )
+    for key in ("removed", "added"):
+        part = diff[key]
+        if part["count"]:
+            lines.append(f"{key} {part['count']:,}: " + ", ".join(f"{what} {n:,}" for what, n in part["by"].items()))
+            lines += [f"    {path}" for path in part["examples"][:3]]
+    for key, title in (("label_changed", "other label"), ("split_changed", "other split")):
+        part = diff[key]
+        if part["count"]:
+            lines.append(
+                f"{title} {part['count']:,}: " + ", ".join(f"{what} {n:,}" for what, n in part["changes"].items())
+            )
+            lines += [f"    {e['path']}: {e['from']} -> {e['to']}" for e in part["examples"][:3]]
+    return "\n".join(lines)
