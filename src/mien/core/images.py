@@ -38,6 +38,7 @@ MAX_PIXELS = 25_000_000
 _WEBP_SHARE = 0.6  # of the limit: Pillow needs 16 bytes a pixel for WebP
 MIN_SIDE = 16
 _ORIENTATION = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
 _STRIP = 1 << 20  # pixels converted at a time: Pillow copies twice on the way to an array
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # Pillow's lazy plugins load once; formats beyond these are rejected as unknown.
@@ -49,13 +50,13 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SID
     if not data:
         raise RejectedImage("empty", "0 bytes")
     _check_webp(data, max_pixels)
+    if data[:8] == _PNG:
+        _check_png(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about what we check ourselves
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 _check_header(image, data, max_pixels, min_side)
-                if image.format == "PNG":
-                    _check_png(data)
                 image.load()
                 return _pixels(image)
     except RejectedImage:
@@ -140,7 +141,7 @@ def _check_png(data: bytes) -> None:
 
 def _png_depth(data: bytes) -> int:
     """Bits a channel that a PNG's header states (Pillow quietly reduces 16-bit RGB); 0 for others."""
-    return data[24] if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24 else 0
+    return data[24] if data[:8] == _PNG and len(data) > 24 else 0
 
 
 def image_id(rgb: NDArray[np.uint8]) -> str:

@@ -111,13 +111,20 @@ def test_the_relabelling_source_decides_unless_priorities_say_otherwise(tmp_path
     assert both.table["votes"].null_count == 0
     assert stage.audit(tmp_path / "a")["dropped"] == {"no_majority": 2}
     swapped = build(tmp_path / "c", f"fer2013={csv}", f"ferplus={root}", size=48)
-    assert swapped.table.drop_columns(["path"]).sort_by("image_id") == both.table.drop_columns(["path"]).sort_by("image_id")
+    assert swapped.table.drop_columns(["path"]).sort_by("image_id") == both.table.drop_columns(["path"]).sort_by(
+        "image_id"
+    )
     rescued = build(tmp_path / "d", f"fer2013={csv}", f"ferplus={root}", size=48, fallback=("fer2013",))
     added = set(rescued.image_ids.tolist()) - set(both.image_ids.tolist())
     [row] = [r for r in rescued.table.to_pylist() if r["image_id"] in added]
     assert (row["source"], row["label"], row["split"]) == ("fer2013", "angry", "test")
     other = build(
-        tmp_path / "b", f"fer2013={csv}", f"ferplus={root}", size=48, calib_fraction=0.2, priority=("fer2013", "ferplus")
+        tmp_path / "b",
+        f"fer2013={csv}",
+        f"ferplus={root}",
+        size=48,
+        calib_fraction=0.2,
+        priority=("fer2013", "ferplus"),
     )
     assert set(other.table["label"].to_pylist()) == {"angry"}
 

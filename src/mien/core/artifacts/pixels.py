@@ -114,8 +114,8 @@ class PixelWriter:
 
     def close(self) -> dict[str, Any]:
         """Finish; what the manifest says of the pixels."""
-        if self._left or self._room:
-            raise ArtifactError(f"{self._left + self._room} rows of pixels were announced and not written.")
+        if self._left:
+            raise ArtifactError(f"{self._left} rows of pixels were announced and not written.")
         return {"shape": list(self._shape), "where": self._where, "files": [vars(f) for f in self._files]}
 
     def __enter__(self) -> Self:

@@ -1,0 +1,197 @@
+"""Near-duplicates: planted variants of smooth pictures are found, other pictures are not; splits hold them together."""
+
+from __future__ import annotations
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien.core.artifacts.index import read_index, read_occurrences
+from mien.core.config.index import IndexConfig, WorkConfig
+from mien.core.labels import LABELS
+from mien.data.near import components
+from mien.data.phash import View
+from mien.data.verify import quick_scores, registered_score
+from mien.stages import index as stage
+
+
+def scene(seed, side=64):
+    """A picture with structure at several scales, no two alike."""
+    rng = np.random.default_rng(seed)
+    out = sum(
+        cv2.resize(rng.normal(size=(k, k, 3)), (side, side), interpolation=cv2.INTER_CUBIC) / k**0.3
+        for k in (3, 6, 12, 24)
+    )
+    out = (out - out.min()) / (out.max() - out.min())
+    return (255 * out).astype(np.uint8)
+
+
+VARIANTS = {
+    "flip": lambda x: np.ascontiguousarray(x[:, ::-1]),
+    "crop": lambda x: cv2.resize(x[3:62, 4:63], (64, 64), interpolation=cv2.INTER_CUBIC),
+    "jpeg": lambda x: cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR),
+    "bright": lambda x: np.clip(x * 0.8 + 20, 0, 255).astype(np.uint8),
+    "large": lambda x: cv2.resize(x, (200, 200), interpolation=cv2.INTER_CUBIC),
+    "flipped crop": lambda x: np.ascontiguousarray(cv2.resize(x[0:61, 2:63], (64, 64))[:, ::-1]),
+}
+
+
+def write(root, label, name, picture):
+    (root / label).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(root / label / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """140 pictures, 12 of which have a variant of every kind, under any class."""
+    root = tmp_path_factory.mktemp("planted") / "f"
+    for k in range(140):
+        write(root, LABELS[k % 7], f"a{k:03}", scene(k))
+    for k in range(12):
+        for i, (kind, make) in enumerate(VARIANTS.items()):
+            write(root, LABELS[(k + i) % 7], f"v{k:03}_{kind.replace(' ', '-')}", make(scene(k)))
+    return root
+
+
+def built(out, *sources, **settings):
+    return stage.run(IndexConfig(source=sources, **{"size": 48, **settings}), out, work=WorkConfig(workers=1))
+
+
+def test_planted_variants_share_a_group_and_nothing_else_does(planted, tmp_path):
+    index = built(tmp_path / "i", f"folder={planted}")
+    groups = {}
+    for path, group in zip(index.table["path"].to_pylist(), index.table["group_id"].to_pylist(), strict=True):
+        groups.setdefault(group, set()).add(path.split("/")[1][1:4])
+    assert all(len(names) == 1 for names in groups.values())  # no two scenes in one group
+    assert len(groups) == 140
+    audit = stage.audit(tmp_path / "i")
+    assert (audit["near_duplicates"]["clusters"], audit["near_duplicates"]["pictures"]) == (12, 12 * 7)
+    assert audit["groups_on_two_sides"] == 0
+    assert audit["near_duplicates"]["groups_with_conflicting_labels"] == 12
+
+
+def test_every_member_of_a_group_is_listed_with_its_score(planted, tmp_path):
+    built(tmp_path / "i", f"folder={planted}")
+    with (tmp_path / "i" / "duplicates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 * 7
+    assert {row["kind"] for row in rows} == {"near"}
+    assert all(0.6 <= float(row["score"]) <= 1 for row in rows)
+    together = [row["group_id"] for row in rows]
+    assert together == [g for g in dict.fromkeys(together) for _ in range(7)]  # group by group
+
+
+def test_switched_off_and_whole_pictures_only(planted, tmp_path):
+    assert (
+        len(set(built(tmp_path / "off", f"folder={planted}", near_duplicates="off").table["group_id"].to_pylist()))
+        == 212
+    )
+    plain = stage.audit(built(tmp_path / "plain", f"folder={planted}", near_duplicates="plain").folder)
+    assert 12 <= plain["near_duplicates"]["clusters"] + 0 <= 24
+    assert plain["near_duplicates"]["pictures"] < 12 * 7
+
+
+def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted, tmp_path):
+    first = tmp_path / "first"
+    for k in range(210):
+        write(first, LABELS[k % 7], f"b{k:03}", scene(1000 + k))
+    second = tmp_path / "second"
+    for split, many in (("train", 42), ("val", 14), ("test", 14)):
+        for k in range(many):
+            write(
+                second / split,
+                LABELS[k % 7],
+                f"c{k:03}",
+                scene({"train": 5000, "val": 6000, "test": 7000}[split] + k),
+            )
+    for k in range(20):  # the second source's test shows small crops of the first one's pictures
+        write(second / "test", LABELS[k % 7], f"d{k:03}", VARIANTS["crop"](scene(1000 + k)))
+    alone = built(tmp_path / "a", f"folder={first}")
+    both = built(tmp_path / "ab", f"folder={first}", f"folder={second}")
+    swapped = built(tmp_path / "ba", f"folder={second}", f"folder={first}")
+    before = dict(zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True))
+    after = dict(zip(both.image_ids.tolist(), both.splits.tolist(), strict=True))
+    changed = {i for i, side in before.items() if after[i] != side}
+    with (both.folder / "moved.csv").open() as file:
+        moved = {row["image_id"]: row for row in csv.DictReader(file)}
+    assert changed == set(moved)
+    assert 0 < len(changed) <= 20
+    for i, row in moved.items():
+        assert (row["from_split"], row["to_split"]) == (before[i], "test")
+        assert row["because"].split("/")[-1][0] == "d"
+    assert dict(zip(swapped.image_ids.tolist(), swapped.splits.tolist(), strict=True)) == after
+    dropped = built(tmp_path / "drop", f"folder={first}", f"folder={second}", leaks="drop")
+    assert set(before) - set(dropped.image_ids.tolist()) == changed
+    assert stage.audit(dropped.folder)["dropped"] == {"leak": len(changed)}
+    assert {r["image_id"] for r in read_occurrences(dropped.folder).to_pylist() if r["why"] == "leak"} == changed
+
+
+def test_an_official_train_picture_near_a_test_picture_is_moved_and_listed(tmp_path):
+    for split, many in (("train", 70), ("val", 14), ("test", 14)):
+        for k in range(many):
+            write(
+                tmp_path / "f" / split,
+                LABELS[k % 7],
+                f"{k:03}",
+                scene({"train": 0, "val": 300, "test": 400}[split] + k),
+            )
+    write(tmp_path / "f" / "train", "happy", "leak", VARIANTS["flip"](scene(401)))
+    index = built(tmp_path / "i", f"folder={tmp_path / 'f'}")
+    [row] = [r for r in index.table.to_pylist() if r["path"].endswith("leak.png")]
+    assert row["split"] == "test"
+    text = (tmp_path / "i" / "moved.csv").read_text()
+    assert "train/happy/leak.png" in text
+    assert "test/disgust/001.png" in text
+    assert stage.audit(tmp_path / "i")["near_duplicates"]["official_rows_also_in_train"] == {"val": 0, "test": 1}
+
+
+def test_scores_tell_a_registered_copy_from_another_picture():
+    grey = [cv2.cvtColor(scene(k, 48), cv2.COLOR_RGB2GRAY) for k in range(2)]
+    moved = cv2.resize(grey[0][2:46, 3:47], (48, 48), interpolation=cv2.INTER_CUBIC)
+    view = View(0.1, 2 / 3, 2 / 3, False)
+    assert registered_score(grey[0], moved, view) > 0.8
+    assert registered_score(grey[1], moved, view) < 0.5
+    assert registered_score(grey[0][:, ::-1], moved, View(0.1, 2 / 3, 1 / 3, True)) > 0.8
+    coarse, fine = quick_scores(grey[0][None], grey[0][None], View(0, 0, 0, False))
+    assert coarse[0] == pytest.approx(1, abs=1e-4)
+    assert fine[0] == pytest.approx(1, abs=1e-4)
+    constant = np.zeros((1, 48, 48), np.uint8)
+    assert quick_scores(constant, constant, view)[1][0] == 0  # nothing agrees with nothing
+    assert registered_score(constant[0], constant[0], view) < 0.6
+
+
+def test_components_against_a_naive_union():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 200, 120), rng.integers(0, 200, 120)
+    label = np.arange(200)
+    for _ in range(200):
+        for x, y in zip(a, b, strict=True):
+            label[x] = label[y] = min(label[x], label[y])
+    assert (components(200, a, b) == label).all()
+
+
+def test_persons_and_clusters_join(tmp_path):
+    """A person's pictures in a table, one of which is a near-duplicate of another person's: all on one side."""
+    lines = ["path,label,subject,age"]
+    (tmp_path / "p").mkdir()
+    for k in range(210):
+        Image.fromarray(scene(2000 + k)).save(tmp_path / "p" / f"{k}.png")
+        lines.append(f"p/{k}.png,{LABELS[k % 7]},s{k // 3},{20 + k % 5}")
+    Image.fromarray(VARIANTS["crop"](scene(2000))).save(tmp_path / "p" / "x.png")
+    lines.append("p/x.png,happy,s69,")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    index = built(tmp_path / "i", f"csv={tmp_path / 't.csv'}")
+    rows = index.table.to_pylist()
+    sides = {}
+    for row in rows:
+        sides.setdefault(row["subject_id"], set()).add(row["split"])
+    assert all(len(s) == 1 for s in sides.values())
+    assert sides["s0"] == sides["s69"]
+    assert dict(rows[0]["attributes"]) == {"age": "20"}
+    assert read_index(tmp_path / "i").table["attributes"].null_count == 1
+    audit = stage.audit(tmp_path / "i")
+    assert audit["by_attribute"]["age"]["rows"] == 210
+    assert audit["subjects_on_two_sides"] == 0
