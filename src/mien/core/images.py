@@ -154,4 +154,6 @@ def image_id(rgb: NDArray[np.uint8]) -> str:
 
 def is_grey(rgb: NDArray[np.uint8]) -> bool:
     """Whether all three channels are equal everywhere."""
-    return bool((rgb == rgb[..., :1]).all())
+    rows = max(1, _STRIP // rgb.shape[1])
+    strips = (rgb[top : top + rows] for top in range(0, len(rgb), rows))
+    return all(bool((strip == strip[..., :1]).all()) for strip in strips)
