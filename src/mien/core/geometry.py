@@ -41,16 +41,16 @@ class CropSpec(BaseModel):
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize (H, W, 3) to (size, size, 3): area averaging down, bicubic up; equal size is a copy."""
+    """Resize (H, W, c) to (size, size, c): area averaging down, bicubic up; equal size is a copy."""
     if image.shape[:2] == (size, size):
         return image.copy()
     down = min(image.shape[:2]) > size
     out = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if down else cv2.INTER_CUBIC)
-    return np.asarray(out, dtype=np.uint8)
+    return np.asarray(out, dtype=np.uint8).reshape(size, size, -1)
 
 
 def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture that already is a face crop, as (size, size, 3): its centred square, resized."""
+    """A picture that already is a face crop, (H, W, 1 or 3), as (size, size, 1 or 3): its centred square, resized."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -40,6 +41,7 @@ MIN_SIDE = 16
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _STRIP = 1 << 20  # pixels converted at a time: Pillow copies twice on the way to an array
+_PLAIN = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"tEXt", b"tIME"}
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # Pillow's lazy plugins load once; formats beyond these are rejected as unknown.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -47,11 +49,25 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
     """Decode a picture to RGB uint8 of shape (H, W, 3); raise `RejectedImage` with a named reason."""
+    return as_three(decode_lean(data, max_pixels=max_pixels, min_side=min_side))
+
+
+def as_three(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 1) repeated to (H, W, 3); (H, W, 3) itself."""
+    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+
+
+def decode_lean(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
+    """The same as (H, W, 1) where the file itself is grey, else (H, W, 3)."""
     if not data:
         raise RejectedImage("empty", "0 bytes")
     _check_webp(data, max_pixels)
     if data[:8] == _PNG:
-        _check_png(data)
+        chunks = _check_png(data)
+        if chunks <= _PLAIN and data[24] == 8 and data[25] == 0 and data[28] == 0:
+            plain = _plain_png(data, max_pixels, min_side)
+            if plain is not None:
+                return plain
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about what we check ourselves
@@ -71,12 +87,32 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SID
         raise RejectedImage("truncated", str(error) or type(error).__name__) from None
 
 
+def _plain_png(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint8] | None:
+    """A grey 8-bit PNG without anything special, whose checksums are right, by OpenCV: three times as fast.
+
+    None when OpenCV does not like it: then Pillow has the last word.
+    """
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    _check_size(width, height, max_pixels, min_side)
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint8 or found.shape != (height, width):
+        return None
+    return np.asarray(found[..., None], np.uint8)
+
+
+def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
+    if width * height > max_pixels:
+        raise RejectedImage("too_large", f"{width}×{height} pixels, limit {max_pixels:,}")
+    if min(width, height) < min_side:
+        raise RejectedImage("too_small", f"{width}×{height} pixels, at least {min_side} a side")
+
+
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) of a loaded picture, upright; each step frees what the last one held."""
+    """Pixels (H, W, 1 or 3) of a loaded picture, upright; each step frees what the last one held."""
     if image.getexif().get(_ORIENTATION, 1) != 1:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "L" and not image.has_transparency_data:
-        return np.repeat(np.asarray(image)[..., None], 3, axis=2)
+        return np.asarray(image)[..., None]
     if image.has_transparency_data:
         image = image if image.mode in {"RGBA", "LA"} else image.convert("RGBA")
         opaque = image.getchannel("A").histogram()[255] / (image.width * image.height)
@@ -93,11 +129,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _check_header(image: Image.Image, data: bytes, max_pixels: int, min_side: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise RejectedImage("too_large", f"{width}×{height} pixels, limit {max_pixels:,}")
-    if min(width, height) < min_side:
-        raise RejectedImage("too_small", f"{width}×{height} pixels, at least {min_side} a side")
+    _check_size(*image.size, max_pixels, min_side)
     if getattr(image, "n_frames", 1) > 1:
         raise RejectedImage("animated", f"{getattr(image, 'n_frames', 0)} frames")
     if image.mode in _DEEP_MODES or _png_depth(data) > 8:
@@ -123,9 +155,9 @@ def _check_webp(data: bytes, max_pixels: int) -> None:
         raise RejectedImage("too_large", f"{width}×{height} pixels, limit for WebP {limit:,}")
 
 
-def _check_png(data: bytes) -> None:
-    """Every chunk whole and its CRC right, and an end: Pillow does not look at the pixel chunks' CRCs."""
-    view, at = memoryview(data), 8
+def _check_png(data: bytes) -> set[bytes]:
+    """Every chunk whole and its CRC right, and an end: Pillow does not look at the pixel chunks' CRCs. The chunks' names."""
+    view, at, names = memoryview(data), 8, set()
     while at + 12 <= len(view):
         length = int.from_bytes(view[at : at + 4])
         end = at + 12 + length
@@ -133,8 +165,9 @@ def _check_png(data: bytes) -> None:
             raise RejectedImage("truncated", "a chunk ends after the file")
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             raise RejectedImage("truncated", f"chunk {bytes(view[at + 4 : at + 8])!r} has a wrong checksum")
-        if bytes(view[at + 4 : at + 8]) == b"IEND":
-            return
+        names.add(bytes(view[at + 4 : at + 8]))
+        if b"IEND" in names:
+            return names
         at = end
     raise RejectedImage("truncated", "the end chunk is missing")
 
@@ -144,16 +177,22 @@ def _png_depth(data: bytes) -> int:
     return data[24] if data[:8] == _PNG and len(data) > 24 else 0
 
 
-def image_id(rgb: NDArray[np.uint8]) -> str:
-    """sha256 of the decoded pixels and their shape: equal for equal pictures in any file format."""
-    height, width, _ = rgb.shape
-    digest = hashlib.sha256(f"mien-rgb8:{height}x{width}:".encode())
-    digest.update(np.ascontiguousarray(rgb).data)
+def image_id(picture: NDArray[np.uint8]) -> str:
+    """sha256 of the decoded pixels and their shape: equal for equal pictures in any file format.
+
+    `picture` is (H, W, 1 or 3); where all channels are equal one of them is hashed.
+    """
+    height, width, _ = picture.shape
+    grey = is_grey(picture)
+    digest = hashlib.sha256(f"mien-{'grey' if grey else 'rgb'}8:{height}x{width}:".encode())
+    digest.update(np.ascontiguousarray(picture[..., :1] if grey else picture).data)
     return digest.hexdigest()
 
 
 def is_grey(rgb: NDArray[np.uint8]) -> bool:
-    """Whether all three channels are equal everywhere."""
+    """Whether all channels are equal everywhere."""
+    if rgb.shape[2] == 1:
+        return True
     rows = max(1, _STRIP // rgb.shape[1])
     strips = (rgb[top : top + rows] for top in range(0, len(rgb), rows))
     return all(bool((strip == strip[..., :1]).all()) for strip in strips)

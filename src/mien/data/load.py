@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError, RejectedImage
 from mien.core.geometry import Box, CropSpec, crop_face, cut, fit_square
-from mien.core.images import image_id, is_grey
+from mien.core.images import as_three, image_id, is_grey
 from mien.core.labels import INDEX
 from mien.data.phash import THUMB, Hasher, thumbnail
 from mien.data.sources.base import Item, Picture, stamp
@@ -111,6 +111,8 @@ def load(task: Task) -> bytes:
 def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
     recipe = task.recipe
     whole = picture.decode(data, min_side=recipe.min_side, max_pixels=recipe.max_pixels)
+    if picture.box is not None or (recipe.make_finder is not None and not task.cropped):
+        whole = as_three(whole)
     shown, crop, aligned = whole, None, 0
     points = None if picture.landmarks is None else np.array(picture.landmarks)
     if picture.box is not None:
@@ -132,7 +134,10 @@ def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
     if crop is None:
         crop = fit_square(whole, recipe.crop.size)
     height, width = shown.shape[:2]
-    return _Loaded(bytes.fromhex(image_id(shown)), width, height, is_grey(shown), aligned, thumbnail(shown), crop)
+    grey = is_grey(shown)
+    if grey:
+        shown = shown[..., :1]
+    return _Loaded(bytes.fromhex(image_id(shown)), width, height, grey, aligned, thumbnail(shown), crop)
 
 
 def _inside(box: Box, picture: NDArray[np.uint8]) -> Box:

@@ -68,9 +68,9 @@ def dct_matrix() -> NDArray[np.float64]:
     return np.asarray(np.cos(np.pi * (2 * np.arange(_SIDE)[None] + 1) * np.arange(_LOW)[:, None] / (2 * _SIDE)))
 
 
-def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The whole picture as grey uint8 (48, 48), its shape not kept; a 48×48 grey picture is itself."""
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    grey = picture[..., 0] if picture.shape[2] == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     if grey.shape == (THUMB, THUMB):
         return np.asarray(grey, np.uint8)
     down = min(grey.shape) > THUMB

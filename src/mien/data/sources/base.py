@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError, RejectedImage, UsageError
 from mien.core.geometry import Box
-from mien.core.images import MAX_PIXELS, decode
+from mien.core.images import MAX_PIXELS, as_three, decode_lean
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "train_set": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -29,7 +29,7 @@ Points = tuple[tuple[float, float], ...]
 
 
 class Picture(ABC):
-    """Anything that loads as RGB uint8 (H, W, 3); picklable, so that other processes can load it.
+    """Anything that loads as uint8 pixels; picklable, so that other processes can load it.
 
     `box` is where the face lies when the picture shows more than a face, `landmarks` its points, the
     two eyes first; both in pixels, both from the source.
@@ -44,11 +44,11 @@ class Picture(ABC):
 
     @abstractmethod
     def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[uint8]:
-        """Those bytes as a picture; raises `RejectedImage`."""
+        """Those bytes as (H, W, 3), or (H, W, 1) where the file is grey; raises `RejectedImage`."""
 
     def load(self, *, min_side: int, max_pixels: int = MAX_PIXELS) -> NDArray[uint8]:
-        """Read and decode; raises `RejectedImage`."""
-        return self.decode(self.read(), min_side=min_side, max_pixels=max_pixels)
+        """Read and decode to RGB uint8 (H, W, 3); raises `RejectedImage`."""
+        return as_three(self.decode(self.read(), min_side=min_side, max_pixels=max_pixels))
 
     def stamp(self) -> str:
         """A cheap sign of change: a file's size and time of change."""
@@ -74,7 +74,7 @@ class FilePicture(Picture):
 
     def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[uint8]:
         """Decode them; raises `RejectedImage`."""
-        return decode(data, min_side=min_side, max_pixels=max_pixels)
+        return decode_lean(data, min_side=min_side, max_pixels=max_pixels)
 
     def stamp(self) -> str:
         """Size and time of change."""

@@ -43,8 +43,7 @@ class PixelText(Picture):
             raise RejectedImage("truncated", "pixels are no numbers") from None
         if values.shape != (SIDE * SIDE,) or values.min() < 0 or values.max() > 255:
             raise RejectedImage("truncated", f"{len(values)} values, {SIDE * SIDE} from 0 to 255 expected")
-        grey = values.astype(np.uint8).reshape(SIDE, SIDE, 1)
-        return np.repeat(grey, 3, axis=2)
+        return values.astype(np.uint8).reshape(SIDE, SIDE, 1)
 
 
 class Fer2013(Source):

@@ -16,7 +16,7 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from mien.core.errors import InputError, RejectedImage, UsageError
-from mien.core.images import decode
+from mien.core.images import decode_lean
 from mien.core.labels import parse_label
 from mien.data.sources.base import SPLIT_NAMES, Item, Picture, Source, hash_text
 
@@ -36,7 +36,7 @@ class BytesPicture(Picture):
 
     def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[uint8]:
         """Decode them; raises `RejectedImage`."""
-        return decode(data, min_side=min_side, max_pixels=max_pixels)
+        return decode_lean(data, min_side=min_side, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)
