@@ -37,6 +37,8 @@ def audit_text(audit: dict[str, Any]) -> str:
     ):
         if audit[key]:
             lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in audit[key].items()))
+    for terms, row in audit["by_license"].items():
+        lines.append(f"{'terms':20} {row['total']:,} pictures: {terms}"[:_WIDTH])
     if audit["relabelled"]:
         lines.append(f"{'relabelled':20} {audit['relabelled']:,}")
     for key, values in audit["by_attribute"].items():

@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.data.phash import THUMB, View, area_matrix, window_matrix
+from mien.data.phash import THUMB, View, area_matrix, views, window_matrix
 
 Floats = NDArray[np.floating]
 
-HOPELESS = 0.5  # coarse score under the hash's own view below which no registration is tried
+LIKELY = 0.65  # coarse score from which a pair is registered first
+HOPELESS = 0.55  # coarse score under the hash's own view below which no registration is tried
 _SMALL = 24  # side at which the coarse score is taken
 _MIN_OVERLAP = 0.4
 _EVERYWHERE = np.full((THUMB, THUMB), 255, np.uint8)
@@ -90,3 +91,20 @@ def registered_score(query: NDArray[np.uint8], other: NDArray[np.uint8], view: V
         return -1.0
     a, b = _high(moved[None].astype(np.float32))[0][inside], _high(other[None].astype(np.float32))[0][inside]
     return float(_correlations(a[None, None], b[None, None])[0])
+
+
+def verify_quick(task: tuple[int, str, NDArray[np.uint8], NDArray[np.uint8]]) -> tuple[Floats, Floats]:
+    """Coarse and fine scores of pairs that met under one view."""
+    view, kind, queries, others = task
+    return quick_scores(queries, others, views(kind)[view])
+
+
+def verify_slow(task: tuple[NDArray[np.int64], str, NDArray[np.uint8], NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Registered scores of pairs, each with its view."""
+    cv2.setNumThreads(1)
+    numbers, kind, queries, others = task
+    known = views(kind)
+    return np.array(
+        [registered_score(q, o, known[v]) for v, q, o in zip(numbers.tolist(), queries, others, strict=True)],
+        np.float32,
+    )

@@ -15,7 +15,7 @@ from typing import ClassVar
 from numpy import uint8
 from numpy.typing import NDArray
 
-from mien.core.errors import InputError, RejectedImage, UsageError
+from mien.core.errors import InputError, RejectedImage
 from mien.core.geometry import Box
 from mien.core.images import MAX_PIXELS, as_three, decode_lean
 
@@ -212,10 +212,3 @@ def inside(root: Path, name: str, table: Path) -> str:
 def what_is_in(folder: Path) -> str:
     """A few names from a folder, for errors."""
     return ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-
-
-def check_where(where: str, form: str) -> str:
-    """A place that is not empty."""
-    if not where.strip():
-        raise UsageError("The source names no place.", rule=f"Its form is {form}.")
-    return where
