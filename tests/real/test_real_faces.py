@@ -6,6 +6,7 @@ import csv
 import io
 import json
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -54,6 +55,10 @@ def test_the_full_file_is_indexed_as_was_measured(fer2013, tmp_path):
         "official_rows_also_in_train": {"val": 279, "test": 288}, "groups_with_conflicting_labels": 56,
     }  # fmt: skip
     assert audit["groups_on_two_sides"] == 0
+    near = audit["near_duplicates"]["official_rows_also_in_train"]
+    assert 650 < near["test"] < 760  # measured: 698 rows of the official test, and 701 of val
+    assert 650 < near["val"] < 760
+    assert near["test"] > 2 * audit["duplicates"]["official_rows_also_in_train"]["test"]
     assert len(set(index.image_ids.tolist())) == len(index.table)
     assert audit["rejected"] == {}
     assert index.crop.color == "grey"
@@ -84,6 +89,85 @@ def test_ferplus_rules_keep_what_was_counted(rows, tmp_path):
     assert {k: v for k, v in audit["dropped"].items() if k != "label_conflict"} == {
         k: v for k, v in expected.items() if v
     }
+
+
+def variants(picture: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Mirrored, cropped by 1 to 4 of 48 pixels, re-compressed, brighter or darker."""
+    side = 48 - int(rng.integers(1, 5))
+    y, x = rng.integers(0, 48 - side + 1, 2)
+    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+    return [
+        picture[:, ::-1], cv2.resize(picture[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
+        cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), np.clip(picture * rng.uniform(0.75, 1.25) + 8, 0, 255).astype(np.uint8),
+    ]  # fmt: skip
+
+
+def test_planted_variants_are_found_and_other_faces_are_left_alone(rows, tmp_path):
+    """400 of 4,000 faces planted four times each: recall over .95; pairs that no cluster of the faces explains under .01."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "p").mkdir()
+    lines = []
+    for k, row in enumerate(rows[:4000]):
+        made = {"o": grey(row)} | (dict(zip("fcjb", variants(grey(row), rng), strict=True)) if k % 10 == 0 else {})
+        for kind, picture in made.items():
+            Image.fromarray(picture).save(tmp_path / "p" / f"{k}{kind}.png")
+            lines.append(f"p/{k}{kind}.png,{row['fer2013_label']}")
+    groups = {}
+    for name, chosen in (("faces", [line for line in lines if "o.png" in line]), ("all", lines)):
+        (tmp_path / f"{name}.csv").write_text("path,label\n" + "\n".join(chosen))
+        index = stage.run(IndexConfig(source=(f"csv={tmp_path / name}.csv",)), tmp_path / name)
+        paths = [path.removeprefix("csv:p/").removesuffix(".png") for path in index.table["path"].to_pylist()]
+        groups[name] = dict(zip(paths, index.table["group_id"].to_pylist(), strict=True))
+    planted = [p for p in groups["all"] if p[-1] != "o" and f"{p[:-1]}o" in groups["all"]]
+    found = [groups["all"][p] == groups["all"][f"{p[:-1]}o"] for p in planted]
+    assert len(planted) > 1500
+    assert np.mean(found) > 0.95
+    alone = groups["faces"]
+    wrong = 0
+    for p in planted:  # another face in the group, which without the variants was in another group
+        here = [o for o, g in groups["all"].items() if g == groups["all"][p] and o[-1] == "o" and o in alone]
+        wrong += any(alone[o] != alone.get(f"{p[:-1]}o") for o in here)
+    assert wrong / len(planted) < 0.01
+
+
+def test_the_union_of_three_sources(fer2013, rows, tmp_path, capsys):
+    """One command; the CSV twin says by itself that no group and no picture stands on two sides."""
+    root = tmp_path / "fp"
+    for folder in FOLDERS.values():
+        (root / folder).mkdir(parents=True)
+    with (root / "fer2013new.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Usage", "Image name", *FERPLUS])
+        for row in rows[::5]:
+            writer.writerow([row["usage"], row["name"], *(row[f"ferplus_{name.lower()}"] for name in FERPLUS)])
+            (root / FOLDERS[row["usage"]] / row["name"]).write_bytes(row["image"])
+    command = [
+        "index",
+        "build",
+        "--source",
+        f"fer2013={fer2013}",
+        "--source",
+        f"ferplus={root}",
+        "--source",
+        "synthetic=350",
+    ]
+    assert run([*command, "--out", str(tmp_path / "i"), "--json"]) == 0
+    audit = json.loads(capsys.readouterr().out)
+    assert set(audit["by_source"]) == {"fer2013", "ferplus", "synthetic"}
+    assert audit["by_source"]["synthetic"]["total"] == 350
+    with (tmp_path / "i" / "index.csv").open(newline="") as file:
+        twin = list(csv.DictReader(file))
+    assert len(twin) == audit["rows"]
+    assert {"path", "label", "split"} <= set(twin[0])
+    for key in ("group_id", "image_id"):
+        sides: dict[str, set[str]] = {}
+        for row in twin:
+            sides.setdefault(row[key], set()).add(row["split"])
+        assert all(len(s) == 1 for s in sides.values())
+    assert run(["index", "audit", str(tmp_path / "i")]) == 0
+    printed = capsys.readouterr().out
+    assert "minority" in printed
+    assert "near-duplicates" in printed
 
 
 def test_a_photograph_with_several_faces(real_data, rows, small_study, tmp_path):

@@ -38,7 +38,7 @@ class _Piece:
 
 def pieces(count: int, radius: int) -> list[tuple[int, int]]:
     """(bits, flips) of each piece for `count` hashes: wider pieces where buckets would grow long."""
-    number = 4 if count < 1 << 19 else 3
+    number = 4 if count < 1 << 20 else 3
     bits = [_BITS // number + (i < _BITS % number) for i in range(number)]
     # A piece with a budget of none (more pieces than radius + 1) is not looked up: -1 flips.
     shares = [(radius + 1) // number + (i < (radius + 1) % number) for i in range(number)]
