@@ -27,6 +27,7 @@ from mien.data.near import Pairs, components, find
 from mien.data.phash import THUMB
 from mien.data.sources import Source
 from mien.data.splits import Codes, Shares, assign, check, strictest
+from mien.data.suspicious import CONSTANT
 
 TRAIN = SPLIT_CODE["train"]
 
@@ -104,10 +105,12 @@ def build(
 
 def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engine) -> Pairs:
     if config.near_duplicates == "off" or all(source.distinct for source in found.sources):
-        empty = np.empty(0, np.int64)
-        return Pairs(empty, empty, np.empty(0, np.float32))
+        none = np.empty(0, np.int64)
+        return Pairs(none, none, np.empty(0, np.float32))
     drawn = np.array([source.distinct for source in found.sources])
-    asked = np.flatnonzero(~drawn[found.source[found.first]])
+    # Pictures that show nothing have no hash to speak of: any two of them would be candidates.
+    empty = found.numbers("deviation")[found.first] < CONSTANT
+    asked = np.flatnonzero(~drawn[found.source[found.first]] & ~empty)
     path = scratch.folder / "hashes.npy"
     tables.write_hashes(found, found.first[asked], path)
     pairs = find(

@@ -15,6 +15,7 @@ from mien.data.hamming import HammingIndex
 
 Rows = NDArray[np.int64]
 _QUERIES = 1 << 16  # looked up in one task
+MOST = 64
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,50 @@ class Candidates:
     distance: NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Lookup:
+    """Some queries under one view. `stamp` tells the file from an older one of the same name."""
+
+    path: str
+    stamp: int
+    radius: int
+    view: int
+    start: int
+    stop: int
+
+
 @lru_cache(maxsize=1)
-def _index(path: str, radius: int) -> HammingIndex:
+def _index(path: str, stamp: int, radius: int) -> HammingIndex:
     return HammingIndex(np.load(path, mmap_mode="r")[0], radius)
 
 
-def search(task: tuple[str, int, int, int, int]) -> tuple[int, Rows, Rows, NDArray[np.uint8]]:
-    """All pairs of queries `start:stop` under one view: (view, query, row, distance); of (a, b) and (b, a) one."""
-    path, radius, view, start, stop = task
-    found = list(_index(path, radius).pairs(np.ascontiguousarray(np.load(path, mmap_mode="r")[view][start:stop])))
-    query, row, distance = (np.concatenate([part[i] for part in found]) for i in range(3))
-    query = query + start
-    # Under the whole picture's views both directions are the same pair.
-    keep = query < row if view < 2 else query != row
-    return view, query[keep], row[keep], distance[keep]
+def search(task: Lookup) -> tuple[int, Rows, Rows, NDArray[np.uint8]]:
+    """Pairs of the queries: (view, query, row, distance); of (a, b) and (b, a) one, of each query the `MOST` nearest.
+
+    What matches more pictures than that (the frames of a film, say) stands in a crowd whose members match each
+    other: the nearest links join it as well as all of them, whose number grows with its square.
+    """
+    hashes = np.ascontiguousarray(np.load(task.path, mmap_mode="r")[task.view][task.start : task.stop])
+    parts = []
+    for local, row, distance in _index(task.path, task.stamp, task.radius).pairs(hashes):
+        query = local + task.start
+        # Whole pictures meet in both directions or in none.
+        keep = np.flatnonzero(query < row if task.view == 0 else query != row)
+        parts.append(_nearest(query[keep], row[keep], distance[keep]))
+    query, row, distance = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    return task.view, query, row, distance
+
+
+def _nearest(query: Rows, row: Rows, distance: NDArray[np.uint8]) -> tuple[Rows, Rows, NDArray[np.uint8]]:
+    """Of each query (ascending) the `MOST` pairs of least distance, then of least row."""
+    if not len(query) or np.bincount(query - query[0]).max() <= MOST:
+        return query, row, distance
+    order = np.lexsort((row, distance, query))
+    ordered = query[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    place = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order))))
+    kept = np.sort(order[place < MOST])
+    return query[kept], row[kept], distance[kept]
 
 
 def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates:
@@ -49,8 +80,9 @@ def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates
     `path` is a `.npy` of hashes (views, n), n the pictures.
     """
     count, n = np.load(path, mmap_mode="r").shape
+    stamp = path.stat().st_mtime_ns
     tasks = [
-        (str(path), radius, view, start, min(start + _QUERIES, n))
+        Lookup(str(path), stamp, radius, view, start, min(start + _QUERIES, n))
         for view in range(count)
         for start in range(0, n, _QUERIES)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     _begin(building, begun)
     try:
         with make_engine(work.engine, work.workers, sum(map(len, sources))) as engine:
-            finder = partial(_make_finder, DetectConfig(**config.model_dump(include=set(DetectConfig.model_fields))))
+            finder = _FinderMaker(DetectConfig(**config.model_dump(include=set(DetectConfig.model_fields))))
             parts, found = build(config, sources, Scratch(building / _PIECES), engine, finder)
             write_index(
                 building, parts, fingerprint=_mark(settings, sources, found.content), meta={"seen": found.signs},
@@ -72,10 +72,16 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     return read_index(out)
 
 
-def _make_finder(config: DetectConfig) -> Any:
-    from mien.runtime.detect import make_finder  # noqa: PLC0415 - in the process that detects
+@dataclass(frozen=True)
+class _FinderMaker:
+    """Makes the detector in the process that detects; equal settings are equal makers."""
 
-    return make_finder(config)
+    config: DetectConfig
+
+    def __call__(self) -> Any:
+        from mien.runtime.detect import make_finder  # noqa: PLC0415
+
+        return make_finder(self.config)
 
 
 def _settings(config: IndexConfig) -> dict[str, Any]:

@@ -195,3 +195,41 @@ def test_persons_and_clusters_join(tmp_path):
     audit = stage.audit(tmp_path / "i")
     assert audit["by_attribute"]["age"]["rows"] == 210
     assert audit["subjects_on_two_sides"] == 0
+
+
+def test_a_crowd_is_joined_without_all_its_pairs(tmp_path, monkeypatch):
+    """Two hundred frames of one scene: one cluster, though no query keeps more than a few of its matches."""
+    from mien.data import candidates
+
+    monkeypatch.setattr(candidates, "MOST", 3)
+    for k in range(200):
+        noisy = np.clip(scene(1).astype(int) + np.random.default_rng(k).integers(-6, 7, (64, 64, 3)), 0, 255)
+        write(tmp_path / "f", "happy", f"frame{k:03}", noisy.astype(np.uint8))
+    for k in range(140):
+        write(tmp_path / "f", LABELS[k % 7], f"a{k:03}", scene(10 + k))
+    audit = stage.audit(built(tmp_path / "i", f"folder={tmp_path / 'f'}").folder)
+    assert (audit["near_duplicates"]["clusters"], audit["near_duplicates"]["largest"]) == (1, 200)
+    assert audit["near_duplicates"]["pairs"] < 200 * 3 * 52
+
+
+def test_pictures_that_show_nothing_are_no_duplicates_of_each_other_but_suspicious(tmp_path):
+    for k in range(140):
+        write(tmp_path / "f", LABELS[k % 7], f"a{k:03}", scene(k))
+    for k in range(9):
+        write(tmp_path / "f", "sad", f"blank{k}", np.full((40 + k, 40, 3), 20 * k, np.uint8))
+    index = built(tmp_path / "i", f"folder={tmp_path / 'f'}")
+    audit = stage.audit(index.folder)
+    assert audit["near_duplicates"]["clusters"] == 0
+    assert audit["suspicious"][0]["what"] == "pictures that show nothing"
+    assert audit["suspicious"][0]["count"] == 9
+
+
+def test_another_build_in_the_same_place_and_process_searches_its_own_hashes(planted, tmp_path):
+    for k in range(140):
+        write(tmp_path / "f", LABELS[k % 7], f"a{k:03}", scene(3000 + k))
+    built(tmp_path / "i", f"folder={tmp_path / 'f'}")
+    import shutil
+
+    shutil.rmtree(tmp_path / "i")
+    audit = stage.audit(built(tmp_path / "i", f"folder={planted}").folder)
+    assert audit["near_duplicates"]["clusters"] == 12
