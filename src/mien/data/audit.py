@@ -112,12 +112,11 @@ def _identical(plan: Plan) -> dict[str, Any]:
 
 
 def _near(plan: Plan) -> dict[str, Any]:
-    """Near-duplicate clusters of distinct pictures, and how the official splits leak through them."""
+    """Near-duplicate clusters of distinct pictures; how the official splits leak through identical and near ones."""
     found = plan.found
     size = np.bincount(plan.group, minlength=len(plan.ids))
     rows = np.flatnonzero(found.picture >= 0)
     picture = found.picture[rows]
-    near = size[plan.group[picture]] > 1
     labelled = np.flatnonzero((plan.decisions.label >= 0) & (size[plan.group] > 1))
     kinds = np.unique(plan.group[labelled] * len(LABELS) + plan.decisions.label[labelled])
     return {
@@ -125,7 +124,7 @@ def _near(plan: Plan) -> dict[str, Any]:
         "clusters": int((size > 1).sum()),
         "pictures": int(size[size > 1].sum()),
         "largest": int(size.max(initial=0)),
-        **_official_leaks(plan.group[picture][near], found.official[rows][near], len(plan.ids)),
+        **_official_leaks(plan.group[picture], found.official[rows], len(plan.ids)),
         "groups_with_conflicting_labels": int((np.unique(kinds // len(LABELS), return_counts=True)[1] > 1).sum()),
     }
 

@@ -26,7 +26,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     lines += [
         f"source rows          {rows}",
         f"pixel-identical      {same['identical_groups']:,} groups of {same['pictures_in_groups']:,} rows; {_leaks(same)}",
-        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} pictures, the largest {near['largest']}; {_leaks(near)}",
+        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} pictures, the largest {near['largest']}; with the identical {_leaks(near)}",
         f"here on two sides    {audit['groups_on_two_sides']} groups, {audit['subjects_on_two_sides']} persons",
     ]
     for title, key in (

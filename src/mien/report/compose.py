@@ -98,7 +98,7 @@ def _data(study: dict[str, Any], sheet: dict[str, np.ndarray[Any, Any]] | None) 
         (name, *(f"{counts[s]:,}" for s in SPLITS), f"{audit['source_rows'][name]:,}")
         for name, counts in audit["by_source"].items()
     )
-    dup = audit["duplicates"]
+    dup, near = audit["duplicates"], audit["near_duplicates"]
     facts = [
         ("groups of pixel-identical pictures", f"{dup['identical_groups']:,}"),
         ("source rows in them", f"{dup['pictures_in_groups']:,}"),
@@ -106,6 +106,18 @@ def _data(study: dict[str, Any], sheet: dict[str, np.ndarray[Any, Any]] | None) 
         ("official val rows whose picture also stood in train", f"{dup['official_rows_also_in_train']['val']:,}"),
         ("official test rows whose picture also stood in train", f"{dup['official_rows_also_in_train']['test']:,}"),
         ("groups with conflicting labels", f"{dup['groups_with_conflicting_labels']:,}"),
+        ("clusters of near-duplicates, verified on the pixels", f"{near['clusters']:,}"),
+        ("distinct pictures in them", f"{near['pictures']:,}"),
+        ("clusters that cross the official splits", f"{near['groups_crossing_official_splits']:,}"),
+        (
+            "official val rows with a copy in train, identical or near",
+            f"{near['official_rows_also_in_train']['val']:,}",
+        ),
+        (
+            "official test rows with a copy in train, identical or near",
+            f"{near['official_rows_also_in_train']['test']:,}",
+        ),
+        *((f"moved by their group: {what}", f"{count:,}") for what, count in audit["moved"].items()),
         ("groups on two sides of this index", f"{audit['groups_on_two_sides']:,}"),
         *((f"dropped: {reason}", f"{count:,}") for reason, count in audit["dropped"].items()),
         *((f"rejected: {reason}", f"{count:,}") for reason, count in audit["rejected"].items()),
