@@ -41,6 +41,9 @@ MIN_SIDE = 16
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _STRIP = 1 << 20  # pixels converted at a time: Pillow copies twice on the way to an array
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour types
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_INFLATED = 1 << 20  # bytes at a time
 _PLAIN = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"tEXt", b"tIME"}
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # Pillow's lazy plugins load once; formats beyond these are rejected as unknown.
@@ -68,6 +71,8 @@ def decode_lean(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MI
             plain = _plain_png(data, max_pixels, min_side)
             if plain is not None:
                 return plain
+        _check_size(int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), max_pixels, min_side)
+        _check_inflated(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about what we check ourselves
@@ -126,6 +131,34 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
         strip = image.crop((0, top, image.width, min(image.height, top + rows)))
         out[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return out
+
+
+def _check_inflated(data: bytes) -> None:
+    """Whether a PNG's pixel data are as long as its header says: Pillow fills up what is missing in silence."""
+    width, height, depth, color, interlaced = (
+        int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24], data[25], data[28],
+    )  # fmt: skip
+    bits = depth * _CHANNELS.get(color, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    expected = 0
+    for x, y, dx, dy in passes:
+        columns, rows = -((x - width) // dx), -((y - height) // dy)
+        expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    found, at, inflate = 0, 8, zlib.decompressobj()
+    try:
+        while data[at + 4 : at + 8] != b"IEND":
+            length = int.from_bytes(data[at : at + 4])
+            if data[at + 4 : at + 8] == b"IDAT":
+                part = data[at + 8 : at + 8 + length]
+                while part and found <= expected:
+                    found += len(inflate.decompress(part, _INFLATED))
+                    part = inflate.unconsumed_tail
+            at += 12 + length
+        found += len(inflate.flush(_INFLATED))
+    except zlib.error as error:
+        raise RejectedImage("truncated", str(error)) from None
+    if found < expected:
+        raise RejectedImage("truncated", f"{found} bytes of pixel data, {expected} announced")
 
 
 def _check_header(image: Image.Image, data: bytes, max_pixels: int, min_side: int) -> None:
