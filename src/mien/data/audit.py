@@ -28,12 +28,12 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
     labels, sides, sources = plan.decisions.label[picture], plan.sides[picture], found.source[rows]
     counts = {name: _by_split(sides[labels == i]) for i, name in enumerate(LABELS)}
     totals, n = _by_split(sides), len(rows)
-    names = [source.name for source in found.sources]
+    names = [source.alias for source in found.sources]
     licenses = np.array([source.license for source in found.sources], dtype=object)[sources]
     subjects = found.codes("subject")[rows]
     source_rows: Counter[str] = Counter()
     for source in found.sources:
-        source_rows[source.name] += len(source)
+        source_rows[source.alias] += len(source)
     shares = {s: _share(sum(counts[m][s] for m in MINORITY), totals[s]) for s in (*SPLITS, "total")}
     return {
         "rows": n,

@@ -73,7 +73,7 @@ def build(
     recipe = recipe_of(config, make_finder)
     rank = ranks(sources, config.priority)
     filters = [curate.parse_filter(text) for text in config.keep]
-    caps = curate.parse_caps(config.max_per_source, [s.name for s in sources])
+    caps = curate.parse_caps(config.max_per_source, [s.alias for s in sources])
     wanted = curate.read_relabels(config.relabel) if config.relabel is not None else {}
     found = collect(sources, scratch, recipe, engine, max_rejected=config.max_rejected)
     usable = found.label.copy()
@@ -144,7 +144,7 @@ def _plan(
     train = np.flatnonzero(kept & (final == TRAIN))
     over = train[
         curate.capped(
-            decisions.label[train], deciding[train], [ids[i] for i in train.tolist()], names=[s.name for s in found.sources],
+            decisions.label[train], deciding[train], [ids[i] for i in train.tolist()], names=[s.alias for s in found.sources],
             seed=config.seed, max_train=config.max_train, max_per_class=config.max_per_class, per_source=caps,
         )
     ]  # fmt: skip
@@ -261,11 +261,18 @@ def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> dict[
         "mien": mien.__version__,
         "config": config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"}),
         "sources": [
-            {"name": s.name, "what": s.describe(), "rows": len(s), "license": s.license, "content": content}
+            {
+                "name": s.alias,
+                "kind": s.name,
+                "what": s.describe(),
+                "rows": len(s),
+                "license": s.license,
+                "content": content,
+            }
             for s, content in zip(found.sources, found.content, strict=True)
         ],
         "label_rule": "the first of these sources that shows a picture decides; among its rows the majority; none: the fallback, or dropped",
-        "priority": [found.sources[i].name for i in order],
+        "priority": [found.sources[i].alias for i in order],
         "fallback": list(config.fallback),
         "dropped": dict(sorted(dropped.items())),
         "rejected": int(found.rejected.sum()),

@@ -51,7 +51,7 @@ def parse_filter(text: str) -> Filter:
 def passing(found: Collection, filters: Sequence[Filter]) -> NDArray[np.bool_]:
     """Which rows meet every filter. A row without the attribute does not meet a filter on it."""
     out = np.ones(len(found), dtype=bool)
-    names = [source.name for source in found.sources]
+    names = [source.alias for source in found.sources]
     for rule in filters:
         asked = np.ones(len(found), dtype=bool)
         if rule.source is not None:

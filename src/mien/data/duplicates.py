@@ -43,19 +43,16 @@ class Decisions:
 
 def ranks(sources: list[Source], priority: Sequence[str]) -> NDArray[np.int16]:
     """The rank of each source: lower decides. A relabelling source comes before those whose pictures it labels anew."""
-    known = [source.name for source in sources]
+    known = [source.alias for source in sources]
     for name in priority:
         check_source(name, known, "--priority")
     order = list(dict.fromkeys((*priority, *known)))
     for source in sources:
-        for older in source.relabels:
-            if (
-                older in order
-                and not {older, source.name} <= set(priority)
-                and order.index(older) < order.index(source.name)
-            ):
-                order.remove(source.name)
-                order.insert(order.index(older), source.name)
+        for older in (other.alias for other in sources if other.name in source.relabels):
+            at = order.index(older)
+            if not {older, source.alias} <= set(priority) and at < order.index(source.alias):
+                order.remove(source.alias)
+                order.insert(at, source.alias)
     return np.array([order.index(name) for name in known], dtype=np.int16)
 
 
@@ -79,7 +76,7 @@ def vote(labels: Sequence[int]) -> tuple[int, str]:
 
 def decide(found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]) -> Decisions:
     """Apply the rule to every distinct picture. `usable` are the rows' labels after filters, -1 for none."""
-    names = [source.name for source in found.sources]
+    names = [source.alias for source in found.sources]
     for name in fallback:
         check_source(name, names, "--fallback")
     spare = [s for name in fallback for s, known in enumerate(names) if known == name]

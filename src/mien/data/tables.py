@@ -61,7 +61,7 @@ def rows(plan: Plan, keep: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
         columns = {
             "image_id": _hex(plan, numbers),
             "path": _texts(piece, "path", at),
-            "source": [source.name] * len(at),
+            "source": [source.alias] * len(at),
             "license": [source.license] * len(at),
             "split": _SPLITS[plan.sides[picture]],
             "label": _LABELS[plan.decisions.label[picture]],
@@ -100,7 +100,7 @@ def occurrences(plan: Plan) -> Iterator[pa.RecordBatch]:
         columns = {
             "image_id": _hex(plan, picture.tolist()),
             "path": _texts(piece, "path", at),
-            "source": [found.sources[int(found.source[start])].name] * len(at),
+            "source": [found.sources[int(found.source[start])].alias] * len(at),
             "official_split": _official(piece, at),
             "source_label": _texts(piece, "source_label", at),
             "label": [label_name(code) for code in found.label[at + start].tolist()],
@@ -116,7 +116,7 @@ def rejected(found: Collection) -> Iterator[pa.RecordBatch]:
         start = int(found.starts[number])
         at = np.flatnonzero(found.rejected[start : found.starts[number + 1]])
         if len(at):
-            name = found.sources[int(found.source[start])].name
+            name = found.sources[int(found.source[start])].alias
             columns = {
                 "path": _texts(piece, "path", at),
                 "source": [name] * len(at),
@@ -150,7 +150,7 @@ def duplicates(plan: Plan) -> Iterator[pa.RecordBatch]:
         columns = {
             "group_id": _hex(plan, plan.group[who].tolist(), GROUP_LETTERS), "image_id": _hex(plan, who.tolist()), "path": found.texts("path", row),
             "kind": ["near" if members[i] > 1 else "identical" for i in who.tolist()], "score": score,
-            "source": [found.sources[i].name for i in found.source[row].tolist()],
+            "source": [found.sources[i].alias for i in found.source[row].tolist()],
             "official_split": [None if code < 0 else SPLITS[code] for code in found.official[row].tolist()],
             "split": [SPLITS[plan.sides[i]] if plan.kept[i] else None for i in who.tolist()],
             "source_label": found.texts("source_label", row), "label": label, "kept": plan.kept[who],

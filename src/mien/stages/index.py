@@ -20,7 +20,7 @@ from mien.data.diff import diff as compare
 from mien.data.engines import make_engine
 from mien.data.get import get as fetch
 from mien.data.sheets import contact_sheet
-from mien.data.sources import SOURCES, Source, open_source
+from mien.data.sources import SOURCES, Source, open_sources
 from mien.data.sources.base import content_hash
 
 _PIECES = "pieces"
@@ -38,7 +38,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
         raise UsageError(
             "No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv."
         )
-    sources = [open_source(text, seed=config.seed, size=config.size) for text in config.source]
+    sources = open_sources(config.source, seed=config.seed, size=config.size)
     settings = _settings(config)
     if (out / base.MANIFEST).is_file():
         mark = _mark(settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources])
@@ -100,7 +100,7 @@ def _settings(config: IndexConfig) -> dict[str, Any]:
 
 def _mark(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
     return base.fingerprint(
-        KIND, VERSION, settings, {f"{i}:{s.name}": c for i, (s, c) in enumerate(zip(sources, content, strict=True))}
+        KIND, VERSION, settings, {f"{i}:{s.alias}": c for i, (s, c) in enumerate(zip(sources, content, strict=True))}
     )
 
 

@@ -226,3 +226,19 @@ def test_no_person_on_two_sides(small_index):
     audit = stage.audit(small_index)
     assert audit["subjects_on_two_sides"] == 0
     assert sum(audit["totals"][s] for s in ("train", "val", "calib", "test")) == 560
+
+
+def test_two_sources_of_one_kind_have_names_of_their_own(tmp_path):
+    one, two = class_folder(tmp_path / "one"), class_folder(tmp_path / "two")
+    with pytest.raises(UsageError, match="Two sources are called 'folder'"):
+        build(tmp_path / "i", f"folder={one}", f"folder={two}")
+    for wrong in ("folder@a b", "folder@", "folder@csv"):
+        with pytest.raises(UsageError):
+            build(tmp_path / "i", f"{wrong}={one}", f"folder@={two}")
+    index = build(tmp_path / "i", f"folder@one={one}", f"folder@two={two}", priority=("two",), keep=("two:side>=20",))
+    assert set(index.table["source"].to_pylist()) == {"one", "two"}
+    assert {p.split(":")[0] for p in index.table["path"].to_pylist()} == {"one", "two"}
+    assert len(set(index.table["path"].to_pylist())) == len(index.table) == 168
+    assert set(stage.audit(tmp_path / "i")["by_source"]) == {"one", "two"}
+    again = build(tmp_path / "i", f"folder@one={one}", f"folder@two={two}", priority=("two",), keep=("two:side>=20",))
+    assert again.fingerprint == index.fingerprint

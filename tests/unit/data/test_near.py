@@ -109,9 +109,9 @@ def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted
             )
     for k in range(20):  # the second source's test shows small crops of the first one's pictures
         write(second / "test", LABELS[k % 7], f"d{k:03}", VARIANTS["crop"](scene(1000 + k)))
-    alone = built(tmp_path / "a", f"folder={first}")
-    both = built(tmp_path / "ab", f"folder={first}", f"folder={second}")
-    swapped = built(tmp_path / "ba", f"folder={second}", f"folder={first}")
+    alone = built(tmp_path / "a", f"folder@a={first}")
+    both = built(tmp_path / "ab", f"folder@a={first}", f"folder@b={second}")
+    swapped = built(tmp_path / "ba", f"folder@b={second}", f"folder@a={first}")
     before = dict(zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True))
     after = dict(zip(both.image_ids.tolist(), both.splits.tolist(), strict=True))
     changed = {i for i, side in before.items() if after[i] != side}
@@ -123,7 +123,7 @@ def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted
         assert (row["from_split"], row["to_split"]) == (before[i], "test")
         assert row["because"].split("/")[-1][0] == "d"
     assert dict(zip(swapped.image_ids.tolist(), swapped.splits.tolist(), strict=True)) == after
-    dropped = built(tmp_path / "drop", f"folder={first}", f"folder={second}", leaks="drop")
+    dropped = built(tmp_path / "drop", f"folder@a={first}", f"folder@b={second}", leaks="drop")
     assert set(before) - set(dropped.image_ids.tolist()) == changed
     assert stage.audit(dropped.folder)["dropped"] == {"leak": len(changed)}
     assert {r["image_id"] for r in read_occurrences(dropped.folder).to_pylist() if r["why"] == "leak"} == changed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from mien.core.config.study import expand
 from mien.core.errors import UsageError, nearest
 from mien.data.sources.affectnet import AffectNet
@@ -19,14 +22,36 @@ SOURCES: dict[str, type[Source]] = {
     cls.name: cls for cls in (Fer2013, FerPlus, RafDb, AffectNet, ExpW, Folder, Table, HuggingFace, Synthetic)
 }
 
-__all__ = ["SOURCES", "Item", "Source", "open_source"]
+_ALIAS = re.compile(r"[A-Za-z0-9_-]+")
+
+__all__ = ["SOURCES", "Item", "Source", "open_source", "open_sources"]
 
 
 def open_source(text: str, *, seed: int, size: int) -> Source:
-    """Open `NAME=WHERE`; `${VARIABLE}` in WHERE is taken from the environment."""
-    name, equals, where = text.partition("=")
+    """Open `NAME=WHERE` or `NAME@ALIAS=WHERE`; `${VARIABLE}` in WHERE is taken from the environment."""
+    left, equals, where = text.partition("=")
+    name, at, alias = left.partition("@")
     if not equals or not where.strip():
         raise UsageError(f"Source {text!r} names no place.", rule="A source is NAME=WHERE, e.g. folder=pictures/.")
     if name not in SOURCES:
         raise UsageError(f"No source {name!r}.{nearest(name, SOURCES)}", rule=f"Sources: {', '.join(SOURCES)}.")
-    return SOURCES[name](expand(where), seed=seed, size=size)
+    if at and (not _ALIAS.fullmatch(alias) or alias in SOURCES):
+        raise UsageError(
+            f"Source {text!r}: {alias!r} cannot be an alias.",
+            rule="Letters, digits, _ and -, and no source's own name.",
+        )
+    source = SOURCES[name](expand(where), seed=seed, size=size)
+    source.alias = alias or name
+    return source
+
+
+def open_sources(texts: Sequence[str], *, seed: int, size: int) -> list[Source]:
+    """Open several; each has a name of its own in the index."""
+    names = [text.partition("=")[0].partition("@")[2] or text.partition("=")[0] for text in texts]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"Two sources are called {name!r}.", rule="Each needs a name of its own, by which its rows are known.",
+                fix=f"Tell them apart: --source {name.partition('@')[0]}@a=… --source {name.partition('@')[0]}@b=…",
+            )  # fmt: skip
+    return [open_source(text, seed=seed, size=size) for text in texts]

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -116,6 +116,8 @@ class Source(ABC):
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         self.where, self.seed, self.size = where, seed, size
+        self.alias = self.name
+        """What it is called in the index: two sources of one kind are told apart by it."""
 
     @property
     def cropped(self) -> bool:
@@ -177,10 +179,12 @@ def stamp(items: Iterable[Item]) -> str:
     return hashlib.sha256("\n".join(item.picture.stamp() for item in items).encode()).hexdigest()[:32]
 
 
-def chunks(source: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The rows in lists of `size`."""
+def chunks(source: Source, size: int) -> Iterator[list[Item]]:
+    """The rows in lists of `size`, their paths under the source's alias."""
     rows = iter(source)
     while chunk := list(islice(rows, size)):
+        if source.alias != source.name:
+            chunk = [replace(item, path=source.alias + item.path[item.path.index(":") :]) for item in chunk]
         yield chunk
 
 
