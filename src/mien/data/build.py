@@ -20,7 +20,7 @@ from mien.data import curate, tables
 from mien.data.audit import audit
 from mien.data.collect import Collection, collect
 from mien.data.curate import DROP
-from mien.data.duplicates import NONE, Decisions, decide, ranks
+from mien.data.duplicates import NONE, Decisions, check_source, decide, ranks
 from mien.data.engines import Engine
 from mien.data.load import NO_CODE, SPLIT_CODE, Recipe
 from mien.data.near import Pairs, components, find
@@ -73,7 +73,13 @@ def build(
     recipe = recipe_of(config, make_finder)
     rank = ranks(sources, config.priority)
     filters = [curate.parse_filter(text) for text in config.keep]
-    caps = curate.parse_caps(config.max_per_source, [s.alias for s in sources])
+    names = [source.alias for source in sources]
+    caps = curate.parse_caps(config.max_per_source, names)
+    for name in config.fallback:
+        check_source(name, names, "--fallback")
+    for rule in filters:
+        if rule.source is not None:
+            check_source(rule.source, names, "--keep")
     wanted = curate.read_relabels(config.relabel) if config.relabel is not None else {}
     found = collect(sources, scratch, recipe, engine, max_rejected=config.max_rejected)
     usable = found.label.copy()

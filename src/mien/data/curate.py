@@ -55,7 +55,6 @@ def passing(found: Collection, filters: Sequence[Filter]) -> NDArray[np.bool_]:
     for rule in filters:
         asked = np.ones(len(found), dtype=bool)
         if rule.source is not None:
-            check_source(rule.source, names, "--keep")
             asked = np.isin(found.source, [i for i, name in enumerate(names) if name == rule.source])
         rows = np.flatnonzero(asked & ~found.rejected)
         out[rows] &= _meets(found, rows, rule)

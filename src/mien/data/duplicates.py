@@ -77,8 +77,6 @@ def vote(labels: Sequence[int]) -> tuple[int, str]:
 def decide(found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]) -> Decisions:
     """Apply the rule to every distinct picture. `usable` are the rows' labels after filters, -1 for none."""
     names = [source.alias for source in found.sources]
-    for name in fallback:
-        check_source(name, names, "--fallback")
     spare = [s for name in fallback for s, known in enumerate(names) if known == name]
     n = len(found.first)
     rows = np.flatnonzero(found.picture >= 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -242,3 +244,26 @@ def test_two_sources_of_one_kind_have_names_of_their_own(tmp_path):
     assert set(stage.audit(tmp_path / "i")["by_source"]) == {"one", "two"}
     again = build(tmp_path / "i", f"folder@one={one}", f"folder@two={two}", priority=("two",), keep=("two:side>=20",))
     assert again.fingerprint == index.fingerprint
+
+
+def test_file_names_in_any_bytes(tmp_path):
+    import os
+
+    root = class_folder(tmp_path / "f")
+    data = (root / "sad" / "000.png").read_bytes()
+    (root / "sad" / "Ü und 寒.PNG").write_bytes(class_bytes())
+    try:
+        Path(os.fsdecode(os.fsencode(root / "sad") + b"/latin-\xe9.png")).write_bytes(data)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    index = build(tmp_path / "i", f"folder={root}")
+    assert "folder:sad/Ü und 寒.PNG" in index.table["path"].to_pylist()
+    paths = [r["path"] for r in read_occurrences(tmp_path / "i").to_pylist()]
+    assert "folder:sad/latin-\\xe9.png" in paths
+    assert build(tmp_path / "i", f"folder={root}").fingerprint == index.fingerprint
+
+
+def class_bytes():
+    out = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()

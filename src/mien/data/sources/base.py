@@ -180,12 +180,17 @@ def stamp(items: Iterable[Item]) -> str:
 
 
 def chunks(source: Source, size: int) -> Iterator[list[Item]]:
-    """The rows in lists of `size`, their paths under the source's alias."""
+    """The rows in lists of `size`, their paths under the source's alias and in letters that a table can hold."""
     rows = iter(source)
     while chunk := list(islice(rows, size)):
         if source.alias != source.name:
             chunk = [replace(item, path=source.alias + item.path[item.path.index(":") :]) for item in chunk]
-        yield chunk
+        yield [item if item.path.isascii() else replace(item, path=_written(item.path)) for item in chunk]
+
+
+def _written(path: str) -> str:
+    """A path whose bytes that are no UTF-8 stand as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def hash_text(*parts: str) -> str:
