@@ -32,6 +32,26 @@ from mien.data.suspicious import CONSTANT
 TRAIN = SPLIT_CODE["train"]
 
 
+@dataclass(frozen=True)
+class Moved:
+    """A source's row whose picture went to a stricter side than that source alone gives it."""
+
+    row: int
+    side: int
+    because: int
+    """A row that stands on that stricter side by itself."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What one source by itself makes of its pictures; arrays have one entry a picture of its own."""
+
+    pictures: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    sides: Codes
+    own: Codes
+
+
 @dataclass
 class Plan:
     """What becomes of every distinct picture; arrays have one entry a picture."""
@@ -44,12 +64,10 @@ class Plan:
     """Near-duplicate cluster, by its member with the smallest id."""
     sides: Codes
     own: Codes
-    """The side that the deciding source gives the picture by itself, whatever it is a duplicate of."""
+    """The strictest side that any source gives the picture by itself, whatever it is a duplicate of."""
     kept: NDArray[np.bool_]
     why: dict[int, str]
-    moved: NDArray[np.int64]
-    because: dict[int, int]
-    """For moved pictures one that stands on the side they went to."""
+    moved: list[Moved]
     relabelled: list[dict[str, Any]]
 
 
@@ -100,13 +118,23 @@ def build(
             if change["to"] == DROP:
                 decisions.why[picture] = "relabel_drop"
     if not (decisions.label != NONE).any():
-        raise InputError(
-            "No picture with a label is left.", rule="Every row was rejected or dropped; see the sources' rules."
-        )
+        _nothing_left(found, decisions)
     pairs = _near(config, found, scratch, engine)
     plan = _plan(config, found, usable, decisions, ids, pairs, caps)
     plan.relabelled = relabels
     return _parts(config, plan), found
+
+
+def _nothing_left(found: Collection, decisions: Decisions) -> None:
+    """Say why no picture is left."""
+    lost = np.flatnonzero(found.rejected)
+    reasons = Counter(found.texts("reason", lost)) + Counter(decisions.why.values())
+    example = found.texts("path", lost[:1] if len(lost) else decisions.row[:1])[0]
+    raise InputError(
+        f"No picture with a label is left of {len(found)}: {', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
+        rule="A picture needs one label: the majority of the rows that show it, in the source that decides.",
+        fix="See docs/data.md on labels, --keep, --relabel and --fallback.",
+    )
 
 
 def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engine) -> Pairs:
@@ -122,8 +150,19 @@ def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engi
     pairs = find(
         path, lambda pictures: found.images("thumb", found.first[asked[pictures]], (THUMB, THUMB)),
         kind=config.near_duplicates, radius=config.near_radius, threshold=config.near_threshold, engine=engine,
+        members=_members(found, asked) if len(found.sources) > 1 else (),
     )  # fmt: skip
     return Pairs(asked[pairs.a], asked[pairs.b], pairs.score)
+
+
+def _members(found: Collection, pictures: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+    """For each source which of some pictures it shows."""
+    out = []
+    for number in range(len(found.sources)):
+        shown = np.zeros(len(found.first), dtype=bool)
+        shown[found.picture[(found.source == number) & (found.picture >= 0)]] = True
+        out.append(shown[pictures])
+    return out
 
 
 def _plan(
@@ -137,16 +176,16 @@ def _plan(
     final = np.full(n, NO_CODE, dtype=np.int8)
     own = np.full(n, TRAIN, dtype=np.int8)
     deciding = found.source[decisions.row]
-    for source, (pictures, sides, by_itself) in enumerate(alone):
-        np.maximum.at(final, pictures, sides)
-        mine = deciding[pictures] == source
-        own[pictures[mine]] = by_itself[mine]
+    for one in alone:
+        np.maximum.at(final, one.pictures, one.sides)
+        np.maximum.at(own, one.pictures, one.own)
     final = strictest(final, whole)
     kept, why = decisions.label != NONE, dict(decisions.why)
-    moved = np.flatnonzero(kept & (final > own))
+    moved = _moved(whole, alone, final, kept)
     if config.leaks == "drop":
-        kept[moved] = False
-        why.update(dict.fromkeys(moved.tolist(), "leak"))
+        leaking = np.flatnonzero(kept & (final > own))
+        kept[leaking] = False
+        why.update(dict.fromkeys(leaking.tolist(), "leak"))
     train = np.flatnonzero(kept & (final == TRAIN))
     over = train[
         curate.capped(
@@ -156,11 +195,10 @@ def _plan(
     ]  # fmt: skip
     kept[over] = False
     why.update(dict.fromkeys(over.tolist(), "cap"))
-    check(final[kept], decisions.label[kept], set(SPLIT_CODE) - stated)
+    check(final[kept], decisions.label[kept], whole[kept], set(SPLIT_CODE) - stated)
     group = components(n, pairs.a, pairs.b)
     return Plan(
-        found, decisions, ids, pairs, _named_by_smallest(group, ids), final, own, kept, why, moved,
-        _because(whole, alone, final, moved), [],
+        found, decisions, ids, pairs, _named_by_smallest(group, ids), final, own, kept, why, moved, [],
     )  # fmt: skip
 
 
@@ -178,7 +216,7 @@ def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int
 def _split_alone(
     config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[list[tuple[NDArray[np.int64], Codes, Codes]], set[str]]:  # fmt: skip
+) -> tuple[list[Alone], set[str]]:  # fmt: skip
     """For each source its pictures, their sides and own sides; and the sides that all sources state."""
     shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
     out, stated = [], set(SPLIT_CODE)
@@ -194,7 +232,7 @@ def _split_alone(
         links = [_within(pictures, *link) for link in ((pairs.a, pairs.b), subjects)]
         units = components(len(pictures), *(np.concatenate(side) for side in zip(*links, strict=True)))
         sides, by_itself = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
-        out.append((pictures, sides, by_itself))
+        out.append(Alone(pictures, rows[first], sides, by_itself))
         if source:
             stated &= {name for name, code in SPLIT_CODE.items() if code in set(official.tolist())}
     return out, stated
@@ -224,20 +262,20 @@ def _named_by_smallest(group: NDArray[np.int64], ids: Sequence[bytes]) -> NDArra
     return out
 
 
-def _because(
-    whole: NDArray[np.int64],
-    alone: list[tuple[NDArray[np.int64], Codes, Codes]],
-    final: Codes,
-    moved: NDArray[np.int64],
-) -> dict[int, int]:
-    """For each moved picture one of its unit that stands on the final side by itself."""
-    asked = set(whole[moved].tolist())
+def _moved(whole: NDArray[np.int64], alone: list[Alone], final: Codes, kept: NDArray[np.bool_]) -> list[Moved]:
+    """Every source's rows whose pictures went to a stricter side than it gives them, in order."""
+    changed = [np.flatnonzero(kept[one.pictures] & (final[one.pictures] > one.own)) for one in alone]
+    units = {int(u) for one, at in zip(alone, changed, strict=True) for u in whole[one.pictures[at]]}
     reason: dict[int, int] = {}
-    for pictures, _, by_itself in alone:
-        for picture in pictures[by_itself == final[pictures]].tolist():
-            if int(whole[picture]) in asked:
-                reason.setdefault(int(whole[picture]), picture)
-    return {picture: reason[int(whole[picture])] for picture in moved.tolist()}
+    for one in alone:
+        standing = np.flatnonzero(one.own == final[one.pictures])
+        for at in standing[np.isin(whole[one.pictures[standing]], list(units))].tolist():
+            reason.setdefault(int(whole[one.pictures[at]]), int(one.rows[at]))
+    return [
+        Moved(int(one.rows[i]), int(one.own[i]), reason[int(whole[one.pictures[i]])])
+        for one, at in zip(alone, changed, strict=True)
+        for i in at.tolist()
+    ]
 
 
 def _parts(config: IndexConfig, plan: Plan) -> IndexParts:

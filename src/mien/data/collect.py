@@ -157,7 +157,7 @@ def collect(
 def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine: Engine) -> list[tuple[int, str]]:
     """Make every piece that is not there; (source number, name) of all, in order."""
     names: list[tuple[int, str]] = []
-    missing: list[str] = []
+    missing: list[tuple[str, int]] = []
 
     def tasks() -> Iterator[Task]:
         for number, source in enumerate(sources):
@@ -167,15 +167,16 @@ def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine
                 if scratch.has(name) and scratch.verified(name) and scratch.stamp(name) == stamp(items):
                     progress.skip(len(items))
                     continue
-                missing.append(name)
+                missing.append((name, len(items)))
                 yield Task(items, recipe, source.cropped)
 
     done = 0
     with meter("reading pictures", sum(len(source) for source in sources)) as progress:
         for payload in engine.map(load, tasks()):
-            scratch.put(missing[done], payload)
+            name, rows = missing[done]
+            scratch.put(name, payload)
             done += 1
-            progress.advance(CHUNK)
+            progress.advance(rows)
     return names
 
 

@@ -24,7 +24,11 @@ from mien.data.sources.base import Item, Picture, stamp
 
 SPLIT_CODE = {"train": 0, "calib": 1, "val": 2, "test": 3}
 NO_CODE = -1
-ALIGNED = ("as it is", "by the source's box", "by a detected face", "no face found")
+ALIGNED = (
+    "as it is", "by the source's box", "by a detected face", "no face found",
+    "by the source's box, eyes level", "by a detected face, eyes level",
+)  # fmt: skip
+_LEVEL = {1: 4, 2: 5}
 
 
 class Found(Protocol):
@@ -118,7 +122,7 @@ def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
     if picture.box is not None:
         try:
             shown = cut(whole, _inside(picture.box, whole))
-            crop, aligned = crop_face(whole, picture.box, recipe.crop, points), 1
+            crop, aligned = crop_face(whole, picture.box, recipe.crop, points), _how(1, points, recipe)
         except InputError as error:
             raise RejectedImage("no_face", f"the source's box: {error}") from None
         if min(shown.shape[:2]) < recipe.min_side:
@@ -126,7 +130,8 @@ def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
     elif recipe.make_finder is not None and not task.cropped:
         faces = _finder(recipe.make_finder)(whole)
         if faces:
-            crop, aligned = crop_face(whole, faces[0].box, recipe.crop, faces[0].landmarks), 2
+            points = faces[0].landmarks
+            crop, aligned = crop_face(whole, faces[0].box, recipe.crop, points), _how(2, points, recipe)
         elif recipe.drop_unaligned:
             raise RejectedImage("no_face", "the detector found none")
         else:
@@ -138,6 +143,11 @@ def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
     if grey:
         shown = shown[..., :1]
     return _Loaded(bytes.fromhex(image_id(shown)), width, height, grey, aligned, thumbnail(shown), crop)
+
+
+def _how(aligned: int, points: NDArray[Any] | None, recipe: Recipe) -> int:
+    """The code of an alignment, another one when the eyes were made level."""
+    return aligned if points is None or recipe.crop.align == "none" else _LEVEL[aligned]
 
 
 def _inside(box: Box, picture: NDArray[np.uint8]) -> Box:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,24 +36,36 @@ class Pairs:
 Thumbs = Callable[[Rows], NDArray[np.uint8]]
 
 
-def find(path: Path, thumbs: Thumbs, *, kind: str, radius: int, threshold: float, engine: Engine) -> Pairs:
+def find(
+    path: Path, thumbs: Thumbs, *, kind: str, radius: int, threshold: float, engine: Engine,
+    members: Sequence[NDArray[np.bool_]] = (),
+) -> Pairs:  # fmt: skip
     """Verified near-duplicate pairs among n pictures; `path` is a `.npy` of hashes (views, n).
 
     Pairs that are settled by the view under which they met come first. Of the others those are registered,
     the likely ones first, whose pictures are not yet in one cluster: a pair that is left out for that reason
-    would not change the clusters.
+    would not change the clusters. Nor would it change those within any of `members`, masks (n,) of the pictures
+    of one source: what a source's own pairs join does not depend on other sources.
     """
     n = int(np.load(path, mmap_mode="r").shape[1])
     met = candidates(path, kind, radius, engine)
     coarse, score = _quick(met, thumbs, kind, engine)
     for least, most in ((LIKELY, np.inf), (HOPELESS, LIKELY)):
         sure = score >= threshold
-        groups = components(n, met.query[sure], met.row[sure])
-        apart = groups[met.query] != groups[met.row]
+        apart = _apart(met, sure, np.ones(n, dtype=bool))
+        for mask in members:
+            apart |= _apart(met, sure, mask)
         _register(met, np.flatnonzero(~sure & apart & (coarse >= least) & (coarse < most)), score, thumbs, kind, engine)
     good = np.flatnonzero(score >= threshold)
     low, high = np.minimum(met.query, met.row)[good], np.maximum(met.query, met.row)[good]
     return Pairs(low, high, score[good])
+
+
+def _apart(met: Candidates, sure: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which candidates, both in `mask`, the sure pairs within `mask` do not join."""
+    both = mask[met.query] & mask[met.row]
+    groups = components(len(mask), met.query[sure & both], met.row[sure & both])
+    return np.asarray(both & (groups[met.query] != groups[met.row]))
 
 
 def _quick(

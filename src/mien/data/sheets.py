@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts.index import SPLITS, Index
 from mien.core.labels import LABELS
 
-_COLUMNS, _GAP = 16, 2
+_COLUMNS, _GAP, _TITLE = 16, 2, 26
 
 
 def contact_sheet(index: Index, label: str, *, per_split: int = 48) -> NDArray[np.uint8]:
-    """RGB uint8 of a class: per split a band of evenly chosen pictures, in the order of their rows."""
+    """RGB uint8 of a class: for each split a titled band of evenly chosen pictures, in the order of their rows."""
     bands = []
     for split in SPLITS:
         rows = np.flatnonzero((index.splits == split) & (index.labels == LABELS.index(label)))
         if len(rows):
             chosen = rows[np.unique(np.linspace(0, len(rows) - 1, per_split).round().astype(int))]
-            bands.append(_grid(index.pixels[chosen]))
-    gap = np.full((4 * _GAP, bands[0].shape[1], 3), 255, np.uint8) if bands else np.zeros((1, 1, 3), np.uint8)
-    return np.concatenate([part for band in bands for part in (band, gap)][:-1]) if bands else gap
+            grid = _grid(index.pixels[chosen])
+            bands += [_title(f"{label}, {split}: {len(chosen):,} of {len(rows):,}", grid.shape[1]), grid]
+    return np.concatenate(bands) if bands else _title(f"{label}: no pictures", 400)
+
+
+def _title(text: str, width: int) -> NDArray[np.uint8]:
+    """A white strip with a line of text."""
+    strip = np.full((_TITLE, width, 3), 255, np.uint8)
+    cv2.putText(strip, text, (4, _TITLE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return strip
 
 
 def _grid(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:

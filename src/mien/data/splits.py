@@ -116,18 +116,23 @@ def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes,
     return sides, np.where(raised, official, sides).astype(np.int8)
 
 
-def check(sides: Codes, labels: Codes, carved: set[str]) -> None:
+def check(sides: Codes, labels: Codes, units: Units, carved: set[str]) -> None:
     """Every class of the index stands on train, calib and every side that was carved."""
-    classes = set(labels.tolist())
     for side in SPLITS:
-        missing = classes - set(labels[sides == SPLIT_CODE[side]].tolist())
+        missing = sorted(set(labels.tolist()) - set(labels[sides == SPLIT_CODE[side]].tolist()))
         if missing and side in {"train", "calib", *carved}:
-            names = ", ".join(LABELS[i] for i in sorted(missing))
             raise SplitError(
-                f"No picture of {names} is left for {side}.",
-                rule="Each of train, val, calib and test needs every class that the index has, in groups of its own.",
-                fix="Add pictures of these classes (four groups at the least), or lower the val, test and calib fractions.",
+                f"No picture of {', '.join(_standing(i, sides, labels, units) for i in missing)} is left for {side}.",
+                rule="Each of train, val, calib and test needs every class that the index has, in groups of its own: near-duplicates and one person's pictures stay together.",
+                fix="Add pictures of these classes (four groups at the least), lower the val, test and calib fractions, or leave the class out (--keep 'label!=NAME').",
             )
+
+
+def _standing(label: int, sides: Codes, labels: Codes, units: Units) -> str:
+    """A class with what there is of it."""
+    mine = labels == label
+    where = ", ".join(f"{side} {n}" for side in SPLITS if (n := int((mine & (sides == SPLIT_CODE[side])).sum())))
+    return f"{LABELS[label]} ({int(mine.sum())} pictures in {len(np.unique(units[mine]))} groups: {where})"
 
 
 def water_level(counts: Sequence[int], budget: int) -> int:

@@ -160,14 +160,17 @@ def duplicates(plan: Plan) -> Iterator[pa.RecordBatch]:
 
 
 def moved(plan: Plan) -> Iterator[pa.RecordBatch]:
-    """`moved.csv`: pictures that went to a stricter split than their source gives them, and because of which picture."""
+    """`moved.csv`: rows whose picture went to a stricter split than their source gives it, and because of which row."""
     found = plan.found
     for start in range(0, len(plan.moved), _LISTED):
-        who = plan.moved[start : start + _LISTED]
-        reason = np.array([plan.because[i] for i in who.tolist()])
+        part = plan.moved[start : start + _LISTED]
+        row = np.array([m.row for m in part])
+        who = found.picture[row].tolist()
         columns = {
-            "image_id": _hex(plan, who.tolist()), "path": found.texts("path", plan.decisions.row[who]),
-            "from_split": _SPLITS[plan.own[who]], "to_split": [SPLITS[plan.sides[i]] if plan.kept[i] else plan.why.get(i, "") for i in who.tolist()],
-            "group_id": _hex(plan, plan.group[who].tolist(), GROUP_LETTERS), "because": found.texts("path", found.first[reason]),
+            "image_id": _hex(plan, who), "path": found.texts("path", row),
+            "from_split": [SPLITS[m.side] for m in part],
+            "to_split": [SPLITS[plan.sides[i]] if plan.kept[i] else plan.why.get(i, "") for i in who],
+            "group_id": _hex(plan, plan.group[who].tolist(), GROUP_LETTERS),
+            "because": found.texts("path", np.array([m.because for m in part])),
         }  # fmt: skip
         yield _batch(columns, MOVED)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mien.core.artifacts.index import SPLITS
 
-_WIDTH = 118
+_WIDTH = 150
 
 
 def audit_text(audit: dict[str, Any]) -> str:
@@ -14,7 +14,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     lines = []
     for found in audit["suspicious"]:
         examples = ", ".join(map(str, found["examples"][:3]))
-        lines.append(f"! {found['count']:,} {found['what']} ({found['rule']}): {examples}"[:_WIDTH])
+        lines.append(_short(f"! {found['count']:,} {found['what']} ({found['rule']}): {examples}"))
     if lines:
         lines.append("")
     lines += _table("class", audit["distribution"], audit["totals"])
@@ -23,6 +23,8 @@ def audit_text(audit: dict[str, Any]) -> str:
     lines.append("")
     rows = ", ".join(f"{n:,} {name}" for name, n in audit["source_rows"].items())
     same, near = audit["duplicates"], audit["near_duplicates"]
+    if len(audit["source_rows"]) > 1:
+        rows += "; what is counted in rows below counts those of all sources"
     lines += [
         f"source rows          {rows}",
         f"pixel-identical      {same['identical_groups']:,} groups of {same['pictures_in_groups']:,} rows; {_leaks(same)}",
@@ -31,20 +33,20 @@ def audit_text(audit: dict[str, Any]) -> str:
     ]
     for title, key in (
         ("moved by their group", "moved"),
-        ("dropped", "dropped"),
-        ("rejected", "rejected"),
+        ("dropped (rows)", "dropped"),
+        ("rejected (rows)", "rejected"),
         ("crops", "aligned"),
     ):
         if audit[key]:
             lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in audit[key].items()))
     for terms, row in audit["by_license"].items():
-        lines.append(f"{'terms':20} {row['total']:,} pictures: {terms}"[:_WIDTH])
+        lines.append(f"{'terms':20} {row['total']:,} pictures: {terms}")
     if audit["relabelled"]:
         lines.append(f"{'relabelled':20} {audit['relabelled']:,}")
     for key, values in audit["by_attribute"].items():
         listed = values["values"]
         named = listed if isinstance(listed, str) else ", ".join(f"{v} {c['total']:,}" for v, c in listed.items())
-        lines.append(f"{key[:20]:20} {values['rows']:,} rows: {named}"[:_WIDTH])
+        lines.append(_short(f"{key[:20]:20} {values['rows']:,} rows: {named}"))
     return "\n".join(lines)
 
 
@@ -70,7 +72,11 @@ def _minority(audit: dict[str, Any]) -> list[str]:
 def _leaks(found: dict[str, Any]) -> str:
     leaked = found["official_rows_also_in_train"]
     crossing = found["groups_crossing_official_splits"]
-    return f"{crossing:,} cross the official splits (also in train: val {leaked['val']:,}, test {leaked['test']:,})"
+    return f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test {leaked['test']:,})"
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
 
 
 def diff_text(diff: dict[str, Any]) -> str:

@@ -43,7 +43,11 @@ def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
         for axis, split in zip(axes, splits, strict=True):
-            axis.barh(LABELS, [distribution[name][split] for name in LABELS], color=COLOURS[0])
+            bars = axis.barh(LABELS, [distribution[name][split] for name in LABELS], color=COLOURS[0])
+            axis.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=7)
+            axis.margins(x=0.25)
+            axis.xaxis.set_visible(False)
+            axis.spines["bottom"].set_visible(False)
             axis.invert_yaxis()
             axis.set_title(split)
         return _png(figure)
@@ -52,7 +56,7 @@ def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]
 def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes:
     """Pictures of each source, a bar each, by split."""
     with mpl.rc_context(_STYLE):
-        figure, (axis,) = _grid(1, 6.0, 0.9 + 0.45 * len(counts), columns=1)
+        figure, (axis,) = _grid(1, 6.0, 1.2 + 0.4 * len(counts), columns=1)
         left = np.zeros(len(counts))
         for colour, split in zip(COLOURS, splits, strict=False):
             values = np.array([row[split] for row in counts.values()])
@@ -60,7 +64,8 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes
             left += values
         axis.invert_yaxis()
         axis.set_xlabel("pictures")
-        axis.legend(frameon=False, ncols=len(splits), loc="upper center", bbox_to_anchor=(0.5, -0.35))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        figure.legend(frameon=False, ncols=len(splits), loc="outside upper center")
         return _png(figure)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import KIND, SPLITS, VERSION, Index, read_audit, read_index, write_index
+from mien.core.artifacts.pixels import check_place
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError, MienError, UsageError
 from mien.core.labels import LABELS
-from mien.core.progress import say
+from mien.core.progress import say, warn
 from mien.data.build import build
 from mien.data.collect import sign
 from mien.data.diff import diff as compare
@@ -40,11 +41,18 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
         )
     sources = open_sources(config.source, seed=config.seed, size=config.size)
     settings = _settings(config)
+    check_place(work.pixels)
+    if config.align == "eyes" and config.detector != "yunet":
+        warn(
+            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet finds them)."
+        )
     if (out / base.MANIFEST).is_file():
         mark = _mark(settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources])
         if base.is_complete(out, mark):
+            index = read_index(out)
+            index.check()
             say(f"{out} holds this index already.")
-            return read_index(out)
+            return index
         if replace:
             base.make_way(out, mark)
         base.claimable(out, kind=KIND, fingerprint=mark)
@@ -62,7 +70,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
                 building, parts, fingerprint=_mark(settings, sources, found.content), meta={"seen": found.signs},
                 shard_bytes=work.shard_mib << 20, where=work.pixels,
             )  # fmt: skip
-    except (MienError, OSError):
+    except MienError:
         base.remove_folder(building)
         raise
     base.remove_folder(building / _PIECES)
@@ -130,7 +138,8 @@ def _begin(building: Path, mark: str) -> None:
 
 
 def audit(folder: Path) -> dict[str, Any]:
-    """The audit of a complete index."""
+    """The audit of a complete index, whose tables and pixels are verified on the way."""
+    read_index(folder).check()
     return read_audit(folder)
 
 

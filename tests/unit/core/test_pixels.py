@@ -74,7 +74,7 @@ def test_pixels_at_a_uri_come_through_a_bounded_cache(tmp_path, monkeypatch):
         path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(ArtifactError, match="altered"):
         open_pixels(tmp_path / "near", meta, fix="").file(14)
-    (tmp_path / "far" / "00000.npy").unlink()
+    (tmp_path / "far" / meta["files"][0]["name"]).unlink()
     for path in cache_folder().glob("*.npy"):
         path.unlink()
     with pytest.raises(ArtifactError, match="not there"):
@@ -82,7 +82,7 @@ def test_pixels_at_a_uri_come_through_a_bounded_cache(tmp_path, monkeypatch):
 
 
 def test_a_place_that_is_no_place():
-    with pytest.raises(UsageError, match="names no file system"):
+    with pytest.raises(UsageError, match="cannot be used"):
         PixelWriter(cache_folder(), ROWS.shape, shard_bytes=100, where="nowhere:/x")
 
 
@@ -94,3 +94,51 @@ def test_an_index_with_its_pixels_elsewhere_is_the_same_index(tmp_path, monkeypa
     assert near.table == far.table
     assert (np.asarray(near.pixels[:]) == far.pixels[:]).all()
     assert read_index(tmp_path / "b").fingerprint == near.fingerprint
+
+
+def test_two_indexes_at_one_place_do_not_touch_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    where = (tmp_path / "far").as_uri()
+    first = stage.run(IndexConfig(source=("synthetic=210",), size=32), tmp_path / "a", work=WorkConfig(pixels=where))
+    second = stage.run(IndexConfig(source=("synthetic=210",), size=40), tmp_path / "b", work=WorkConfig(pixels=where))
+    assert first.pixels[:].shape[1] == 32
+    assert second.pixels[:].shape[1] == 40
+    assert len(list((tmp_path / "far").iterdir())) == 2
+
+
+def test_altered_pixels_elsewhere_are_refused_by_their_own_name_and_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    meta = written(tmp_path / "near", where=(tmp_path / "far").as_uri())
+    path = tmp_path / "far" / meta["files"][2]["name"]
+    path.write_bytes(b"y" * path.stat().st_size)
+    with pytest.raises(ArtifactError, match="/far/"):
+        open_pixels(tmp_path / "near", meta, fix="").file(2)
+    assert not list(cache_folder().glob("*.npy"))
+
+
+def test_a_damaged_index_is_not_called_complete(tmp_path):
+    config = IndexConfig(source=("synthetic=210",), size=32)
+    stage.run(config, tmp_path / "i")
+    path = tmp_path / "i" / "pixels" / "00000.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for act in (lambda: stage.run(config, tmp_path / "i"), lambda: stage.audit(tmp_path / "i")):
+        with pytest.raises(ArtifactError, match=r"Remove .* and build it again"):
+            act()
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"Remove .* and build it again"):
+        stage.run(config, tmp_path / "i")
+
+
+def test_a_place_that_cannot_be_written_to_costs_no_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot be"):
+        stage.run(
+            IndexConfig(source=("synthetic=210",)),
+            tmp_path / "i",
+            work=WorkConfig(pixels=(tmp_path / "file" / "x").as_uri()),
+        )
+    with pytest.raises(UsageError, match="%20"):
+        stage.run(IndexConfig(source=("synthetic=210",)), tmp_path / "i", work=WorkConfig(pixels="file:///a b"))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

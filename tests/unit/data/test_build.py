@@ -267,3 +267,31 @@ def class_bytes():
     out = io.BytesIO()
     Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(out, "PNG")
     return out.getvalue()
+
+
+def test_files_that_are_no_known_pictures_are_read_and_listed(tmp_path):
+    root = class_folder(tmp_path / "f", 30)
+    for k in range(20):
+        (root / "happy" / f"{k:03}.png").rename(root / "happy" / f"{k:03}.jfif")
+    (root / "happy" / "scan.heic").write_bytes(b"no picture that we know")
+    (root / "happy" / "notes.txt").write_text("not a picture")
+    build(tmp_path / "i", f"folder={root}")
+    audit = stage.audit(tmp_path / "i")
+    assert audit["source_rows"] == {"folder": 211}
+    assert audit["rejected"] == {"unknown_format": 1}
+
+
+def test_nothing_left_says_why(tmp_path):
+    for label in LABELS:
+        (tmp_path / "f" / label).mkdir(parents=True)
+        Image.fromarray(np.full((30, 30), 7, np.uint8)).save(tmp_path / "f" / label / "x.png")
+    with pytest.raises(
+        InputError, match=r"No picture with a label is left of 7: label_conflict 1; the first is folder:angry/x\.png"
+    ):
+        build(tmp_path / "i", f"folder={tmp_path / 'f'}")
+
+
+def test_an_empty_table_is_no_source(tmp_path):
+    (tmp_path / "f.csv").write_text("emotion,pixels,Usage\n")
+    with pytest.raises(InputError, match=r"has no rows|is not FER2013"):
+        build(tmp_path / "i", "synthetic=210", f"fer2013={tmp_path / 'f.csv'}")

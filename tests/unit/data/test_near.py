@@ -233,3 +233,50 @@ def test_another_build_in_the_same_place_and_process_searches_its_own_hashes(pla
     shutil.rmtree(tmp_path / "i")
     audit = stage.audit(built(tmp_path / "i", f"folder={planted}").folder)
     assert audit["near_duplicates"]["clusters"] == 12
+
+
+def test_a_sources_own_clusters_do_not_depend_on_other_sources(tmp_path):
+    """Copies that only a registration finds, while another source joins both to a third picture at once."""
+
+    def turned(picture, degrees):
+        turn = cv2.getRotationMatrix2D((31.5, 31.5), degrees, 1)
+        return cv2.warpAffine(picture, turn, (64, 64), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+    for k in range(210):
+        write(tmp_path / "a", LABELS[k % 7], f"a{k:03}", scene(9000 + k))
+        write(tmp_path / "a", LABELS[k % 7], f"t{k:03}", turned(scene(9000 + k), 3))
+        write(tmp_path / "b", LABELS[k % 7], f"b{k:03}", turned(scene(9000 + k), 1.5))
+    alone = built(tmp_path / "one", f"folder@a={tmp_path / 'a'}")
+    both = built(tmp_path / "two", f"folder@a={tmp_path / 'a'}", f"folder@b={tmp_path / 'b'}")
+    assert stage.audit(alone.folder)["near_duplicates"]["clusters"] > 150
+    rank = {"train": 0, "calib": 1, "val": 2, "test": 3}
+    after = dict(zip(both.image_ids.tolist(), both.splits.tolist(), strict=True))
+    changed = {}
+    for picture, side in zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True):
+        assert rank[after[picture]] >= rank[side]
+        if after[picture] != side:
+            changed[picture] = (side, after[picture])
+    with (both.folder / "moved.csv").open() as file:
+        listed = {
+            r["image_id"]: (r["from_split"], r["to_split"]) for r in csv.DictReader(file) if r["path"].startswith("a:")
+        }
+    assert listed == changed
+
+
+def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_listed(tmp_path):
+    """The same pictures in two folders, one with its own splits: what the other one's splits change is in moved.csv."""
+    for k in range(280):
+        write(tmp_path / "free", LABELS[k % 7], f"{k:03}", scene(k))
+        side = ("train", "train", "val", "test")[k // 7 % 4]
+        write(tmp_path / "stated" / side, LABELS[k % 7], f"{k:03}", scene(k))
+    alone = built(tmp_path / "one", f"folder@free={tmp_path / 'free'}")
+    for order in (("free", "stated"), ("stated", "free")):
+        both = built(tmp_path / f"{order[0]}-first", *(f"folder@{name}={tmp_path / name}" for name in order))
+        after = dict(zip(both.image_ids.tolist(), both.splits.tolist(), strict=True))
+        changed = {
+            i for i, side in zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True) if after[i] != side
+        }
+        with (both.folder / "moved.csv").open() as file:
+            listed = {r["image_id"] for r in csv.DictReader(file) if r["path"].startswith("free:")}
+        assert listed == changed
+        assert len(changed) > 50

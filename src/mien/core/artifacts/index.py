@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mien.core.artifacts import base
-from mien.core.artifacts.pixels import PixelRows, PixelWriter, local_files, open_pixels
+from mien.core.artifacts.pixels import PixelRows, PixelWriter, check_pixels, local_files, open_pixels
 from mien.core.errors import ArtifactError, SplitError
 from mien.core.geometry import CropSpec
 from mien.core.labels import INDEX, LABELS
@@ -144,7 +144,15 @@ class Index:
         meta = self.manifest["pixels"]
         if meta["shape"][0] != len(self.table):
             raise ArtifactError(f"{self.folder} has {meta['shape'][0]} pictures for {len(self.table)} rows.", fix=FIX)
-        return open_pixels(self.folder, meta, fix=FIX)
+        return open_pixels(self.folder, meta, fix=self._again)
+
+    @property
+    def _again(self) -> str:
+        return f"Remove {self.folder} and build it again."
+
+    def check(self) -> None:
+        """Verify the packed pixels: local files by their hashes, files elsewhere by their sizes."""
+        check_pixels(self.folder, self.manifest["pixels"], fix=self._again)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of a split, in order; a split without rows is an error."""
@@ -166,9 +174,13 @@ class Index:
         return sorted(set(self.table["source"].to_pylist()))
 
 
+def _fix(folder: Path) -> str:
+    return f"Remove {folder} and build it again." if (folder / base.MANIFEST).is_file() else FIX
+
+
 def read_index(folder: Path) -> Index:
     """Open a complete index; its tables are verified against the manifest's hashes."""
-    manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
+    manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=_fix(folder))
     base.check_file(folder, manifest, "index.parquet")
     table = pq.read_table(folder / "index.parquet")
     if table.schema.remove_metadata() != SCHEMA:

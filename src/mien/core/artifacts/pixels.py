@@ -53,8 +53,8 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         found, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, ValueError, OSError) as error:
         raise UsageError(
-            f"{uri!r} names no file system: {str(error).splitlines()[0]}.",
-            rule="A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed.",
+            f"{uri!r} cannot be used: {str(error).splitlines()[0]}.",
+            rule="A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed (a space is %20), and its place must answer.",
         ) from None
     return found, path
 
@@ -102,15 +102,14 @@ class PixelWriter:
         os.fsync(file.fileno())
         file.close()
         self._file = None
-        size = self._path.stat().st_size
-        self._files.append(PixelFile(self._path.name, self._rows, base.sha256_file(self._path), size))
-        if self._remote is not None:
-            system, root = self._remote
-            system.create_dir(root, recursive=True)
-            with self._path.open("rb") as source, system.open_output_stream(f"{root}/{self._path.name}") as target:
-                while block := source.read(_COPY):
-                    target.write(block)
-            self._path.unlink()
+        size, digest = self._path.stat().st_size, base.sha256_file(self._path)
+        if self._remote is None:
+            self._files.append(PixelFile(self._path.name, self._rows, digest, size))
+            return
+        # Named by its content: two indexes at one place share files and never overwrite each other's.
+        self._files.append(PixelFile(f"{digest}.npy", self._rows, digest, size))
+        _upload(self._path, *self._remote, self._files[-1])
+        self._path.unlink()
 
     def close(self) -> dict[str, Any]:
         """Finish; what the manifest says of the pixels."""
@@ -124,6 +123,40 @@ class PixelWriter:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _upload(path: Path, system: pafs.FileSystem, root: str, file: PixelFile) -> None:
+    """Copy a file there under another name, then rename it; what lies there already stays."""
+    target = f"{root}/{file.name}"
+    if system.get_file_info(target).size == file.bytes:
+        return
+    system.create_dir(root, recursive=True)
+    with path.open("rb") as source, system.open_output_stream(f"{target}.{os.getpid()}.part") as stream:
+        while block := source.read(_COPY):
+            stream.write(block)
+    system.move(f"{target}.{os.getpid()}.part", target)
+
+
+def check_place(where: str | None) -> None:
+    """Refuse a place that cannot be written to, before work is spent."""
+    if where is not None:
+        system, root = open_filesystem(where)
+        try:
+            system.create_dir(root, recursive=True)
+        except OSError as error:
+            raise UsageError(f"{where} cannot be written to: {str(error).splitlines()[0]}.") from None
+
+
+def check_pixels(folder: Path, meta: dict[str, Any], *, fix: str) -> None:
+    """Verify local files by their hashes, files at a URI by their sizes."""
+    for entry in meta["files"]:
+        file = PixelFile(**entry)
+        if meta["where"] is None:
+            _open(folder / FOLDER / file.name, file, tuple(meta["shape"]), fix)
+            continue
+        system, root = open_filesystem(meta["where"])
+        if system.get_file_info(f"{root}/{file.name}").size != file.bytes:
+            raise ArtifactError(f"{meta['where']}/{file.name} is missing or has another size.", fix=fix)
 
 
 def local_files(meta: dict[str, Any]) -> list[str]:
@@ -170,12 +203,25 @@ class ShardedPixels:
         with self._lock:
             if number not in self._maps:
                 entry = self._files[number]
-                path = self._folder / FOLDER / entry.name if self._where is None else _fetch(self._where, entry)
-                self._maps[number] = _open(path, entry, self.shape, self._fix)
+                self._maps[number] = self._open(entry)
                 while len(self._maps) > self._OPEN:
                     self._maps.popitem(last=False)
             self._maps.move_to_end(number)
             return self._maps[number]
+
+    def _open(self, entry: PixelFile) -> NDArray[np.uint8]:
+        if self._where is None:
+            return _open(self._folder / FOLDER / entry.name, entry, self.shape, self._fix)
+        path = _fetch(self._where, entry)
+        try:
+            return _open(path, entry, self.shape, self._fix)
+        except ArtifactError:
+            path.unlink(missing_ok=True)  # nothing wrong is kept under a right name
+            raise ArtifactError(
+                f"{self._where}/{entry.name} was altered after it was written.",
+                rule="Its copy in the cache was removed.",
+                fix=self._fix,
+            ) from None
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         """Rows by number, slice or array of numbers; a copy."""

@@ -69,6 +69,8 @@ class IndexConfig(DetectConfig):
     def _leaves_train(self) -> IndexConfig:
         if self.val_fraction + self.test_fraction + self.calib_fraction >= 0.9:
             raise ValueError("val, test and calib fractions together leave no train rows")
+        if self.align != "none" and self.detector == "none":
+            raise ValueError("--align needs a detector; --detector none finds no face")
         return self
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from mien.core.config.study import expand
-from mien.core.errors import UsageError, nearest
+from mien.core.errors import InputError, UsageError, nearest
 from mien.data.sources.affectnet import AffectNet
 from mien.data.sources.base import Item, Source
 from mien.data.sources.expw import ExpW
@@ -42,6 +42,8 @@ def open_source(text: str, *, seed: int, size: int) -> Source:
         )
     source = SOURCES[name](expand(where), seed=seed, size=size)
     source.alias = alias or name
+    if not len(source):
+        raise InputError(f"{text} has no rows.", rule="A source names pictures; this one's table is empty.")
     return source
 
 

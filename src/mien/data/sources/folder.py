@@ -13,7 +13,24 @@ from mien.core.labels import ALIASES, LABELS, parse_label
 from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_text, need_folder, what_is_in
 
 _EXPECTED = f"one folder a class ({', '.join(LABELS)}), or train/val/test folders that hold these"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# What may lie beside pictures; every other file is read, and listed as rejected when it is none.
+NOT_PICTURES = {
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".md",
+    ".xml",
+    ".html",
+    ".ini",
+    ".db",
+    ".log",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".py",
+    ".npy",
+}
 
 
 class Folder(Source):
@@ -55,7 +72,7 @@ class Folder(Source):
                 if folder.name.strip().lower() not in ALIASES:
                     parse_label(folder.name)  # raises with the nearest name
                 for path in sorted(folder.rglob("*")):
-                    if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                    if path.is_file() and path.suffix.lower() not in NOT_PICTURES and not path.name.startswith("."):
                         yield path, side, folder.name
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """A Hugging Face data set: what `save_to_disk` wrote, a folder of Parquet files, or a name on the hub.
 
-`hf=PATH_OR_NAME[@SPLIT=OURS,…]`. Its first image column and its first class column (`label`, `labels`,
+`hf=PATH_OR_NAME`. Its first image column and its first class column (`label`, `labels`,
 `emotion`, `expression`) are taken; classes are mapped by their names. Other text and number columns become
 attributes. Needs the extra `hf`; a hub name is downloaded by `datasets` into its own cache.
 """
@@ -156,5 +156,7 @@ def _open(where: str) -> dict[str, Any]:
             found = datasets.load_dataset(where)
     except (OSError, ValueError, RuntimeError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"The data set {where!r} cannot be opened: {text}", rule=f"Its form is {_FORM}.") from None
+        raise InputError(
+            f"The data set {where!r} cannot be opened: {text.rstrip('.')}.", rule=f"Its form is {_FORM}."
+        ) from None
     return dict(found) if isinstance(found, dict) else {"all": found}

@@ -17,7 +17,7 @@ from mien.core.geometry import Box
 from mien.core.labels import parse_label
 from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Points, Source, inside
 
-_RULE = "The table is a CSV with a header that has path and label, and may have split, subject, x, y, width, height."
+_RULE = "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, width, height; paths are relative to its folder."
 _BOX = ("x", "y", "width", "height")
 _EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 
@@ -27,7 +27,7 @@ class Table(Source):
 
     name = "csv"
     license = "as its owner states"
-    form = "csv=TABLE.csv (columns path, label[, split, subject, x, y, width, height, …])"
+    form = "csv=TABLE.csv (columns path, label[, split, subject, x, y, width, height, …]; paths relative to the table)"
     get = "your own pictures"
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
@@ -50,15 +50,19 @@ class Table(Source):
     def _read(self) -> Iterator[Item]:
         with self.path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
+            columns = [name.strip().lower() for name in reader.fieldnames or ()]
             if not {"path", "label"} <= set(columns):
-                raise InputError(f"{self.path} has the columns {', '.join(columns) or 'none'}.", rule=_RULE)
+                other = next((mark for mark in (";", "\t") if len(columns) == 1 and mark in columns[0]), None)
+                fix = f"It seems to be separated by {other!r}: use commas." if other else ""
+                raise InputError(f"{self.path} has the columns {', '.join(columns) or 'none'}.", rule=_RULE, fix=fix)
             reader.fieldnames = columns
             for number, row in enumerate(reader):
-                yield self._item(number, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)})
+                yield self._item(
+                    number, reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+                )
 
-    def _item(self, number: int, row: dict[str, str]) -> Item:
-        where = f"{self.path}, row {number}"
+    def _item(self, number: int, line: int, row: dict[str, str]) -> Item:
+        where = f"{self.path}, line {line}"
         name, label = inside(self.path.parent, row["path"], self.path), row["label"]
         split = row.get("split", "").lower()
         if split and split not in SPLIT_NAMES:
