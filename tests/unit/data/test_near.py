@@ -267,7 +267,7 @@ def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_lis
     """The same pictures in two folders, one with its own splits: what the other one's splits change is in moved.csv."""
     for k in range(280):
         write(tmp_path / "free", LABELS[k % 7], f"{k:03}", scene(k))
-        side = ("train", "train", "val", "test")[k // 7 % 4]
+        side = ("train", "train", "train", "train", "train", "val", "test")[k // 7 % 7]
         write(tmp_path / "stated" / side, LABELS[k % 7], f"{k:03}", scene(k))
     alone = built(tmp_path / "one", f"folder@free={tmp_path / 'free'}")
     for order in (("free", "stated"), ("stated", "free")):
@@ -279,4 +279,4 @@ def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_lis
         with (both.folder / "moved.csv").open() as file:
             listed = {r["image_id"] for r in csv.DictReader(file) if r["path"].startswith("free:")}
         assert listed == changed
-        assert len(changed) > 50
+        assert len(changed) > 20
