@@ -3,8 +3,8 @@
     python benchmarks/index_memory.py --out docs/results/index_memory.json
 
 Pictures of noise (32×32 PNG, so that nothing is a duplicate) are written to a temporary folder, and indexed by
-the whole command with its defaults. Counted is what the processes have of their own (USS: without pages
-that files are mapped to, which the system may drop), the largest sum over all processes and the largest of the
+the whole command with its defaults. Counted is anonymous memory (Linux: `smaps_rollup`; pages of mapped files are
+left out, which the system drops when it needs them), the largest sum over all processes and the largest of the
 main one, sampled 20 times a second.
 """
 
@@ -37,11 +37,13 @@ def pictures(root: Path, start: int, stop: int) -> None:
         (root / LABELS[k % 7] / f"{k:07}.png").write_bytes(out.getvalue())
 
 
-def uss(process: psutil.Process) -> int:
+def anonymous(process: psutil.Process) -> int:
+    """Bytes."""
     try:
-        return int(process.memory_full_info().uss)
-    except psutil.Error:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
         return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:")), 0)
 
 
 def build(root: Path, out: Path) -> dict[str, float]:
@@ -61,9 +63,9 @@ def build(root: Path, out: Path) -> dict[str, float]:
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     main, largest, together = psutil.Process(run.pid), 0, 0
     while run.poll() is None:
-        mine = uss(main)
+        mine = anonymous(main)
         try:
-            others = [uss(child) for child in main.children(recursive=True)]
+            others = [anonymous(child) for child in main.children(recursive=True)]
         except psutil.Error:
             others = []
         largest, together = max(largest, mine), max(together, mine + sum(others))
@@ -80,7 +82,7 @@ def build(root: Path, out: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 40_000, 80_000])
     given = parser.parse_args()
     rows, folder, done = [], Path(tempfile.mkdtemp()), 0
     try:

@@ -1,6 +1,6 @@
 """Loads every source row, in pieces that an interrupted build finds again, and opens them as columns.
 
-Pixels and texts stay in memory-mapped pieces; what is held is about 70 bytes a row.
+Pixels and texts stay in memory-mapped pieces; what is held are numbers and ids.
 """
 
 from __future__ import annotations
