@@ -254,7 +254,8 @@ def test_test_stays_closed_without_a_selection(small_study, tmp_path):
     shutil.copy(small_study / "ensembles" / "selected.json", selection)
     done = evaluate.run(run, small_study / "index", EvaluateConfig(resamples=100), selection=selection)
     assert done["selection_hash"] == read_selection(selection)["hash"]
-    edited = json.loads(selection.read_text()) | {"name": "plain"}
+    chosen = json.loads(selection.read_text())
+    edited = chosen | {"name": "arc" if chosen["name"] == "plain" else "plain"}
     selection.write_text(json.dumps(edited))
     with pytest.raises(ArtifactError, match="altered"):
         evaluate.run(run, small_study / "index", EvaluateConfig(resamples=101), selection=selection)
