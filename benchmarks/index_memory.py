@@ -26,6 +26,8 @@ from PIL import Image
 
 from mien.core.labels import LABELS
 
+BUILD = (sys.executable, *["-m", "mien", "index", "build", "--json"])
+
 
 def pictures(root: Path, start: int, stop: int) -> None:
     rng = np.random.default_rng(start)
@@ -47,18 +49,7 @@ def anonymous(process: psutil.Process) -> int:
 
 
 def build(root: Path, out: Path) -> dict[str, float]:
-    command = [
-        sys.executable,
-        "-m",
-        "mien",
-        "index",
-        "build",
-        "--source",
-        f"folder={root}",
-        "--out",
-        str(out),
-        "--json",
-    ]
+    command = [*BUILD, "--source", f"folder={root}", "--out", str(out)]
     start = time.perf_counter()
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     main, largest, together = psutil.Process(run.pid), 0, 0

@@ -23,23 +23,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+BUILD = (sys.executable, *["-m", "mien", "index", "build", "--json"])
+
 
 def build(ferplus: str, *flags: str) -> dict[str, float]:
     folder = Path(tempfile.mkdtemp())
     start = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "mien",
-        "index",
-        "build",
-        "--source",
-        f"ferplus={ferplus}",
-        "--out",
-        str(folder / "i"),
-        "--json",
-        *flags,
-    ]
+    command = [*BUILD, "--source", f"ferplus={ferplus}", "--out", str(folder / "i"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start
     rows = json.loads(done.stdout)["source_rows"]["ferplus"]

@@ -199,7 +199,8 @@ def index_build(
     from mien.stages import index
 
     index.run(config or IndexConfig(), out, work=work)
-    _print(index.audit(out), json=json, text=audit_text(index.audit(out)))
+    found = index.audit(out)
+    _print(found, json=json, text=audit_text(found))
 
 
 @index_app.command(name="audit")

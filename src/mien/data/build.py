@@ -24,7 +24,6 @@ from mien.data.duplicates import NONE, Decisions, check_source, decide, ranks
 from mien.data.engines import Engine
 from mien.data.load import NO_CODE, SPLIT_CODE, Recipe
 from mien.data.near import Pairs, components, find
-from mien.data.phash import THUMB
 from mien.data.sources import Source
 from mien.data.splits import Codes, Shares, assign, check, strictest
 from mien.data.suspicious import CONSTANT
@@ -148,7 +147,7 @@ def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engi
     path = scratch.folder / "hashes.npy"
     tables.write_hashes(found, found.first[asked], path)
     pairs = find(
-        path, lambda pictures: found.images("thumb", found.first[asked[pictures]], (THUMB, THUMB)),
+        path, lambda pictures: found.thumbs(found.first[asked[pictures]]),
         kind=config.near_duplicates, radius=config.near_radius, threshold=config.near_threshold, engine=engine,
         members=_members(found, asked) if len(found.sources) > 1 else (),
     )  # fmt: skip

@@ -21,6 +21,7 @@ from mien.core.geometry import to_grey
 from mien.core.progress import meter
 from mien.data.engines import Engine
 from mien.data.load import Recipe, Task, load
+from mien.data.phash import THUMB
 from mien.data.sources import Source
 from mien.data.sources.base import Content, chunks, stamp
 
@@ -80,11 +81,11 @@ class Collection:
             out[start : start + len(piece)] = np.where(codes >= 0, names[codes], -1)
         return out
 
-    def images(self, name: str, rows: Rows, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Thumbnails or crops of some rows, in their order."""
-        out = np.empty((len(rows), *shape), dtype=np.uint8)
+    def thumbs(self, rows: Rows) -> NDArray[np.uint8]:
+        """Grey thumbnails (n, 48, 48) of some rows, in their order."""
+        out = np.empty((len(rows), THUMB, THUMB), dtype=np.uint8)
         for piece, at, here in self._where(rows):
-            out[here] = _rows(piece, name, shape[:2])[at]
+            out[here] = _rows(piece, "thumb", THUMB)[at, ..., 0]
         return out
 
     def _where(self, rows: Rows) -> Iterator[tuple[pa.Table, Rows, Rows]]:
@@ -102,19 +103,18 @@ class Collection:
             here = np.flatnonzero(keep[self.starts[number] : self.starts[number + 1]])
             if not len(here):
                 continue
-            rows = _rows(piece, "crop", (size, size))[here]
+            rows = _rows(piece, "crop", size)[here]
             if grey and rows.shape[-1] == 3:
                 rows = to_grey(rows)
             yield np.repeat(rows, 3, axis=-1) if not grey and rows.shape[-1] == 1 else rows
 
 
-def _rows(piece: pa.Table, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A fixed-width column as an array (n, *shape, channels or nothing), without a copy."""
+def _rows(piece: pa.Table, name: str, side: int) -> NDArray[np.uint8]:
+    """A column of pictures as an array (n, side, side, channels), without a copy."""
     column = piece[name].chunk(0)
     width = column.type.byte_width
     flat = np.frombuffer(column.buffers()[1], np.uint8, count=len(column) * width, offset=column.offset * width)
-    channels = width // int(np.prod(shape))
-    return flat.reshape(len(column), *shape, channels) if name == "crop" else flat.reshape(len(column), *shape)
+    return flat.reshape(len(column), side, side, width // side**2)
 
 
 def sign(source: Source) -> str:

@@ -193,3 +193,10 @@ def test_a_plain_png_of_forbidden_size_is_not_decoded():
     huge = [(b"IHDR", (60_000).to_bytes(4) + (60_000).to_bytes(4) + parts[0][1][8:]), *parts[1:]]
     assert rejected(joined(huge)) == "too_large"
     assert rejected(encoded(Image.fromarray(RGB[:9, :, 0]))) == "too_small"
+
+
+@pytest.mark.parametrize(
+    "parts", [[(b"IEND", b"")], [(b"IHDR", b"12"), (b"IEND", b"")], [(b"IDAT", b"x"), (b"IEND", b"")], []]
+)
+def test_a_png_without_a_header_is_rejected(parts):
+    assert rejected(joined(parts)) == "truncated"

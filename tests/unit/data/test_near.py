@@ -90,7 +90,7 @@ def test_switched_off_and_whole_pictures_only(planted, tmp_path):
         == 212
     )
     plain = stage.audit(built(tmp_path / "plain", f"folder={planted}", near_duplicates="plain").folder)
-    assert 12 <= plain["near_duplicates"]["clusters"] + 0 <= 24
+    assert plain["near_duplicates"]["clusters"] >= 12
     assert plain["near_duplicates"]["pictures"] < 12 * 7
 
 
