@@ -36,7 +36,7 @@ from mien.core.config import (
 )
 from mien.core.config.base import describe_flags
 from mien.core.errors import MienError, UsageError, nearest
-from mien.core.progress import console
+from mien.core.progress import FIRST, console
 
 app = App(
     name="mien",
@@ -114,6 +114,8 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
 
 
 def _print(value: Any, *, json: bool, text: str) -> None:
+    if not FIRST:
+        return
     if json:
         sys.stdout.write(jsonlib.dumps(value, indent=2, allow_nan=False) + "\n")
     elif text:
@@ -144,17 +146,10 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
     dry_run
         say what would be gone through, and what is there already
     """
-    from mien.core.config.study import load_study, shipped_studies
+    from mien.core.config.study import load_study
     from mien.study.runner import plan_study, run_study
 
-    if not file.is_file():
-        shipped = {path.stem: path for path in shipped_studies().glob("*.toml")}
-        if str(file) not in shipped:
-            raise UsageError(
-                f"No study {file}.{nearest(str(file), shipped)}",
-                rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.",
-            )
-        file = shipped[str(file)]
+    file = _shipped(file, "studies")
     config = load_study(file)
     if dry_run:
         plan = plan_study(config, out)
@@ -166,6 +161,42 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
         return
     document = run_study(config, out, file.read_text(encoding="utf-8"))
     _print(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
+
+
+@app.command
+def sweep(file: Path, *, out: Out, json: Json = False) -> None:
+    """Train variants with several seeds each on one index, and compare them on val; goes on where it was.
+
+    Parameters
+    ----------
+    file
+        a sweep (TOML): an index, base settings, variants, seeds; the names of shipped ones work too
+    out
+        the sweep's folder: runs, sweep.json, sweep.md, curves.png
+    """
+    from mien.core.config.sweep import load_sweep
+    from mien.stages.compare import table
+    from mien.study.sweep import run_sweep
+
+    file = _shipped(file, "sweeps")
+    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"))
+    _print(done, json=json, text=table(done))
+
+
+def _shipped(file: Path, kind: str) -> Path:
+    """The file itself, or the shipped one of this name."""
+    if file.is_file():
+        return file
+    from mien.core.config.study import shipped_studies
+
+    folder = shipped_studies() if kind == "studies" else shipped_studies() / kind
+    shipped = {path.stem: path for path in folder.glob("*.toml")}
+    if str(file) not in shipped:
+        raise UsageError(
+            f"No file {file}.{nearest(str(file), shipped)}",
+            rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.",
+        )
+    return shipped[str(file)]
 
 
 @app.command

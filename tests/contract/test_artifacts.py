@@ -184,8 +184,8 @@ def test_test_rows_renamed_throughout_are_refused(small_study, tmp_path):
 
 def test_another_index_is_refused_by_every_stage(small_study, tmp_path):
     """In an index with other splits a run's train pictures may be test pictures."""
+    from mien.core.config import DistillConfig, resolve
     from mien.core.config.judge import EvaluateConfig, ExportConfig, PredictConfig
-    from mien.core.config.train import DistillConfig, resolve
     from mien.stages import distill, evaluate, export, predict
 
     other = faces.index(tmp_path / "i", count=1050, size=32, seed=9)

@@ -128,7 +128,7 @@ def test_a_study_has_a_folder_of_its_own(small_study, tmp_path):
 def test_training_on_shuffled_labels_falls_to_chance(tmp_path, monkeypatch):
     """Were there a leak from test into training, shuffled train and val labels could not hide it."""
     from mien.core.artifacts.index import Index
-    from mien.core.config.train import TrainConfig, resolve
+    from mien.core.config import TrainConfig, resolve
     from mien.nn.inference import load_network
     from mien.nn.predict import predict_logits
     from mien.stages import train

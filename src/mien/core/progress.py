@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-console = Console(stderr=True, highlight=False)
+# Of several processes of one training the first alone speaks (torchrun and accelerate set RANK).
+FIRST = os.environ.get("RANK", "0") == "0"
+console = Console(stderr=True, highlight=False, quiet=not FIRST)
 _PLAIN_EVERY_S = 20.0
+
+
+class _Pace(ProgressColumn):
+    """Units a second, of what this process did itself."""
+
+    def render(self, task: Task) -> Text:
+        pace = task.finished_speed or task.speed
+        return Text(f"{pace:,.0f}/s" if pace else "", style="progress.data.speed")
 
 
 class Meter:
@@ -39,7 +60,7 @@ class Meter:
             self._shown = time.monotonic()
             pace = (self._done - self._first) / max(1e-9, self._shown - self._start)
             left = (self._total - self._done) / pace if pace > 0 else 0.0
-            say(f"{self._title}: {self._done}/{self._total}, {left:.0f} s left {note}".rstrip())
+            say(f"{self._title}: {self._done}/{self._total}, {pace:,.0f}/s, {left:.0f} s left {note}".rstrip())
 
 
 @contextmanager
@@ -52,6 +73,7 @@ def meter(title: str, total: int) -> Iterator[Meter]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Pace(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )

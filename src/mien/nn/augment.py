@@ -1,6 +1,7 @@
-"""Augmentation in batches, on the device. Randomness comes from a generator that the step seeds.
+"""Augmentation in batches, on the device. Every picture's randomness is drawn for the whole batch.
 
-With every strength at zero the pixels come back bit for bit.
+So a picture is augmented alike however the batch is spread over devices or parts. With every
+strength at zero the pixels come back bit for bit.
 """
 
 from __future__ import annotations
@@ -9,7 +10,27 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from mien.nn.image_ops import clahe, warp
+from mien.nn.randaugment import rand_augment
+
+
+@dataclass
+class Draws:
+    """Uniform numbers for a part of a batch: drawn for `total` pictures, given for those at `part`."""
+
+    generator: torch.Generator
+    total: int
+    part: slice
+
+    def __call__(self, count: int) -> Tensor:
+        """(b, count) numbers in [0, 1), on the CPU; the whole batch's are drawn whatever the part."""
+        return torch.rand(self.total, count, generator=self.generator)[self.part]
+
+
+def draws_for(x: Tensor, generator: torch.Generator) -> Draws:
+    """Draws for a batch that is not divided."""
+    return Draws(generator, len(x), slice(None))
 
 
 @dataclass(frozen=True)
@@ -20,46 +41,61 @@ class Augmentation:
     rotate: float = 0.0
     flip: bool = False
     jitter: float = 0.0
+    clahe: float = 0.0
+    randaugment: int = 0
+    randaugment_magnitude: float = 5.0
     erase: float = 0.0
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment pictures (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do."""
+    def __call__(self, x: Tensor, draws: Draws, boost: Tensor | None = None) -> Tensor:
+        """Augment pictures (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do.
+
+        `boost` (b,) multiplies the strengths of single pictures (those of minority classes).
+        """
+        boost = torch.ones(len(x)) if boost is None else boost
         if self.flip:
-            mirrored = torch.rand(len(x), generator=generator) < 0.5
+            mirrored = draws(1)[:, 0] < 0.5
             x = torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+        if self.clahe > 0:
+            x = self._equalize(x.float(), draws(1)[:, 0] < self.clahe * boost)
+        if self.randaugment > 0:
+            x = rand_augment(x.float(), draws, self.randaugment, self.randaugment_magnitude / 10 * boost)
         if self.crop_min < 1 or self.rotate > 0:
-            x = self._affine(x.float(), generator)
+            x = self._affine(x.float(), draws(5), boost)
         if self.jitter > 0:
-            x = self._jitter(x.float(), generator)
+            x = self._jitter(x.float(), draws(3), boost)
         if self.erase > 0:
-            x = self._erase(x, generator)
+            x = self._erase(x, draws(5), boost)
         return x
 
-    def _affine(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _equalize(self, x: Tensor, chosen: Tensor) -> Tensor:
+        rows = chosen.nonzero()[:, 0].to(x.device)
+        return x.index_copy(0, rows, clahe(x[rows])) if len(rows) else x
+
+    def _affine(self, x: Tensor, r: Tensor, boost: Tensor) -> Tensor:
         """Random resized crop and rotation in one resampling; edges are replicated."""
-        n = len(x)
-        r = torch.rand(n, 5, generator=generator)
-        area = self.crop_min + (1 - self.crop_min) * r[:, 0]
+        area = (1 - (1 - self.crop_min) * boost).clamp_min(0.1)
+        area = area + (1 - area) * r[:, 0]
         ratio = torch.exp((r[:, 1] - 0.5) * 0.4)
         sx, sy = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         dx, dy = (2 * r[:, 2] - 1) * (1 - sx), (2 * r[:, 3] - 1) * (1 - sy)
-        angle = (2 * r[:, 4] - 1) * self.rotate * torch.pi / 180
+        angle = (2 * r[:, 4] - 1) * self.rotate * boost * torch.pi / 180
         cos, sin = torch.cos(angle), torch.sin(angle)
         theta = torch.stack([torch.stack([sx * cos, -sy * sin, dx], 1), torch.stack([sx * sin, sy * cos, dy], 1)], 1)
-        grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return warp(x, theta)
 
-    def _jitter(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Brightness and contrast, each changed by up to `jitter`."""
-        r = (2 * torch.rand(len(x), 2, generator=generator) - 1).to(x.device) * self.jitter
+    def _jitter(self, x: Tensor, r: Tensor, boost: Tensor) -> Tensor:
+        """Contrast, brightness and (of coloured pictures) saturation, each changed by up to `jitter`."""
+        change = ((2 * r - 1) * (self.jitter * boost).clamp(max=1).unsqueeze(1)).to(x.device).view(-1, 3, 1, 1, 1)
         mean = x.mean((1, 2, 3), keepdim=True)
-        contrast = (x - mean) * (1 + r[:, 0]).view(-1, 1, 1, 1) + mean
-        return (contrast * (1 + r[:, 1]).view(-1, 1, 1, 1)).clamp(0, 255)
+        x = (x - mean) * (1 + change[:, 0]) + mean
+        if x.shape[1] == 3:
+            grey = x.mean(1, keepdim=True)
+            x = (x - grey) * (1 + change[:, 2]) + grey
+        return (x * (1 + change[:, 1])).clamp(0, 255)
 
-    def _erase(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _erase(self, x: Tensor, r: Tensor, boost: Tensor) -> Tensor:
         """Random erasing (Zhong et al. 2020, arXiv 1708.04896) with mid-grey, 2-20 % of the area."""
-        n, _, h, w = x.shape
-        r = torch.rand(n, 5, generator=generator)
+        h, w = x.shape[2:]
         area, ratio = 0.02 + 0.18 * r[:, 1], torch.exp((2 * r[:, 2] - 1) * 1.1)
         eh, ew = ((area * ratio).sqrt() * h).clamp(1, h), ((area / ratio).sqrt() * w).clamp(1, w)
         top, left = r[:, 3] * (h - eh), r[:, 4] * (w - ew)
@@ -70,26 +106,5 @@ class Augmentation:
             & (xs >= left.view(-1, 1, 1))
             & (xs < (left + ew).view(-1, 1, 1))
         )
-        inside &= (r[:, 0] < self.erase).view(-1, 1, 1)
+        inside &= (r[:, 0] < self.erase * boost).view(-1, 1, 1)
         return torch.where(inside.unsqueeze(1).to(x.device), torch.full_like(x, 127), x)
-
-
-def mixup(x: Tensor, target: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """MixUp (Zhang et al. 2018, arXiv 1710.09412) of pictures (b, c, s, s) and shares (b, k).
-
-    One share a batch, drawn from Beta(alpha, alpha).
-    """
-    if alpha <= 0:
-        return x, target
-    share = _beta(alpha, generator)
-    order = torch.randperm(len(x), generator=generator).to(x.device)
-    x = x.float()
-    return share * x + (1 - share) * x[order], share * target + (1 - share) * target[order]
-
-
-def _beta(alpha: float, generator: torch.Generator) -> float:
-    """One draw of Beta(alpha, alpha) by Jöhnk's algorithm (1964), from the generator alone."""
-    while True:
-        u, v = (float(torch.rand((), generator=generator, dtype=torch.float64)) ** (1 / alpha) for _ in range(2))
-        if 0 < u + v <= 1:
-            return float(u / (u + v))

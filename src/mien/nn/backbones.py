@@ -1,162 +1,170 @@
-"""One door to all backbones: timm's and our small CNN, as embeddings of normalised pictures."""
+"""One door to all backbones: timm's and our own, as embeddings of normalised pictures."""
 
 from __future__ import annotations
 
-import inspect
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.core.config.train import ALIASES, check_backbone
+from mien.core.config.train import ALIASES, OURS, check_backbone
 from mien.core.errors import UsageError
-from mien.core.labels import N_CLASSES
-from mien.nn.heads import ArcFaceHead, LinearHead, make_head
+from mien.nn.blocks import Hybrid, SmallCnn, add_attention
 from mien.nn.torchvision_cure import import_timm
 
-# ImageNet's, as the report's; for grey pictures their mean over channels.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BF16_GAINS = ("resnet", "convnext", "vit", "cnn")
+BF16_GAINS = ("resnet", "convnext", "vit", "cnn", "hybrid")
 CHANNELS_LAST = ("resnet", "convnext", "mobilenet", "efficientnet", "cnn")
+LEAST_GRID = 2  # the last stage's map; at 1×1 there is nothing left to pool over
 
 
-class SmallCnn(nn.Module):
-    """The report's earliest prototype: three convolution blocks (its "naive CNN")."""
-
-    def __init__(self, width: int = 32, drop: float = 0.0) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for level in range(3):
-            out = width << level
-            layers += [
-                nn.Conv2d(channels, out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(True),
-                nn.MaxPool2d(2),
-            ]
-            channels = out
-        self.layers = nn.Sequential(*layers)
-        self.drop = nn.Dropout(drop)
-        self.num_features = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (b, d) of pictures (b, 3, h, w)."""
-        pooled: Tensor = self.drop(self.layers(x).mean((2, 3)))
-        return pooled
+def gains_by_bf16(backbone: str) -> bool:
+    """Whether this family was measured to be faster in bfloat16 on processors that compute in it."""
+    return ALIASES.get(backbone, backbone).startswith(BF16_GAINS)
 
 
-def make_backbone(name: str, *, img_size: int, stem: str, drop_rate: float, drop_path: float) -> nn.Module:
-    """A network that gives embeddings (b, num_features) of (b, 3, img_size, img_size)."""
-    if name == "cnn":
-        return SmallCnn(drop=drop_rate)
+def likes_channels_last(backbone: str) -> bool:
+    """Whether this family was measured to be faster with channels last."""
+    return ALIASES.get(backbone, backbone).startswith(CHANNELS_LAST)
+
+
+def make_backbone(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
+    """A network that gives embeddings (b, num_features) of (b, 3, img_size, img_size).
+
+    `weights` are a state in timm's form for the unchanged architecture; they are fitted to the input
+    size, the patches and the stem. Raises `UsageError` where the size does not suit the backbone.
+    """
+    name, stem = settings["backbone"], settings["stem"]
+    network = bare_backbone(settings, img_size, weights)
+    if stem == "small" or (stem == "auto" and _grid(network, img_size) < LEAST_GRID and _has_small_stem(network, name)):
+        _shrink_stem(network, name)
+    if settings["attention"] == "cbam":
+        add_attention(network, name)
+    _check_size(network, name, img_size)
+    return network
+
+
+def bare_backbone(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
+    """The architecture as its authors made it, before stem and attention."""
+    if settings["backbone"] not in OURS:
+        return _timm(settings, img_size, weights)
+    network = _ours(settings)
+    if weights is not None:
+        network.load_state_dict(weights)
+    return network
+
+
+def _ours(settings: dict[str, Any]) -> nn.Module:
+    if settings["backbone"] == "cnn":
+        return SmallCnn(drop=settings["drop_rate"])
+    return Hybrid(drop=settings["drop_rate"], drop_path=settings["drop_path"])
+
+
+def _timm(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None) -> nn.Module:
     timm: Any = import_timm()
+    name = settings["backbone"]
     check_backbone(name, timm.list_models())
     timm_name = ALIASES.get(name, name)
-    options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "drop_rate": drop_rate}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    if "img_size" in inspect.signature(timm.model_entrypoint(timm_name)).parameters or timm_name.startswith(
-        ("vit", "deit")
-    ):
-        patch = 16 if img_size >= 160 else 8
+    options: dict[str, Any] = {"num_classes": 0, "drop_rate": settings["drop_rate"]}
+    if settings["drop_path"]:
+        options["drop_path_rate"] = settings["drop_path"]
+    known = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
+    if known is not None and known.fixed_input_size:
+        options["img_size"] = img_size
+    if timm_name.startswith(("vit_", "deit")):
+        patch = settings["patch_size"] or (16 if img_size >= 160 else 8)
         if img_size % patch:
             raise UsageError(
                 f"{name} at {img_size} px.",
                 rule=f"Its patches of {patch} px must fit.",
-                fix=f"Use --img-size {img_size // patch * patch}.",
+                fix=f"Use --img-size {max(patch, img_size // patch * patch)}, or another --patch-size.",
             )
         options |= {"img_size": img_size, "patch_size": patch}
-    network: nn.Module = timm.create_model(timm_name, **options)
-    if stem == "small":
-        _widen_stem(network, timm_name)
+    elif settings["patch_size"] is not None:
+        raise UsageError(f"--patch-size with {name}.", rule="ViTs alone have patches.", fix="Leave it out.")
+    if weights is not None:
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
+    try:
+        network: nn.Module = timm.create_model(timm_name, **options)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"{name} cannot be made with {', '.join(f'{k} {v}' for k, v in options.items() if k != 'pretrained_cfg_overlay')}: {error}.",
+            fix="Leave the flag that it names out, or take another backbone.",
+        ) from None
     return network
 
 
-def _widen_stem(network: Any, name: str) -> None:
-    """Remove the first downsampling steps, so that a 48 px face is not 2×2 before the last stage.
+def _shape_of(network: nn.Module, img_size: int) -> torch.Size:
+    """What the last stage gives for one picture; computed on shapes alone."""
+    shadow = copy.deepcopy(network).to("meta").eval()
+    with torch.no_grad():
+        features: Tensor = shadow.forward_features(torch.zeros(1, 3, img_size, img_size, device="meta"))  # type: ignore[operator]
+    return features.shape
+
+
+def _grid(network: nn.Module, img_size: int) -> int:
+    """Side of a CNN's last map; for networks that give tokens, a side that is always enough."""
+    shape = _shape_of(network, img_size)
+    if len(shape) != 4:
+        return LEAST_GRID
+    side = shape[1:3] if shape[1] == shape[2] and shape[3] != shape[2] else shape[2:]  # timm's NHWC families
+    return int(min(side))
+
+
+def _check_size(network: nn.Module, name: str, img_size: int) -> None:
+    try:
+        grid = _grid(network, img_size)
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{name} at {img_size} px: {str(error).splitlines()[0]}",
+            rule="Every stage of the backbone must be able to take the picture.",
+            fix="Use a larger --img-size, a multiple of 32.",
+        ) from None
+    if grid < LEAST_GRID:
+        larger = next((s for s in range(img_size, 513, 8) if _grid(network, s) >= LEAST_GRID), 512)
+        raise UsageError(
+            f"{name} at {img_size} px: its last stage would see {grid}x{grid}.",
+            rule=f"At least {LEAST_GRID}x{LEAST_GRID} must be left to pool over.",
+            fix=f"Use --img-size {larger}" + (" or --stem small." if _has_small_stem(network, name) else "."),
+        )
+
+
+def _has_small_stem(network: Any, name: str) -> bool:
+    return name not in OURS and (
+        hasattr(network, "conv_stem")
+        or (hasattr(network, "conv1") and hasattr(network, "maxpool"))
+        or name.startswith("convnext")
+    )
+
+
+def _shrink_stem(network: Any, name: str) -> None:
+    """Remove the first downsampling, so that a 48 px face is not 1×1 at the last stage.
 
     ResNet: no max-pooling and a 3×3 first convolution (He et al. 2016 on CIFAR, section 4.2; stride
-    2 is kept). MobileNetV3 and EfficientNet: stride 1 in the first convolution. ConvNeXt: a patch
-    stem of 2.
+    2 is kept). MobileNetV3 and EfficientNet: stride 1 in the first convolution. ConvNeXt: patches of
+    2. Kernels are resampled, so that pretrained ones keep what they see.
     """
-    if name.startswith("resnet"):
-        network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, 2, 1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
-    elif hasattr(network, "conv_stem"):
-        network.conv_stem.stride = (1, 1)
-    elif name.startswith("convnext"):
-        first = network.stem[0]
-        network.stem[0] = nn.Conv2d(3, first.out_channels, 2, 2)
-        nn.init.trunc_normal_(network.stem[0].weight, std=0.02)
-    else:
+    if not _has_small_stem(network, name):
         raise UsageError(f"No small stem is known for {name}.", fix="Use --stem native.")
+    if hasattr(network, "conv_stem"):
+        network.conv_stem.stride = (1, 1)
+    elif hasattr(network, "conv1"):
+        network.maxpool = nn.Identity()
+        if isinstance(network.conv1, nn.Conv2d):
+            network.conv1 = _resampled(network.conv1, 3, padding=1, stride=2)
+    else:
+        network.stem[0] = _resampled(network.stem[0], 2, padding=0, stride=2)
 
 
-class Preprocess(nn.Module):
-    """uint8 crops to what the network sees: grey or colour, input size, normalisation.
-
-    It is part of every exported graph, so that no caller can do it differently.
-    """
-
-    mean: Tensor
-    std: Tensor
-    luma: Tensor
-
-    def __init__(self, color: str, img_size: int, crop_size: int) -> None:
-        super().__init__()
-        self.grey, self.img_size, self.crop_size = color == "grey", img_size, crop_size
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-        if self.grey:
-            mean, std = mean.mean().expand(1, 3, 1, 1).clone(), std.mean().expand(1, 3, 1, 1).clone()
-        self.register_buffer("mean", 255 * mean, persistent=False)
-        self.register_buffer("std", 255 * std, persistent=False)
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, 1 or 3, s, s) of values 0-255 to (b, 3, img_size, img_size), normalised."""
-        x = x.float()
-        if self.grey and x.shape[1] == 3:
-            x = (x * self.luma).sum(1, keepdim=True)
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if self.img_size != self.crop_size:
-            x = F.interpolate(x, (self.img_size, self.img_size), mode="bilinear", align_corners=False, antialias=False)
-        return (x - self.mean) / self.std
-
-
-class Network(nn.Module):
-    """Preprocessing, backbone and head: uint8 crops to scaled logits."""
-
-    def __init__(self, preprocess: Preprocess, backbone: nn.Module, head: LinearHead | ArcFaceHead) -> None:
-        super().__init__()
-        self.preprocess, self.backbone, self.head = preprocess, backbone, head
-
-    def forward(self, x: Tensor, target: Tensor | None = None, margin: float = 0.0) -> Tensor:
-        """Logits (b, 7) of crops (b, 1 or 3, s, s)."""
-        logits: Tensor = self.head(self.backbone(self.preprocess(x)), target, margin)
-        return logits
-
-
-def make_network(settings: dict[str, Any], *, crop_size: int, color: str) -> Network:
-    """Build the network that a run's settings describe, with random weights."""
-    img_size = settings["img_size"] or crop_size
-    backbone = make_backbone(
-        settings["backbone"],
-        img_size=img_size,
-        stem=settings["stem"],
-        drop_rate=settings["drop_rate"],
-        drop_path=settings["drop_path"],
-    )
+def _resampled(conv: nn.Conv2d, size: int, *, padding: int, stride: int) -> nn.Conv2d:
+    """The convolution with a smaller kernel that gives the same answer to a plain surface."""
+    out = nn.Conv2d(conv.in_channels, conv.out_channels, size, stride, padding, bias=conv.bias is not None)
     with torch.no_grad():
-        backbone.eval()
-        features = backbone(torch.zeros(1, 3, img_size, img_size)).shape[1]
-    head = make_head(settings["head"], features, N_CLASSES, scale=settings["scale"])
-    return Network(Preprocess(color, img_size, crop_size), backbone, head)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in network.parameters())
+        kernel = F.interpolate(conv.weight, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        kernel = kernel * (conv.kernel_size[0] / size) ** 2
+        lost = conv.weight.sum((2, 3), keepdim=True) - kernel.sum((2, 3), keepdim=True)
+        out.weight.copy_(kernel + lost / size**2)
+        if conv.bias is not None and out.bias is not None:
+            out.bias.copy_(conv.bias)
+    return out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ class Sampler:
     batch_size: int
     seed: int
     balanced: bool
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,9 +41,17 @@ class Sampler:
         order = self._order(epoch)
         size = min(self.batch_size, len(order))
         batch = order[within * size : (within + 1) * size]
-        return batch[rank::world]
+        return batch[part_of(size, rank, world)]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
+        # The reading thread may be an epoch ahead: orders are kept by epoch, never replaced.
+        order = self._orders.get(epoch)
+        if order is None:
+            order = self._orders[epoch] = self._drawn(epoch)
+            self._orders.pop(epoch - 2, None)
+        return order
+
+    def _drawn(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, epoch, 7])
         if not self.balanced:
             return rng.permutation(len(self.labels))
@@ -54,12 +65,79 @@ class Sampler:
         return rng.permutation(np.concatenate(parts))[: len(self.labels)]
 
 
-def training_prior(labels: NDArray[np.int64], *, balanced: bool) -> list[float]:
-    """The class shares that training shows: what the model's probabilities assume."""
-    counts = np.bincount(labels, minlength=N_CLASSES).astype(float)
+def part_of(size: int, number: int, parts: int) -> slice:
+    """The `number`-th of equal, connected parts of a batch."""
+    return slice(number * size // parts, (number + 1) * size // parts)
+
+
+def shown_prior(targets: NDArray[np.float32], labels: NDArray[np.int64], *, balanced: bool) -> NDArray[np.float64]:
+    """The class shares (7,) that training shows: of targets (n, 7), each row as often as the sampler draws it."""
+    weight = np.ones(len(labels))
     if balanced:
-        counts = (counts > 0).astype(float)
-    return [float(v) for v in counts / counts.sum()]
+        counts = np.bincount(labels, minlength=N_CLASSES)
+        weight = 1.0 / counts[labels]
+    prior = (weight[:, None] * targets).sum(0)
+    out: NDArray[np.float64] = prior / prior.sum()
+    return out
+
+
+def assumed_prior(shown: NDArray[np.float64], loss: str, tau: float) -> NDArray[np.float64]:
+    """The class shares that the trained logits assume: shown^(1 - tau) where the loss adjusts by tau."""
+    power = {"balanced_softmax": 0.0, "logit_adjusted": 1.0 - tau}.get(loss, 1.0)
+    prior = shown**power
+    out: NDArray[np.float64] = prior / prior.sum()
+    return out
+
+
+class Feeder:
+    """Packed pixels of the steps to come, as uint8 (b, c, s, s) on the device.
+
+    On an accelerator the whole train split is moved there once, when it takes at most `RESIDENT` of
+    the free memory; otherwise a thread reads ahead.
+    """
+
+    RESIDENT, AHEAD = 0.4, 2
+
+    def __init__(
+        self,
+        pixels: PixelRows,
+        rows: NDArray[np.int64],
+        device: torch.device,
+        positions: Callable[[int], NDArray[np.int64]],
+        total: int,
+    ) -> None:
+        self._pixels, self._rows, self._device, self._positions, self._total = pixels, rows, device, positions, total
+        self._coming: dict[int, Future[Tensor]] = {}
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="feeder")
+        size = len(rows) * int(np.prod(pixels.shape[1:]))
+        self.resident: Tensor | None = None
+        if device.type == "cuda" and size <= self.RESIDENT * torch.cuda.mem_get_info(device)[0]:
+            self.resident = self._upload(rows)
+
+    def take(self, step: int) -> Tensor:
+        """The pictures of `step`, in the sampler's order."""
+        if self.resident is not None:
+            chosen = torch.from_numpy(self._positions(step)).to(self._device, non_blocking=True)
+            return self.resident[chosen].permute(0, 3, 1, 2)
+        for number in range(step, min(self._total, step + 1 + self.AHEAD)):
+            if number not in self._coming:
+                self._coming[number] = self._readers.submit(self._read, number)
+        return self._coming.pop(step).result().to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, step: int) -> Tensor:
+        block = torch.from_numpy(np.ascontiguousarray(self._pixels[self._rows[self._positions(step)]]))
+        return block.pin_memory() if self._device.type == "cuda" else block
+
+    def _upload(self, rows: NDArray[np.int64]) -> Tensor:
+        out = torch.empty((len(rows), *self._pixels.shape[1:]), dtype=torch.uint8, device=self._device)
+        for start in range(0, len(rows), 4096):
+            block = torch.from_numpy(np.ascontiguousarray(self._pixels[rows[start : start + 4096]]))
+            out[start : start + len(block)].copy_(block)
+        return out
 
 
 def to_tensor(pixels: PixelRows, rows: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mien.core.artifacts.onnx_model import KEY, ModelCard
-from mien.nn.backbones import Network
+from mien.nn.network import Network
 
 OPSET = 20
 

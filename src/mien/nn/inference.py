@@ -7,7 +7,7 @@ from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import Run, check_index
 from mien.core.progress import meter
-from mien.nn.backbones import Network, make_network
+from mien.nn.network import Network, make_network
 from mien.nn.predict import predict_logits
 
 
@@ -27,8 +27,11 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
         logits = predict_logits(
             load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance
         )
+    # A joint head predicts by its linear one; the others' logits are scaled cosines.
+    head = "linear" if trained.settings["head"] == "joint" else trained.settings["head"]
     meta = {
         "name": trained.name, "weights_hash": trained.weights_hash, "index": index.content_hash, "scale_in_logits": True,
-        "head": trained.settings["head"], "scale": trained.settings["scale"], "training_prior": trained.config["training_prior"],
+        "head": head, "scale": None if head == "linear" else trained.settings["scale"],
+        "training_prior": trained.config["training_prior"], "predicts_prior": trained.config["predicts_prior"],
     }  # fmt: skip
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta)

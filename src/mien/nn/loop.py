@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,260 +14,369 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, gather_object
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import write_metrics
-from mien.core.config.train import ALIASES, DistillConfig, TrainConfig
-from mien.core.errors import TrainingDiverged
-from mien.core.labels import N_CLASSES
-from mien.core.progress import Meter, meter, say
-from mien.nn.augment import Augmentation, mixup
-from mien.nn.backbones import BF16_GAINS, CHANNELS_LAST, Network, make_network
-from mien.nn.batches import Sampler, step_seed, to_tensor
-from mien.nn.heads import margin_at
-from mien.nn.losses import distillation, smooth, soft_cross_entropy
-from mien.nn.optim import MovingAverage, lr_at, make_optimizer
+from mien.core.config.train import TrainConfig
+from mien.core.errors import TrainingDiverged, UsageError
+from mien.core.labels import LABELS, MINORITY, N_CLASSES
+from mien.core.progress import Meter, meter, say, warn
+from mien.nn import state, watch
+from mien.nn.augment import Augmentation, Draws
+from mien.nn.backbones import gains_by_bf16, likes_channels_last
+from mien.nn.batches import Feeder, Sampler, part_of, shown_prior, step_seed
+from mien.nn.devices import on_cpu
+from mien.nn.heads import ramp
+from mien.nn.lesson import Lesson, freeze, frozen_names, moving, still
+from mien.nn.losses import smooth
+from mien.nn.mixing import mix
+from mien.nn.network import Network
+from mien.nn.optim import MovingAverage, SharpnessAware, lr_at, make_optimizer
 from mien.nn.predict import predict_logits
+from mien.nn.teacher import Teacher
 
 Score = Callable[[NDArray[np.float64], NDArray[np.int64]], dict[str, float]]
-Teacher = Callable[[Tensor], Tensor]
+CHECK_EVERY = 20  # steps between looks at the loss on an accelerator, where each look waits for it
 
 
 def pick_precision(choice: str, backbone: str, device: torch.device) -> str:
     """`auto` resolved: bf16 where the device computes in it and the family gains by it."""
     if choice != "auto":
         return choice
-    gains = ALIASES.get(backbone, backbone).startswith(BF16_GAINS)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if gains and device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "no"
+    return (
+        "bf16" if gains_by_bf16(backbone) and device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "no"
+    )
 
 
 class Trainer:
     """Trains one network on an index and leaves a run's files in `out`."""
 
     def __init__(
-        self, config: TrainConfig, index: Index, out: Path, *, score: Score, teacher: Teacher | None = None
+        self,
+        config: TrainConfig,
+        index: Index,
+        out: Path,
+        network: Network,
+        *,
+        score: Score,
+        teacher: Teacher | None = None,
     ) -> None:
         AcceleratorState._reset_state(reset_partial_state=False)
         tracked = config.tracker != "none"
         self.accelerator = Accelerator(
-            log_with=config.tracker if tracked else None, project_dir=out if tracked else None
+            cpu=on_cpu(),
+            log_with=config.tracker if tracked else None,
+            project_dir=out if tracked else None,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.freeze_backbone_epochs > 0)],
         )
-        if tracked:
-            self.accelerator.init_trackers(
-                "tracker", config={k: v for k, v in config.model_dump().items() if v is not None}
-            )
         self.config, self.index, self.out, self.score, self.teacher = config, index, out, score, teacher
         self.device: torch.device = self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self._check_share()
         self.precision = pick_precision(config.amp, config.backbone, self.device)
-        torch.manual_seed(config.seed)
-        network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color).to(self.device)
-        if ALIASES.get(config.backbone, config.backbone).startswith(CHANNELS_LAST):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network: Network = network
-        optimizer = make_optimizer(network, config)
-        self.ema = MovingAverage(network, config.ema_decay) if config.ema_decay else None
-        self.wrapped, self.optimizer = self.accelerator.prepare(network, optimizer)
+        self._prepare_rows()
+        prior = torch.tensor(shown_prior(self.targets.numpy(), self.sampler.labels, balanced=config.balanced)).to(
+            self.device
+        )
+        self.lesson = Lesson(network.to(self.device), config.model_dump(), prior).to(self.device)
+        if likes_channels_last(config.backbone):
+            self.lesson.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = self.lesson.network
+        self.frozen = (
+            frozen_names(network.backbone, config.freeze_blocks) if config.freeze_backbone_epochs else frozenset()
+        )
+        safe = config.optimizer == "adamw-safe"
+        self.ema = MovingAverage(self.network, config.ema_decay, foreach=not safe) if config.ema_decay else None
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.lesson, make_optimizer(self.lesson, config))
+        self.sam = SharpnessAware(list(self.lesson.parameters()), config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.step, self.best, self.seconds, self.stop = 0, -1.0, 0.0, False
+        self.history: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        # Sums over the epoch: loss, right answers, pictures. And the first step whose loss was not finite, or -1.
+        self.sums = torch.zeros(
+            3, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
+        )
+        self.bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+
+    def _check_share(self) -> None:
+        config, parts = self.config, self.world * self.config.accumulate
+        each = parts * (2 if config.mixing != "none" else 1)
+        if config.batch_size % each and parts > 1:
+            raise UsageError(
+                f"--batch-size {config.batch_size} over {self.world} processes in {config.accumulate} parts.",
+                rule="Every part holds equally many pictures"
+                + (", and whole pairs where they are mixed." if config.mixing != "none" else "."),
+                fix=f"Use a multiple of {each}.",
+            )
+
+    def _prepare_rows(self) -> None:
+        config, index = self.config, self.index
         rows, val = index.rows("train"), index.rows("val")
-        self.train_rows, self.val_rows, self.val_labels = rows, val, index.labels[val]
+        self.val_rows, self.val_labels = val, index.labels[val]
         one_hot = np.eye(N_CLASSES, dtype=np.float32)[index.labels[rows]]
         self.targets = torch.from_numpy(index.votes[rows] if config.soft_votes else one_hot)
-        self.sampler = Sampler(index.labels[rows], config.batch_size, config.seed, config.balanced_sampling)
-        self.augment = Augmentation(config.crop_min, config.rotate, config.flip, config.jitter, config.erase)
+        self.sampler = Sampler(index.labels[rows], config.batch_size, config.seed, config.balanced)
+        minority = np.isin(self.sampler.labels, [LABELS.index(name) for name in MINORITY])
+        self.boost = torch.from_numpy(np.where(minority, config.minority_boost, 1.0).astype(np.float32))
+        self.augment = Augmentation(
+            config.crop_min, config.rotate, config.flip, config.jitter, config.clahe, config.randaugment, config.randaugment_magnitude, config.erase
+        )  # fmt: skip
         self.total = config.epochs * self.sampler.steps_per_epoch
-        self.step, self.best = 0, -1.0
-        self.history: list[dict[str, Any]] = []
-        self.sums = {"loss": 0.0, "hits": 0.0, "seen": 0.0}
-        self.seconds, self.stop = 0.0, False
+        self.feeder = Feeder(
+            index.pixels,
+            rows,
+            self.device,
+            lambda step: self.sampler.rows(step, rank=self.rank, world=self.world),
+            self.total,
+        )
 
     def run(self) -> dict[str, Any]:
         """Train to the end (from where a killed run stopped) and return what is worth keeping."""
+        if self.config.tracker != "none":
+            settings = {k: v for k, v in self.config.model_dump().items() if v is not None}
+            self.accelerator.init_trackers("tracker", config=settings)
         self._restore()
-        title = f"{self.out.name}: {self.config.backbone}"
-        with self._signals(), meter(title, self.total * self.sampler.batch_size) as progress:
-            progress.skip(self.step * self.sampler.batch_size)
-            while self.step < self.total:
-                self._one_step(progress)
-                end_of_epoch = self.step % self.sampler.steps_per_epoch == 0
-                if end_of_epoch:
-                    self._finish_epoch()
-                if end_of_epoch or self.step % self.config.save_every_steps == 0 or self.stop:
-                    self._save()
-                if self.stop:
-                    raise KeyboardInterrupt
-        self.accelerator.end_training()
-        return {"best_epoch": self._best_epoch(), "best_val_macro_f1": self.best, "steps": self.total, "precision": self.precision,
-                "seconds": round(self.seconds, 1), "device": str(self.device)}  # fmt: skip
+        batch = self.sampler.batch_size
+        try:
+            with self._signals(), meter(f"{self.out.name}: {self.config.backbone}", self.total * batch) as progress:
+                progress.skip(self.step * batch)
+                while self.step < self.total and not self._is_over():
+                    self._one_step(progress)
+        finally:
+            self.feeder.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        best = watch.best_line(self.history)
+        return {
+            "best_epoch": int(best["epoch"]), "best_val_macro_f1": self.best, "steps": self.step, "precision": self.precision,
+            "seconds": round(self.seconds, 1), "device": str(self.device), "processes": self.world, "events": self.events,
+        }  # fmt: skip
 
     @property
     def epoch(self) -> float:
         """Epochs done, with the fraction."""
         return self.step / self.sampler.steps_per_epoch
 
+    def schedule(self) -> dict[str, Any]:
+        """Everything that depends on the epoch, at this step."""
+        config, epoch = self.config, self.epoch
+        grown = ramp(epoch, start=config.plain_logits_epochs, length=config.arcface_warmup_epochs)
+        scale = None
+        if config.scale_start is not None:
+            share = ramp(epoch, start=0, length=config.scale_warmup_epochs)
+            scale = config.scale_start + share * (config.scale - config.scale_start)
+        mixed = config.mix_probability * ramp(epoch, start=0, length=config.mix_warmup_epochs)
+        return {
+            "lr": lr_at(epoch, config), "margin": 0.0 if config.head == "linear" else config.margin * grown, "scale": scale,
+            "mixing": 0.0 if epoch >= config.epochs - config.mix_off_epochs else mixed, "frozen": epoch < config.freeze_backbone_epochs,
+        }  # fmt: skip
+
     def _one_step(self, progress: Meter) -> None:
+        """One update, and what follows from it: looks at the loss, the epoch's end, saving, stopping."""
         started = time.perf_counter()
-        config = self.config
-        lr = lr_at(self.epoch, config)
+        now = self.schedule()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        frozen = self.epoch < config.freeze_backbone_epochs
-        self.network.backbone.requires_grad_(not frozen)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        torch.manual_seed(step_seed(config.seed, self.step, 100 + rank))
-        x, target = self._batch(rank, world)
+            group["lr"] = now["lr"] * group["lr_scale"]
         self.wrapped.train()
-        if frozen:
-            self.network.backbone.eval()
-        loss, logits = self._loss(x, target)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"The loss is {value} at step {self.step + 1} (epoch {self.epoch:.2f}, learning rate {lr:.2g}).",
-                fix="Lower --lr, --scale or --margin, or lengthen --warmup-epochs." + self._kept(),
-            )
-        self._update(loss)
+        freeze(self.network.backbone, self.frozen if now["frozen"] else frozenset())
+        x, target = self._batch(now["mixing"])
+        self._learn(x, target, now)
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.network, self.step)
-        self.sums["loss"] += value * len(x)
-        self.sums["hits"] += float((logits.argmax(1) == target.argmax(1)).sum())
-        self.sums["seen"] += len(x)
         self.seconds += time.perf_counter() - started
-        shown = f"loss {value:.3f}" + (f", val macro-F1 best {self.best:.3f}" if self.best >= 0 else "")
-        progress.advance(len(x) * world, note=shown)
+        ends = self.step % self.sampler.steps_per_epoch == 0
+        saves = ends or self.step % self.config.save_every_steps == 0
+        shown = f"val macro-F1 best {self.best:.3f}" if self.best >= 0 else ""
+        if saves or self.device.type == "cpu" or self.step % CHECK_EVERY == 0:
+            shown = f"loss {self._look():.3f} {shown}".rstrip()
+            if self._is_over():
+                return
+        progress.advance(len(x) * self.world, note=shown)
+        if ends:
+            self._finish_epoch()
+        if saves or self.stop:
+            self._save()
+        if self.stop:
+            raise KeyboardInterrupt
 
-    def _batch(self, rank: int, world: int) -> tuple[Tensor, Tensor]:
-        """Augmented pictures and their target shares."""
-        generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, rank))
-        rows = self.sampler.rows(self.step, rank=rank, world=world)
-        x = self.augment(to_tensor(self.index.pixels, self.train_rows[rows], self.device), generator)
-        target = smooth(self.targets[rows].to(self.device), self.config.label_smoothing)
-        return mixup(x, target, self.config.mixup, generator)
+    def _batch(self, mixing: float) -> tuple[Tensor, Tensor]:
+        """This process's share of the step: augmented pictures and their targets."""
+        config, size = self.config, min(self.config.batch_size, len(self.sampler.labels))
+        generator = torch.Generator().manual_seed(step_seed(config.seed, self.step))
+        rows = self.sampler.rows(self.step, rank=self.rank, world=self.world)
+        draws = Draws(generator, size, part_of(size, self.rank, self.world))
+        x = self.augment(self.feeder.take(self.step), draws, self.boost[rows])
+        target = smooth(self.targets[rows].to(self.device), config.label_smoothing)
+        if config.mixing != "none":
+            x, target = mix(
+                x, target, kind=config.mixing, alpha=config.mix_alpha, probability=mixing, step=self.step, generator=generator
+            )  # fmt: skip
+        return x, target
 
-    def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
-        margin = margin_at(
-            self.epoch, margin=config.margin, plain=config.plain_logits_epochs, ramp=config.arcface_warmup_epochs
-        )
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
-        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision in ("bf16", "fp16")):
-            logits = self.wrapped(x, target, margin)
-        loss = soft_cross_entropy(logits, target)
-        if self.teacher is not None and isinstance(config, DistillConfig) and config.kd_weight > 0:
-            taught = distillation(logits, self.teacher(x), config.kd_temperature)
-            loss = (1 - config.kd_weight) * loss + config.kd_weight * taught
-        return loss, logits.detach()
-
-    def _update(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(self.scaler.scale(loss) if self.scaler.is_enabled() else loss)
+    def _learn(self, x: Tensor, target: Tensor, now: dict[str, Any]) -> None:
+        """Gradient, sharpness-aware where asked, clipping, update."""
+        taught = self.teacher(x) if self.teacher is not None and getattr(self.config, "kd_weight", 0) > 0 else None
+        loss, hits = self._gradient(x, target, taught, now)
+        finite = loss.isfinite()
+        self.bad = torch.where((self.bad < 0) & ~finite, self.step + 1, self.bad)
+        self.sums += torch.stack([torch.where(finite, loss, 0.0) * len(x), hits, hits.new_tensor(len(x))]).to(self.sums)
+        if self.sam is not None:
+            self.sam.climb()
+            stopped = still(self.lesson)
+            self._gradient(x, target, taught, now)
+            moving(stopped)
+            self.sam.descend()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer.optimizer)
         if self.config.clip_grad:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+            foreach = False if self.config.optimizer == "adamw-safe" else None
+            torch.nn.utils.clip_grad_norm_(self.lesson.parameters(), self.config.clip_grad, foreach=foreach)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer.optimizer)
             self.scaler.update()
         else:
             self.optimizer.step()
 
+    def _gradient(self, x: Tensor, target: Tensor, taught: Tensor | None, now: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Leave the gradient of the batch's mean loss; returns that loss and the number of right answers."""
+        config = self.config
+        torch.manual_seed(step_seed(config.seed, self.step, 100 + self.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        loss_sum = torch.zeros((), device=self.device)
+        hits = torch.zeros((), device=self.device)
+        for number in range(config.accumulate):
+            part = part_of(len(x), number, config.accumulate)
+            waits = number + 1 < config.accumulate
+            with self.accelerator.no_sync(self.wrapped) if waits and self.world > 1 else nullcontext():
+                with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision in ("bf16", "fp16")):
+                    loss, logits = self.wrapped(
+                        x[part], target[part], now["margin"], now["scale"], None if taught is None else taught[part]
+                    )
+                loss = loss / config.accumulate
+                self.accelerator.backward(self.scaler.scale(loss) if self.scaler.is_enabled() else loss)
+            loss_sum = loss_sum + loss.detach()
+            hits = hits + (logits.argmax(1) == target[part].argmax(1)).sum()
+        return loss_sum, hits
+
+    def _look(self) -> float:
+        """Mean loss of the epoch so far; all processes agree on whether it is finite, and whether to stop."""
+        bad, stop = int(self.bad), self.stop
+        if self.world > 1:
+            told = gather_object([(bad, stop)])
+            bad = min((b for b, _ in told if b >= 0), default=-1)
+            self.stop = any(s for _, s in told)
+        if bad >= 0:
+            self._diverged(bad)
+        loss, _, seen = self.sums.tolist()
+        return float(loss / max(1.0, seen))
+
+    def _diverged(self, step: int) -> None:
+        text = f"the loss is not finite at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.schedule()['lr']:.2g})"
+        if self.best < 0:
+            raise TrainingDiverged(
+                f"{text[0].upper()}{text[1:]}, before any look at val.",
+                fix="Lower --lr, --scale or --margin, or lengthen --warmup-epochs.",
+            )
+        warn(f"{self.out}: {text}; training ends here, with the weights that val liked best.")
+        self.events.append(
+            {"kind": "loss not finite", "step": step, "epoch": step / self.sampler.steps_per_epoch, "text": text}
+        )
+
+    def _is_over(self) -> bool:
+        """Whether the run ends before its last step: it diverged, or its patience is exhausted."""
+        return any(event["kind"] in ("loss not finite", "patience exhausted") for event in self.events)
+
     def _finish_epoch(self) -> None:
         """Log the epoch; look at val; keep the weights that val likes best."""
         epoch = self.step // self.sampler.steps_per_epoch
-        seen = max(1.0, self.sums["seen"])
+        sums = self.accelerator.reduce(self.sums.clone()) if self.world > 1 else self.sums
+        loss, hits, seen = sums.tolist()
+        now = self.schedule()
         line: dict[str, Any] = {
-            "epoch": epoch, "step": self.step, "lr": lr_at(self.epoch, self.config),
-            "margin": margin_at(self.epoch, margin=self.config.margin, plain=self.config.plain_logits_epochs, ramp=self.config.arcface_warmup_epochs)
-            if self.config.head == "arcface" else 0.0,
-            "train_loss": self.sums["loss"] / seen, "train_accuracy": self.sums["hits"] / seen,
+            "epoch": epoch, "step": self.step, "lr": now["lr"], "margin": now["margin"], "train_loss": loss / seen, "train_accuracy": hits / seen,
         }  # fmt: skip
-        self.sums = dict.fromkeys(self.sums, 0.0)
-        if epoch % self.config.eval_every == 0 or self.step == self.total:
-            line["val"] = self._look_at_val()
-            if line["val"]["macro_f1"] > self.best:
-                self.best = line["val"]["macro_f1"]
-                if self.accelerator.is_main_process:
-                    checkpoint.save_weights(self.out, self._averaged())
+        self.sums.zero_()
         self.history.append(line)
+        if epoch % self.config.eval_every == 0 or self.step == self.total:
+            self._look_at_val(line)
         if self.accelerator.is_main_process:
             write_metrics(self.out, self.history)
         scalars = {k: v for k, v in line.items() if isinstance(v, float)}
         self.accelerator.log(scalars | {f"val/{k}": v for k, v in line.get("val", {}).items()}, step=self.step)
 
-    def _averaged(self) -> dict[str, Tensor]:
-        return self.ema.state if self.ema is not None else self.network.state_dict()
+    def _look_at_val(self, line: dict[str, Any]) -> None:
+        """Score the averaged weights, and the raw ones beside them; note a collapse."""
+        if self.ema is not None and self.config.eval_raw:
+            line["val_raw"] = self._score(None)
+        line["val"] = self._score(self.ema.state if self.ema is not None else None)
+        if line["val"]["macro_f1"] > self.best:
+            self.best = line["val"]["macro_f1"]
+            if self.accelerator.is_main_process:
+                checkpoint.save_weights(self.out, self.ema.state if self.ema is not None else self.network.state_dict())
+        fallen = watch.collapse(self.history)
+        if fallen is not None and not any(event["kind"] == fallen["kind"] for event in self.events):
+            self.events.append(fallen)
+            warn(f"{self.out}: {fallen['text']}; the best weights are kept.")
+        if watch.exhausted(self.history, self.config.patience):
+            text = f"no better val macro-F1 for {self.config.patience} looks"
+            self.events.append({"kind": "patience exhausted", "step": self.step, "epoch": line["epoch"], "text": text})
 
-    def _look_at_val(self) -> dict[str, float]:
-        """Score the averaged weights on val."""
+    def _score(self, weights: dict[str, Tensor] | None) -> dict[str, float]:
+        """Metrics on val of the present weights or of others; each process looks at its share."""
         present = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self._averaged())
+        wanted = present if weights is None else weights
+        if self.world > 1:  # batch norms' statistics differ between processes: the first one's count
+            wanted = broadcast(wanted)
+        self.network.load_state_dict(wanted)
+        mine = self.val_rows[self.rank :: self.world]
         logits = predict_logits(
-            self.network, self.index.pixels, self.val_rows, device=self.device, bf16=self.precision == "bf16"
+            self.network, self.index.pixels, mine, device=self.device, bf16=self.precision == "bf16"
         )
         self.network.load_state_dict(present)
+        if self.world > 1:
+            whole = np.empty((len(self.val_rows), N_CLASSES))
+            for rank, part in enumerate(gather_object([logits])):
+                whole[rank :: self.world] = part
+            logits = whole
         if not np.isfinite(logits).all():
             raise TrainingDiverged(
-                f"The logits on val are not finite after step {self.step}.",
-                fix="Lower --lr." + self._kept(),
+                f"The logits on val are not finite after step {self.step}.", fix="Lower --lr." + self._kept()
             )
         return self.score(logits, self.val_labels)
 
     def _kept(self) -> str:
         return f" The weights of the best epoch so far are kept in {self.out}." if self.best >= 0 else ""
 
-    def _best_epoch(self) -> int:
-        looked = [line for line in self.history if "val" in line]
-        return int(max(looked, key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))["epoch"])
-
     def _save(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        if self.ema is not None:
-            tensors |= {f"ema.{k}": v for k, v in self.ema.state.items()}
-        for number, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v for k, v in entry.items() if isinstance(v, Tensor)}
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else {}
         checkpoint.save_state(
-            self.out, tensors,
-            {"step": self.step, "best": self.best, "sums": self.sums, "history": self.history, "scaler": scaler, "seconds": self.seconds},
+            self.out, state.pack(self.lesson, self.optimizer, self.ema),
+            {"step": self.step, "best": self.best, "sums": self.sums.tolist(), "history": self.history, "events": self.events, "scaler": scaler},
+            seconds=self.seconds,
         )  # fmt: skip
 
     def _restore(self) -> None:
         found = checkpoint.load_state(self.out)
         if found is None:
             return
-        tensors, progress = found
-        self.network.load_state_dict(_under(tensors, "network."))
-        if self.ema is not None:
-            for key, value in _under(tensors, "ema.").items():
-                self.ema.state[key].copy_(value)
-        state = self.optimizer.state_dict()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        entries: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, "optimizer.").items():
-            number, name = key.split(".", 1)
-            like = parameters[int(number)]
-            # Fused kernels walk raw memory: moments must have their parameter's strides (channels last).
-            fitting = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            entries.setdefault(int(number), {})[name] = fitting
-        state["state"] = entries
-        self.optimizer.load_state_dict(state)
+        tensors, kept = found
+        state.unpack(tensors, self.lesson, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():
-            self.scaler.load_state_dict(progress["scaler"])
-        self.step, self.best, self.sums, self.history = (
-            progress["step"],
-            progress["best"],
-            progress["sums"],
-            progress["history"],
-        )
-        self.seconds = progress["seconds"]
+            self.scaler.load_state_dict(kept["scaler"])
+        self.step, self.best, self.history, self.events = (kept[key] for key in ("step", "best", "history", "events"))
+        self.sums.copy_(torch.tensor(kept["sums"], dtype=torch.float64))
+        self.seconds = checkpoint.seconds_spent(self.out)
         say(f"{self.out}: goes on after step {self.step} of {self.total}")
 
     @contextmanager
@@ -287,32 +395,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def ensemble_teacher(members: list[tuple[Network, float, float]], pool: str, temperature: float) -> Teacher:
-    """A frozen ensemble as a function from crops to log-probabilities (b, 7).
-
-    `members` are (network, weight, temperature); the result is pooled and calibrated as
-    `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities.
-    """
-    for network, _, _ in members:
-        network.eval().requires_grad_(False)
-
-    @torch.inference_mode()
-    def teach(x: Tensor) -> Tensor:
-        logs = torch.stack([weight * _member(network, x, t, pool) for network, weight, t in members]).sum(0)
-        pooled = logs.clamp_min(1e-12).log() if pool == "probability" else logs
-        return F.log_softmax(pooled / temperature, dim=1)
-
-    return lambda x: teach(x).clone()
-
-
-def _member(network: Network, x: Tensor, temperature: float, pool: str) -> Tensor:
-    bf16 = x.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16 or x.device.type == "cuda"):
-        logits = network(x).float() / temperature
-    return F.softmax(logits, 1) if pool == "probability" else F.log_softmax(logits, 1)

@@ -1,18 +1,45 @@
-"""Training losses on scaled logits and soft targets."""
+"""Training losses on scaled logits (b, k) and soft targets (b, k) whose shares sum to 1."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (b, k) against shares (b, k) that sum to 1."""
+    """Mean cross-entropy, in nats."""
     return -(target * F.log_softmax(logits, dim=1)).sum(1).mean()
 
 
+def focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """Focal loss (Lin et al. 2017, arXiv 1708.02002, eq. 4, without class weights).
+
+    Each class's term -t log p is weighted by (1 - p)^gamma; for a one-hot target that is the
+    published loss, for gamma 0 the cross-entropy.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    # 1 - p through expm1 keeps its gradient finite where p rounds to 1; 0^gamma has none below gamma 1.
+    rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+    return -(target * rest.pow(gamma) * log_p).sum(1).mean()
+
+
+def prior_adjusted(logits: Tensor, target: Tensor, prior: Tensor, tau: float) -> Tensor:
+    """Cross-entropy of logits + tau·log prior: logit adjustment (Menon et al. 2021, arXiv 2007.07314, eq. 10).
+
+    With tau = 1 it is balanced softmax (Ren et al. 2020, arXiv 2007.10740, eq. 4). `prior` (k,) are
+    the shares that training shows; what the bare logits then assume is `assumed_prior`.
+    """
+    return soft_cross_entropy(logits + tau * prior.to(logits).log(), target)
+
+
 def smooth(target: Tensor, amount: float) -> Tensor:
-    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567, section 7) of shares (b, k)."""
+    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567, section 7)."""
     return target if amount == 0 else target * (1 - amount) + amount / target.shape[1]
 
 
@@ -24,3 +51,33 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     log_p = F.log_softmax(student / temperature, dim=1)
     log_q = F.log_softmax(teacher / temperature, dim=1)
     return (log_q.exp() * (log_q - log_p)).sum(1).mean() * temperature**2
+
+
+class CenterLoss(nn.Module):
+    """½·Σ_k t_k·‖x - c_k‖², a mean over the batch (Wen et al. 2016, ECCV, eq. 2).
+
+    The centres are learned with everything else instead of by the paper's update (its eq. 4): they
+    then keep step over several devices and are saved and resumed as any weight is.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.centers = nn.Parameter(torch.zeros(classes, features))
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """The loss of embeddings (b, d)."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            squared = (x.unsqueeze(1) - self.centers.to(x.dtype).unsqueeze(0)).square().sum(2)
+            return 0.5 * (target.to(x.dtype) * squared).sum(1).mean()
+
+
+def make_loss(settings: dict[str, Any], prior: Tensor) -> Loss:
+    """The loss that a run's settings name; `prior` (k,) are the shares that training shows."""
+    name = settings["loss"]
+    if name == "focal":
+        return lambda z, t: focal(z, t, settings["focal_gamma"])
+    if name in ("balanced_softmax", "logit_adjusted"):
+        tau = 1.0 if name == "balanced_softmax" else settings["logit_adjust_tau"]
+        return lambda z, t: prior_adjusted(z, t, prior, tau)
+    return soft_cross_entropy

@@ -1,25 +1,82 @@
-"""Optimisers, the learning-rate schedule and the moving average of weights."""
+"""Optimisers, layer-wise learning rates, the schedule, sharpness-aware steps and the moving average of weights."""
 
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mien.core.config.train import TrainConfig
+from mien.core.errors import UsageError
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser with weight decay on matrices only (not on biases, norms and scales)."""
-    decay = [p for p in network.parameters() if p.ndim >= 2]
-    rest = [p for p in network.parameters() if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+def make_optimizer(lesson: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser over all parameters; its groups hold `lr_scale`, which the schedule multiplies in.
+
+    Weight decay acts on matrices only (not on biases, norms and scales, nor on a center loss's centres).
+    """
+    scales = layer_scales(lesson.network.backbone, config.layer_decay)  # type: ignore[union-attr,arg-type]
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in lesson.named_parameters():
+        scale = scales.get(name.removeprefix("network.backbone."), 1.0) if name.startswith("network.backbone.") else 1.0
+        groups.setdefault((scale, parameter.ndim >= 2 and not name.startswith("center.")), []).append(parameter)
+    listed: list[dict[str, Any]] = [
+        {"params": found, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
+        for (scale, decays), found in groups.items()
+    ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(listed, lr=config.lr, momentum=0.9, nesterov=True)
     if config.optimizer == "adamw-safe":
-        return torch.optim.AdamW(groups, lr=config.lr, foreach=False, fused=False)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        return torch.optim.AdamW(listed, lr=config.lr, foreach=False, fused=False)
+    return torch.optim.AdamW(listed, lr=config.lr, fused=True)
+
+
+def block_of(backbone: nn.Module) -> dict[str, int]:
+    """The number of the block that each parameter belongs to: 0 the stem, then the blocks, the last norms last.
+
+    Blocks are those of timm's `group_matcher`, in its coarse form.
+    """
+    matcher = backbone.group_matcher(coarse=True) if hasattr(backbone, "group_matcher") else {}  # type: ignore[operator]
+    if not matcher:
+        raise UsageError(
+            f"{type(backbone).__name__} does not say what its blocks are.",
+            rule="--layer-decay and --freeze-blocks need timm's `group_matcher`.",
+            fix="Leave them out, or take another backbone.",
+        )
+    rules: list[tuple[str, int, int | None]] = []
+    for kind, patterns in enumerate(matcher.values()):
+        listed = patterns if isinstance(patterns, (list, tuple)) else [(patterns, None)]
+        for pattern, fixed in listed:
+            rules.append((pattern, kind, fixed[0] if fixed else None))
+    found: dict[str, tuple[int, int]] = {}
+    for name, _ in backbone.named_parameters():
+        found[name] = next(
+            ((kind, _position(m, fixed)) for p, kind, fixed in rules if (m := re.match(p, name))), (99, 0)
+        )
+    order = {key: number for number, key in enumerate(sorted({(0, 0), *found.values()}))}
+    return {name: order[key] for name, key in found.items()}
+
+
+def _position(match: re.Match[str], fixed: int | None) -> int:
+    if fixed is not None:
+        return fixed
+    numbers = [int(g) for g in match.groups() if g is not None and g.isdigit()]
+    return numbers[0] if numbers else 0
+
+
+def layer_scales(backbone: nn.Module, decay: float) -> dict[str, float]:
+    """Each parameter's factor of the learning rate: decay^(blocks that follow it), the head's being 1.
+
+    Layer-wise decay: Clark et al. 2020, arXiv 2003.10555, section 3.2; as ConvNeXt and BEiT fine-tune.
+    """
+    if decay == 1.0:
+        return {}
+    blocks = block_of(backbone)
+    last = max(blocks.values())
+    return {name: decay ** (last + 1 - number) for name, number in blocks.items()}
 
 
 def lr_at(epoch: float, config: TrainConfig) -> float:
@@ -33,14 +90,39 @@ def lr_at(epoch: float, config: TrainConfig) -> float:
     return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * share))
 
 
+class SharpnessAware:
+    """SAM (Foret et al. 2021, arXiv 2010.01412, algorithm 1): the gradient is taken where the loss is worst nearby."""
+
+    def __init__(self, parameters: list[nn.Parameter], rho: float) -> None:
+        self.parameters, self.rho = parameters, rho
+        self._moved: list[tuple[nn.Parameter, Tensor]] = []
+
+    @torch.no_grad()
+    def climb(self) -> None:
+        """Move by rho along the present gradient (eq. 2)."""
+        learning = [p for p in self.parameters if p.grad is not None]
+        norm = torch.stack([p.grad.float().norm() for p in learning if p.grad is not None]).norm()
+        for p in learning:
+            if p.grad is not None:
+                self._moved.append((p, p.detach().clone()))
+                p.add_(p.grad * (self.rho / (norm + 1e-12)).to(p.dtype))
+
+    @torch.no_grad()
+    def descend(self) -> None:
+        """Come back to where `climb` started; bit for bit."""
+        for p, before in self._moved:
+            p.copy_(before)
+        self._moved.clear()
+
+
 class MovingAverage:
     """Exponential moving average of all floating-point state, warmed up as (1 + step) / (10 + step).
 
     The warm-up is that of TensorFlow's ExponentialMovingAverage(num_updates).
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, network: nn.Module, decay: float, *, foreach: bool = True) -> None:
+        self.decay, self.foreach = decay, foreach
         self.state: dict[str, Tensor] = {k: v.detach().clone() for k, v in network.state_dict().items()}
 
     @torch.no_grad()
@@ -54,4 +136,8 @@ class MovingAverage:
                 theirs.append(value)
             else:
                 self.state[key].copy_(value)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        if self.foreach:
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+            return
+        for average, value in zip(mine, theirs, strict=True):
+            average.lerp_(value, 1 - decay)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from mien.core.artifacts import base
+from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import KIND, VERSION, Run, environment, read_run
 from mien.core.config.train import ALIASES, TrainConfig, check_backbone
-from mien.core.errors import UsageError
-from mien.nn.backbones import make_network, parameter_count
-from mien.nn.batches import training_prior
-from mien.nn.loop import Score, Teacher, Trainer
+from mien.core.errors import InputError, UsageError
+from mien.core.labels import LABELS, N_CLASSES
+from mien.core.progress import warn
+from mien.nn.batches import assumed_prior, shown_prior
+from mien.nn.devices import processes
+from mien.nn.loop import Score, Trainer
+from mien.nn.network import Network, make_network, parameter_count
+from mien.nn.pretrained import load_pretrained
+from mien.nn.teacher import Teacher
 from mien.nn.torchvision_cure import import_timm
 
 
@@ -21,38 +32,117 @@ def train_run(
     config: TrainConfig, origin: dict[str, dict[str, Any]], index: Index, out: Path, mark: str,
     *, score: Score, teacher: Callable[[], Teacher] | None = None, extra: dict[str, Any] | None = None,
 ) -> Run:  # fmt: skip
-    """Train in `out`, or go on there; `teacher` is called when training really starts.
+    """Train in `out`, or go on there; `teacher` is called when everything else was found right.
 
-    Everything that can be wrong with the request is checked before `out` is touched.
+    Everything that can be wrong with the request is checked before `out` is touched. Of several
+    processes (`accelerate launch`, torchrun) the first one alone writes.
     """
+    together = processes()
     base.claimable(out, kind=KIND, fingerprint=mark)
-    labels = index.labels[index.rows("train")]
+    check_request(config, index)
+    torch.manual_seed(config.seed)
+    network, started_from = _start(config, index)
+    priors = _set_priors(network, config, index)
+    document = {
+        "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
+        "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from,
+        **priors, "train_rows": len(index.rows("train")), **(extra or {}),
+    }  # fmt: skip
+    trainer = Trainer(config, index, out, network, score=score, teacher=teacher() if teacher else None)
+    together.wait_for_everyone()
+    if together.is_main_process:
+        base.claim(out, kind=KIND, fingerprint=mark)
+        base.write_json(out / "config.json", document)
+    together.wait_for_everyone()
+    result = trainer.run()
+    if together.is_main_process:
+        _finish(out, mark, result)
+    together.wait_for_everyone()
+    return read_run(out)
+
+
+def _finish(out: Path, mark: str, result: dict[str, Any]) -> None:
+    base.write_json(out / "environment.json", {**environment(), "training": result})
+    files = ["config.json", "metrics.jsonl", "best.safetensors", "environment.json"]
+    meta = {"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}, "events": result["events"]}
+    base.write_manifest(out, kind=KIND, version=VERSION, fingerprint=mark, files=files, meta=meta)
+
+
+def check_request(config: TrainConfig, index: Index) -> None:
+    """Raise for what this index cannot give this training."""
+    labels, val = index.labels[index.rows("train")], index.labels[index.rows("val")]
+    fix = "See what the index holds with `mien index audit`, and build one with more sources or other shares."
+    if not len(val):
+        raise InputError(f"{index.folder} has no val pictures.", rule="val chooses the epoch.", fix=fix)
+    lacking = [name for number, name in enumerate(LABELS) if number not in labels]
+    if lacking:
+        raise InputError(
+            f"{index.folder} has no train picture of: {', '.join(lacking)}.",
+            rule="Each of the seven classes must be shown.",
+            fix=fix,
+        )
+    unseen = [name for number, name in enumerate(LABELS) if number not in val]
+    if unseen:
+        warn(f"val has no picture of {', '.join(unseen)}: macro-F1 counts such a class as 0 when it is predicted")
     if config.batch_size > len(labels):
         raise UsageError(
             f"--batch-size {config.batch_size} with {len(labels)} train rows.", rule="A batch fits into train."
         )
+    if config.soft_votes and not _has_votes(index):
+        raise InputError(
+            f"--soft-votes, but {index.folder} has no annotators' votes.",
+            rule="FER+ brings them.",
+            fix="Add the source ferplus=FOLDER, or leave the flag out.",
+        )
+    if config.tracker in ("mlflow", "wandb") and find_spec(config.tracker) is None:
+        raise UsageError(
+            f"--tracker {config.tracker} needs the package {config.tracker}.", fix=f"pip install {config.tracker}"
+        )
     check_name(config.backbone)
-    network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color)
-    base.claim(out, kind=KIND, fingerprint=mark)
-    document = {
-        "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
-        "crop": index.crop.model_dump(), "parameters": parameter_count(network),
-        "training_prior": training_prior(labels, balanced=config.balanced_sampling), "train_rows": len(labels), **(extra or {}),
-    }  # fmt: skip
-    base.write_json(out / "config.json", document)
-    del network
-    result = Trainer(config, index, out, score=score, teacher=teacher() if teacher else None).run()
-    base.write_json(out / "environment.json", {**environment(), "training": result})
-    files = ["config.json", "metrics.jsonl", "best.safetensors", "environment.json"]
-    base.write_manifest(
-        out,
-        kind=KIND,
-        version=VERSION,
-        fingerprint=mark,
-        files=files,
-        meta={"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}},
+
+
+def _has_votes(index: Index) -> bool:
+    """Whether any train row's votes are more than its label."""
+    rows = index.rows("train")
+    return bool((index.votes[rows] != np.eye(N_CLASSES, dtype=np.float32)[index.labels[rows]]).any())
+
+
+def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] | None]:
+    """The network with the weights it starts from, and where these come from."""
+    settings, crop = config.model_dump(), index.crop
+    found = load_pretrained(settings)
+    weights, source = found if found is not None else (None, None)
+    network = make_network(
+        settings, crop_size=crop.size, color=crop.color, weights=weights, where=f"--pretrained {config.pretrained}"
     )
-    return read_run(out)
+    if config.init_from is None:
+        return network, source
+    earlier = read_run(Path(config.init_from))
+    try:
+        network.load_state_dict(load_weights(earlier.weights))
+    except RuntimeError as error:
+        raise UsageError(
+            f"--init-from {earlier.folder}: {str(error).splitlines()[-1].strip()}",
+            rule="A run is polished with the same backbone, stem and head.",
+            fix=f"Give its settings: --backbone {earlier.settings['backbone']} --head {earlier.settings['head']} --stem {earlier.settings['stem']}.",
+        ) from None
+    return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "as that run"}
+
+
+def _set_priors(network: Network, config: TrainConfig, index: Index) -> dict[str, list[float]]:
+    """Put the shift between priors into the network; returns the class shares trained for and predicted with."""
+    rows = index.rows("train")
+    labels = index.labels[rows]
+    one_hot: NDArray[np.float32] = np.eye(N_CLASSES, dtype=np.float32)[labels]
+    shown = shown_prior(index.votes[rows] if config.soft_votes else one_hot, labels, balanced=config.balanced)
+    trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
+    wanted = {
+        "trained": trained,
+        "natural": one_hot.mean(0).astype(np.float64),
+        "uniform": np.full(N_CLASSES, 1 / N_CLASSES),
+    }[config.predict_prior]
+    network.prior_shift.copy_(torch.from_numpy(np.log(wanted) - np.log(trained)))
+    return {"training_prior": trained.tolist(), "predicts_prior": wanted.tolist()}
 
 
 def check_name(backbone: str) -> None:

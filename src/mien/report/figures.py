@@ -95,6 +95,27 @@ def curves(histories: dict[str, list[dict[str, Any]]]) -> bytes:
         return _png(figure)
 
 
+def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes:
+    """Val macro-F1 over epochs, a panel a variant, a line a seed; shaded where a margin is on."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _grid(len(histories), 2.6, 2.0, columns=5)
+        looked = {name: [[line for line in run if "val" in line] for run in runs] for name, runs in histories.items()}
+        top = max(line["val"]["macro_f1"] for runs in looked.values() for run in runs for line in run)
+        for axis, (name, runs) in zip(axes, looked.items(), strict=True):
+            for colour, run in zip(np.tile(COLOURS, 8), runs, strict=False):
+                axis.plot(
+                    [line["epoch"] for line in run], [line["val"]["macro_f1"] for line in run], color=colour, lw=1.2
+                )
+            margined = [line["epoch"] for line in runs[0] if line["margin"] > 0]
+            if margined:
+                axis.axvspan(margined[0] - 1, margined[-1], color="0.92", lw=0)
+            axis.set(title=name, ylim=(0, 1.1 * top))
+        for axis in axes[-min(5, len(axes)) :]:
+            axis.set_xlabel("epoch")
+        axes[0].set_ylabel("val macro-F1")
+        return _png(figure)
+
+
 def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> bytes:
     """Reliability diagrams before and after calibration, a panel a model."""
     with mpl.rc_context(_STYLE):

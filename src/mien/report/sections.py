@@ -225,23 +225,34 @@ def student(study: dict[str, Any]) -> Section:
 
 
 def training(study: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) -> Section:
-    """Curves and costs of the trainings."""
+    """Curves, peaks, what went wrong, and the cost of the trainings."""
     models = models_of(study)
-    rows = tuple(
-        (
-            m["name"],
-            str(m["training"]["steps"]),
-            m["training"]["precision"],
-            m["training"]["device"],
-            f"{m['training']['seconds']:.0f}",
-            fixed(m["training"]["best_val_macro_f1"]),
-        )
-        for m in models
-    )
-    return Section("Training", [
+    section = Section("Training", [
         Figure("Training curves", figures.curves(histories), "Training loss and val macro-F1 over epochs"),
-        Table("Trainings", ("run", "steps", "precision", "device", "seconds", "val macro-F1 kept"), rows),
+        Table(
+            "Trainings: val macro-F1 at its peak, whose weights are kept, and at the end", ("run", "peak", "at epoch", "of", "at the end", "fall since", "raw weights at the peak"),
+            tuple(_peak(m["name"], histories[m["name"]], m["epochs"]) for m in models),
+            note="Kept and judged are the moving averages of the weights, where a run has them; the last column is what the weights themselves scored.",
+        ),
+        Table(
+            "Their cost", ("run", "steps", "precision", "device", "processes", "seconds"),
+            tuple((m["name"], f"{t['steps']:,}", t["precision"], t["device"], str(t["processes"]), f"{t['seconds']:.0f}") for m in models for t in [m["training"]]),
+        ),
     ])  # fmt: skip
+    for model in models:
+        for event in model["training"]["events"]:
+            section.blocks.append(
+                Text(f"`{model['name']}`, {event['kind']}: {event['text']}. The best weights before were kept.", "note")
+            )
+    return section
+
+
+def _peak(name: str, history: list[dict[str, Any]], epochs: int) -> tuple[str, ...]:
+    looks = [line for line in history if "val" in line]
+    best = max(looks, key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
+    peak, end = best["val"]["macro_f1"], looks[-1]["val"]["macro_f1"]
+    raw = fixed(best["val_raw"]["macro_f1"]) if "val_raw" in best else "–"
+    return (name, fixed(peak), str(best["epoch"]), str(epochs), fixed(end), fixed(peak - end), raw)
 
 
 def classes(study: dict[str, Any]) -> Section:

@@ -9,7 +9,7 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run
+from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point
 from mien.core.config.train import NEUTRAL, DistillConfig
 from mien.core.errors import ArtifactError
 from mien.core.progress import say
@@ -31,7 +31,7 @@ def run(
     ensemble, selection = read_ensemble(folder), read_selection(selection_path)
     mark = base.fingerprint(
         KIND, VERSION, config.model_dump(mode="json", exclude=set(NEUTRAL)),
-        {"index": index.content_hash, "teacher": ensemble.weights_hash, "T": str(ensemble.temperature)},
+        {"index": index.content_hash, "teacher": ensemble.weights_hash, "T": str(ensemble.temperature), **starting_point(config, index)},
     )  # fmt: skip
     if base.is_complete(out, mark):
         say(f"{out} is taught already.")
@@ -46,7 +46,7 @@ def run(
         "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
     }}  # fmt: skip
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
-    from mien.nn.loop import ensemble_teacher  # noqa: PLC0415
+    from mien.nn.teacher import ensemble_teacher  # noqa: PLC0415
     from mien.nn.training import train_run  # noqa: PLC0415
 
     def load() -> Any:

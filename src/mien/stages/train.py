@@ -7,7 +7,7 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import KIND, VERSION, Run, read_run
+from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point
 from mien.core.config.train import ALIASES, NEUTRAL, TrainConfig
 from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
@@ -22,7 +22,10 @@ def run(
     """
     index = read_index(index_folder)
     mark = base.fingerprint(
-        KIND, VERSION, config.model_dump(mode="json", exclude=set(NEUTRAL)), {"index": index.content_hash}
+        KIND,
+        VERSION,
+        config.model_dump(mode="json", exclude=set(NEUTRAL)),
+        {"index": index.content_hash, **starting_point(config, index)},
     )
     if base.is_complete(out, mark):
         say(f"{out} is trained already.")

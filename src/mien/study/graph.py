@@ -9,8 +9,9 @@ from typing import Any
 
 from mien.core.artifacts.study import StudyFolder
 from mien.core.config.judge import PredictConfig
+from mien.core.config.recipes import resolve
 from mien.core.config.study import StudyConfig, Teacher, seeded
-from mien.core.config.train import DistillConfig, TrainConfig, resolve
+from mien.core.config.train import DistillConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def _train(study: StudyConfig, teacher: Teacher, folder: StudyFolder) -> Step:
     from mien.stages import train
 
     out = folder.teacher(teacher.name)
-    config, origin = resolve(TrainConfig, ("study", seeded(teacher.settings, study.seed)))
+    settings = dict(teacher.settings)
+    if settings.get("init_from") in {other.name for other in study.teachers}:
+        settings["init_from"] = str(folder.teacher(settings["init_from"]))  # a teacher that comes before
+    config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
     return Step(
         f"train {teacher.name}",
         out / "manifest.json",

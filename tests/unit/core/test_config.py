@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from mien.core.config import DistillConfig, IndexConfig, TrainConfig, load_study, resolve
+from mien.core.config.recipes import recipe
 from mien.core.config.study import expand, shipped_studies
-from mien.core.config.train import recipe
 from mien.core.errors import ConfigError, UsageError
 
 
 def test_all_faults_at_once_with_the_nearest_key():
     with pytest.raises(ConfigError) as caught:
-        TrainConfig.parse({"bacth_size": 3, "lr": -1, "head": "cosface"}, where="teacher x")
+        TrainConfig.parse({"bacth_size": 3, "lr": -1, "head": "cosine"}, where="teacher x")
     text = str(caught.value)
     assert "teacher x" in text
     assert "Did you mean 'batch_size'" in text

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_metrics, read_run
-from mien.core.config.train import TrainConfig, resolve
-from mien.core.errors import TrainingDiverged, UsageError
+from mien.core.config import TrainConfig, resolve
+from mien.core.errors import ArtifactError, ConfigError, InputError, TrainingDiverged, UsageError
 from mien.evaluate.metrics import score_logits
 from mien.nn.loop import Trainer
 from mien.stages import train as stage
@@ -23,7 +23,7 @@ BASE = {
     "epochs": 2,
     "save_every_steps": 3,
     "drop_rate": 0.3,
-    "mixup": 0.2,
+    "mixing": "mixcut",
     "warmup_epochs": 1,
 }
 
@@ -76,22 +76,52 @@ def test_a_signal_saves_and_interrupts(small_index, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "r" / "last" / "state.json").read_text())["step"] in (4, 5)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"head": "linear"}, {"scale": 5.0}, {"margin": 0.5, "plain_logits_epochs": 0, "arcface_warmup_epochs": 0}, {"label_smoothing": 0.0},
-        {"balanced_sampling": False}, {"optimizer": "sgd"}, {"lr": 5e-4}, {"weight_decay": 0.5}, {"scheduler": "constant"}, {"warmup_epochs": 0},
-        {"min_lr": 5e-4}, {"batch_size": 16}, {"ema_decay": 0.0}, {"clip_grad": 0.01}, {"drop_rate": 0.0}, {"freeze_backbone_epochs": 1},
-        {"crop_min": 0.4}, {"rotate": 0.0}, {"flip": False}, {"jitter": 0.0}, {"erase": 0.0}, {"mixup": 0.0}, {"seed": 1}, {"img_size": 40},
-        {"amp": "bf16"}, {"plain_logits_epochs": 0}, {"arcface_warmup_epochs": 1, "plain_logits_epochs": 0},
-    ],
-    ids=lambda c: "+".join(c),
-)  # fmt: skip
+CHANGES = [
+    {"head": "linear"}, {"head": "subcenter"}, {"head": "joint"}, {"scale": 5.0}, {"margin": 0.5, "plain_logits_epochs": 0},
+    {"plain_logits_epochs": 0}, {"plain_logits_epochs": 0, "arcface_warmup_epochs": 1}, {"scale_start": 4.0, "scale_warmup_epochs": 1.0},
+    {"loss": "focal"}, {"loss": "balanced_softmax"}, {"loss": "logit_adjusted"}, {"label_smoothing": 0.0}, {"center_weight": 0.1},
+    {"balanced_sampling": False}, {"predict_prior": "natural"}, {"optimizer": "sgd"}, {"optimizer": "adamw-safe"}, {"lr": 5e-4}, {"layer_decay": 0.7},
+    {"weight_decay": 0.5}, {"scheduler": "constant"}, {"warmup_epochs": 0}, {"min_lr": 5e-4}, {"batch_size": 16}, {"accumulate": 2}, {"clip_grad": 0.01},
+    {"sam_rho": 0.05}, {"ema_decay": 0.0}, {"drop_rate": 0.0}, {"freeze_backbone_epochs": 1}, {"freeze_backbone_epochs": 1, "freeze_blocks": 1},
+    {"crop_min": 0.4}, {"rotate": 0.0}, {"flip": False}, {"jitter": 0.0}, {"erase": 0.0}, {"clahe": 0.5}, {"randaugment": 1}, {"minority_boost": 2.0},
+    {"mixing": "none"}, {"mixing": "mixup"}, {"mixing": "cutmix"}, {"mix_alpha": 1.0}, {"mix_probability": 0.3}, {"mix_warmup_epochs": 1.0},
+    {"mix_off_epochs": 1.0}, {"seed": 1}, {"img_size": 40}, {"amp": "bf16"}, {"attention": "cbam"},
+]  # fmt: skip
+# Flags that act only beside others: (what is added to both, what is changed).
+PAIRS = [
+    ({"head": "subcenter"}, {"subcenters": 2}), ({"head": "joint", "plain_logits_epochs": 0}, {"joint_weight": 0.3}),
+    ({"loss": "focal"}, {"focal_gamma": 1.0}), ({"loss": "logit_adjusted"}, {"logit_adjust_tau": 0.5}),
+    ({"randaugment": 2}, {"randaugment_magnitude": 9.0}), ({"scale_start": 4.0, "scale_warmup_epochs": 1.0}, {"scale_start": 6.0}),
+    ({"scale_start": 4.0, "scale_warmup_epochs": 1.0}, {"scale_warmup_epochs": 2.0}), ({"freeze_backbone_epochs": 1}, {"freeze_backbone_epochs": 2}),
+    ({"backbone": "hybrid"}, {"drop_path": 0.5}), ({"backbone": "vit_tiny", "epochs": 1, "amp": "no"}, {"patch_size": 16}),
+    ({"backbone": "mobilenetv3_small", "epochs": 1, "img_size": 64}, {"stem": "small"}), ({"plain_logits_epochs": 0}, {"head": "cosface"}), ({"eval_every": 2}, {"backbone": "hybrid"}),
+]  # fmt: skip
+# Flags that are tested elsewhere, each by its own test.
+ELSEWHERE = {
+    "backbone", "pretrained", "pretrained_license", "init_from", "soft_votes", "eval_every", "eval_raw", "patience", "save_every_steps", "tracker", "epochs",
+}  # fmt: skip
+
+
+def test_every_flag_is_in_a_test():
+    seen = {key for change in CHANGES for key in change} | {key for _, change in PAIRS for key in change}
+    assert set(TrainConfig.model_fields) - seen == ELSEWHERE - seen
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: "+".join(f"{k}={v}" for k, v in c.items()))
 def test_every_training_flag_acts(small_index, tmp_path_factory, tmp_path, change):
     reference = tmp_path_factory.getbasetemp() / "reference"
     whole = train(small_index, reference, amp="no") if not reference.exists() else read_run(reference)
     other = train(small_index, tmp_path / "r", **({"amp": "no"} | change))
     assert other.weights_hash != whole.weights_hash
+
+
+@pytest.mark.parametrize(("common", "change"), PAIRS, ids=lambda c: "+".join(f"{k}={v}" for k, v in c.items()))
+def test_flags_that_need_another_act_too(small_index, tmp_path, common, change):
+    base = {"epochs": 2, "plain_logits_epochs": 1, "arcface_warmup_epochs": 0} | common
+    assert (
+        train(small_index, tmp_path / "a", **base).weights_hash
+        != train(small_index, tmp_path / "b", **(base | change)).weights_hash
+    )
 
 
 def test_saving_more_often_changes_nothing(small_index, tmp_path):
@@ -105,6 +135,8 @@ def test_soft_votes_act_where_there_are_votes(small_index, tmp_path, monkeypatch
     from mien.core.artifacts.index import Index
 
     votes = np.random.default_rng(0).dirichlet(np.ones(7), len(read_index(small_index).table)).astype(np.float32)
+    with pytest.raises(InputError, match="no annotators' votes"):
+        train(small_index, tmp_path / "none", soft_votes=True)
     monkeypatch.setattr(Index, "votes", votes)
     assert (
         train(small_index, tmp_path / "a", soft_votes=True).weights_hash
@@ -123,7 +155,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(small_index, tmp_pat
             optimizer="sgd",
             warmup_epochs=0,
             head="linear",
-            mixup=0,
+            mixing="none",
         )
 
 
@@ -157,6 +189,10 @@ def test_refusals_leave_nothing(small_index, tmp_path):
         ({"backbone": "resnt18"}, "Did you mean"),
         ({"batch_size": 5000}, "fits into train"),
         ({"backbone": "vit_tiny", "stem": "small"}, "small stem"),
+        ({"backbone": "convnext_tiny", "stem": "native"}, "would see 1x1"),
+        ({"tracker": "wandb"}, "pip install wandb"),
+        ({"pretrained": "nothing.safetensors"}, "no such file"),
+        ({"freeze_blocks": 7, "freeze_backbone_epochs": 1}, "of 3 blocks"),
     ):
         with pytest.raises(UsageError, match=expected):
             train(small_index, tmp_path / "r", **settings)
@@ -183,7 +219,7 @@ def test_the_distillation_teacher_is_the_ensemble_of_evaluate(small_study):
     from mien.core.artifacts.predictions import predictions_path, read_predictions
     from mien.evaluate.metrics import log_softmax
     from mien.nn.inference import load_network
-    from mien.nn.loop import ensemble_teacher
+    from mien.nn.teacher import ensemble_teacher
 
     index = read_index(small_study / "index")
     rows = index.rows("val")
@@ -197,3 +233,181 @@ def test_the_distillation_teacher_is_the_ensemble_of_evaluate(small_study):
         expected = log_softmax(read_predictions(predictions_path(folder, "val")).logits)
         # the teacher computes in bf16 where the processor does
         assert np.abs(np.exp(found) - np.exp(expected)).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"loss": "balanced_softmax", "balanced_sampling": True}, "twice"),
+        ({"freeze_blocks": 1}, "for how long"),
+        ({"scale_start": 3.0}, "belong together"),
+        ({"pretrained": "timm", "init_from": "x"}, "exclude each other"),
+        ({"mixing": "mixup", "batch_size": 33}, "must be even"),
+        ({"accumulate": 3, "batch_size": 32}, "multiple of accumulate"),
+        ({"sam_rho": 0.1, "amp": "fp16"}, "use bf16"),
+        ({"min_lr": 1.0}, "above lr"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, expected):
+    with pytest.raises(ConfigError, match=expected):
+        resolve(TrainConfig, ("flag", settings))
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole(small_index, tmp_path):
+    """With a network without batch statistics, parts change nothing but rounding."""
+    same = {
+        "backbone": "vit_tiny",
+        "img_size": 32,
+        "patch_size": 16,
+        "epochs": 1,
+        "amp": "no",
+        "drop_rate": 0.0,
+        "drop_path": 0.0,
+        "ema_decay": 0.0,
+    }
+    a, b = train(small_index, tmp_path / "a", **same), train(small_index, tmp_path / "b", **same, accumulate=4)
+    x, y = (load_file(r.weights) for r in (a, b))
+    assert max(float((x[k] - y[k]).abs().max()) for k in x) < 2e-3
+    assert read_metrics(a.folder)[-1]["train_loss"] == pytest.approx(read_metrics(b.folder)[-1]["train_loss"], abs=1e-4)
+
+
+def test_polishing_starts_from_a_finished_run_of_the_same_index(small_index, tmp_path):
+    first = train(small_index, tmp_path / "first", head="linear", epochs=3)
+    polished = train(
+        small_index,
+        tmp_path / "polished",
+        head="linear",
+        epochs=1,
+        init_from=str(first.folder),
+        lr=1e-7,
+        min_lr=0,
+        warmup_epochs=0,
+    )
+    a, b = (load_file(r.weights) for r in (first, polished))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a if "running" not in k and "num_batches" not in k) < 1e-4
+    assert polished.config["started_from"]["sha256"] == first.weights_hash
+    assert {k for k, v in polished.config["settings"].items() if v["from"] == "recipe"} >= {
+        "crop_min",
+        "plain_logits_epochs",
+    }
+    with pytest.raises(UsageError, match="same backbone, stem and head"):
+        train(small_index, tmp_path / "r", init_from=str(first.folder))
+    from tests.helpers import faces
+
+    with pytest.raises(InputError, match="another index"):
+        train(
+            faces.index(tmp_path / "other", count=420, size=32, seed=5),
+            tmp_path / "r",
+            head="linear",
+            init_from=str(first.folder),
+        )
+
+
+def test_the_starting_weights_are_part_of_a_run(small_index, tmp_path):
+    first = train(small_index, tmp_path / "first", head="linear", epochs=1)
+    a = train(
+        small_index, tmp_path / "a", head="linear", epochs=1, pretrained=str(first.weights), pretrained_license="ours"
+    )
+    assert a.config["started_from"]["license"] == "ours"
+    other = train(small_index, tmp_path / "second", head="linear", epochs=1, seed=4)
+    with pytest.raises(UsageError, match="holds something else"):
+        train(small_index, tmp_path / "a", head="linear", epochs=1, pretrained=str(other.weights))
+
+
+def test_raw_and_averaged_weights_are_both_looked_at(small_index, tmp_path):
+    lines = read_metrics(train(small_index, tmp_path / "a").folder)
+    assert all({"val", "val_raw"} <= set(line) for line in lines)
+    assert any(line["val"] != line["val_raw"] for line in lines)
+    assert not any(
+        "val_raw" in line for line in read_metrics(train(small_index, tmp_path / "b", eval_raw=False).folder)
+    )
+
+
+def test_looks_at_val_come_as_often_as_asked_and_patience_ends(small_index, tmp_path):
+    run = train(small_index, tmp_path / "a", epochs=5, eval_every=2)
+    assert [line["epoch"] for line in read_metrics(run.folder) if "val" in line] == [2, 4, 5]
+    # With a learning rate of next to nothing the first look stays the best.
+    short = train(small_index, tmp_path / "b", epochs=9, lr=1e-12, min_lr=0, warmup_epochs=0, patience=2)
+    assert len(read_metrics(short.folder)) < 9
+    assert short.manifest["events"][-1]["kind"] == "patience exhausted"
+
+
+def test_a_divergence_after_a_good_epoch_keeps_its_weights_and_is_recorded(small_index, tmp_path, monkeypatch):
+    from mien.nn.lesson import Lesson
+
+    forward = Lesson.forward
+
+    def broken(self, x, *rest):
+        loss, logits = forward(self, x, *rest)
+        self.calls = getattr(self, "calls", 0) + 1
+        return (loss * float("nan") if self.calls == 15 else loss), logits
+
+    monkeypatch.setattr(Lesson, "forward", broken)
+    run = train(small_index, tmp_path / "r", epochs=4)
+    (event,) = run.manifest["events"]
+    assert event["kind"] == "loss not finite"
+    assert event["step"] == 15
+    assert run.manifest["best"]["best_epoch"] == 1
+    assert all(v.isfinite().all() for v in load_file(run.weights).values())
+
+
+def test_a_collapse_is_named_once(small_index, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.55, 0.3, 0.2, 0.6])
+    import mien.stages.train as module
+
+    monkeypatch.setattr(module, "score_logits", lambda z, y: {"macro_f1": next(scores), "accuracy": 0.5, "nll": 1.0})
+    run = train(small_index, tmp_path / "r", epochs=5, eval_raw=False)
+    (event,) = run.manifest["events"]
+    assert event["kind"] == "collapse of val macro-F1"
+    assert (event["epoch"], event["step"]) == (3, read_metrics(run.folder)[2]["step"])
+    assert "0.550 (epoch 2) to 0.300" in event["text"]
+    assert run.manifest["best"]["best_epoch"] == 5
+
+
+def test_nan_in_a_saved_state_is_refused(small_index, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    step = Trainer._one_step
+
+    def one(self, progress):
+        if self.step == 5:
+            raise Killed
+        step(self, progress)
+
+    monkeypatch.setattr(Trainer, "_one_step", one)
+    with pytest.raises(Killed):
+        train(small_index, tmp_path / "r")
+    monkeypatch.setattr(Trainer, "_one_step", step)
+    (path,) = (tmp_path / "r" / "last").glob("*.safetensors")
+    state = load_file(path)
+    key = next(k for k in state if k.startswith("lesson.") and state[k].ndim > 1)
+    state[key][0] = float("nan")
+    save_file(state, path)
+    with pytest.raises(ArtifactError, match="NaN or Inf"):
+        train(small_index, tmp_path / "r")
+
+
+def test_an_index_without_val_or_without_a_class_is_refused(small_index, tmp_path, monkeypatch):
+    from mien.core.artifacts.index import Index
+
+    rows = Index.rows
+    monkeypatch.setattr(Index, "rows", lambda self, split: rows(self, split)[: 0 if split == "val" else None])
+    with pytest.raises(InputError, match="no val pictures"):
+        train(small_index, tmp_path / "r")
+    monkeypatch.setattr(Index, "rows", rows)
+    index = read_index(small_index)
+    without = np.where(index.labels == 1, 0, index.labels)
+    monkeypatch.setattr(Index, "labels", without)
+    with pytest.raises(InputError, match="no train picture of: disgust"):
+        train(small_index, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_predicted_priors_are_declared(small_index, tmp_path):
+    run = train(small_index, tmp_path / "a", epochs=1, loss="balanced_softmax", predict_prior="natural")
+    index = read_index(small_index)
+    shares = np.bincount(index.labels[index.rows("train")], minlength=7) / len(index.rows("train"))
+    assert run.config["training_prior"] == pytest.approx([1 / 7] * 7)
+    assert run.config["predicts_prior"] == pytest.approx(shares)
+    shift = load_file(run.weights)["prior_shift"].numpy()
+    assert shift == pytest.approx(np.log(shares * 7), abs=1e-5)

@@ -1,4 +1,4 @@
-"""Augmentation, sampling, schedule, averaging, backbones."""
+"""Sampling, priors, schedule, optimisers, averaging, preprocessing."""
 
 from __future__ import annotations
 
@@ -8,52 +8,20 @@ import torch
 
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
-from mien.nn.augment import Augmentation, mixup
-from mien.nn.backbones import Preprocess, make_network, parameter_count
-from mien.nn.batches import Sampler, step_seed, training_prior
-from mien.nn.optim import MovingAverage, lr_at, make_optimizer
-
-PICTURES = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+from mien.nn.batches import Feeder, Sampler, assumed_prior, shown_prior, step_seed
+from mien.nn.lesson import Lesson, freeze, frozen_names
+from mien.nn.network import Preprocess, make_network
+from mien.nn.optim import MovingAverage, SharpnessAware, block_of, layer_scales, lr_at, make_optimizer
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def make(name="cnn", **changes):
+    """A network of 48 px inputs."""
+    return make_network(TrainConfig(backbone=name, **changes).model_dump(), crop_size=48, color="rgb")
 
 
-def test_identity_augmentation_is_bit_for_bit():
-    assert torch.equal(Augmentation()(PICTURES, generator()), PICTURES)
-
-
-@pytest.mark.parametrize(
-    "strength", [{"flip": True}, {"crop_min": 0.5}, {"rotate": 15.0}, {"jitter": 0.4}, {"erase": 1.0}], ids=str
-)
-def test_every_strength_acts_stays_in_range_and_repeats(strength):
-    augment = Augmentation(**strength)
-    a, b, c = augment(PICTURES, generator(1)), augment(PICTURES, generator(1)), augment(PICTURES, generator(2))
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
-    assert a.shape == PICTURES.shape
-    assert a.float().min() >= 0
-    assert a.float().max() <= 255
-
-
-def test_flip_mirrors_whole_pictures():
-    out = Augmentation(flip=True)(PICTURES, generator(3))
-    kinds = [torch.equal(o, p) or torch.equal(o, p.flip(2)) for o, p in zip(out, PICTURES, strict=True)]
-    assert all(kinds)
-
-
-def test_mixup_mixes_pictures_and_targets_alike():
-    target = torch.eye(7)[torch.arange(16) % 7]
-    flat = torch.arange(16).float().view(16, 1, 1, 1).expand(16, 1, 4, 4)
-    x, t = mixup(flat, target, 0.4, generator())
-    assert t.sum(1) == pytest.approx(torch.ones(16))
-    back = t @ torch.zeros(7, 1)
-    assert back.shape == (16, 1)
-    assert not torch.equal(x, flat)
-    same, unchanged = mixup(flat, target, 0.0, generator())
-    assert torch.equal(same, flat)
-    assert torch.equal(unchanged, target)
+def lesson(name="cnn", **changes):
+    settings = TrainConfig(backbone=name, **changes).model_dump()
+    return Lesson(make(name, **changes), settings, torch.full((7,), 1 / 7))
 
 
 def test_every_row_is_seen_once_an_epoch():
@@ -72,14 +40,40 @@ def test_balanced_sampling_shows_every_class_equally():
         labels[np.concatenate([sampler.rows(s) for s in range(sampler.steps_per_epoch * 3)])], minlength=7
     )
     assert seen.max() / seen.min() < 1.15
-    assert training_prior(labels, balanced=True) == pytest.approx([1 / 7] * 7)
-    assert training_prior(labels, balanced=False) == pytest.approx((np.bincount(labels) / 400).tolist())
+
+
+def test_priors():
+    labels = np.repeat(np.arange(7), [5, 10, 20, 40, 80, 100, 145])
+    one_hot = np.eye(7, dtype=np.float32)[labels]
+    natural = shown_prior(one_hot, labels, balanced=False)
+    assert natural == pytest.approx(np.bincount(labels) / 400)
+    assert shown_prior(one_hot, labels, balanced=True) == pytest.approx([1 / 7] * 7)
+    # what the sampler really draws, with soft targets that lean to class 0
+    soft = 0.7 * one_hot + 0.3 * np.eye(7, dtype=np.float32)[np.zeros(400, dtype=int)]
+    drawn = Sampler(labels, 400, 0, balanced=True)
+    seen = np.concatenate([drawn.rows(step) for step in range(40)])
+    assert shown_prior(soft, labels, balanced=True) == pytest.approx(soft[seen].mean(0), abs=0.01)
+    assert assumed_prior(natural, "cross_entropy", 1.0) == pytest.approx(natural)
+    assert assumed_prior(natural, "balanced_softmax", 1.0) == pytest.approx([1 / 7] * 7)
+    root = np.sqrt(natural) / np.sqrt(natural).sum()
+    assert assumed_prior(natural, "logit_adjusted", 0.5) == pytest.approx(root)
+
+
+def test_the_feeder_reads_ahead_and_gives_each_steps_pictures():
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
+    rows = np.arange(10, 50)
+    sampler = Sampler(np.arange(40) % 7, 8, 0, balanced=False)
+    feeder = Feeder(pixels, rows, torch.device("cpu"), sampler.rows, 12)
+    for step in (3, 4, 5, 11):
+        expected = pixels[rows[sampler.rows(step)]].transpose(0, 3, 1, 2)
+        assert np.array_equal(feeder.take(step).numpy(), expected)
+    feeder.close()
 
 
 def test_ranks_share_a_batch():
     sampler = Sampler(np.arange(64) % 7, 8, 0, balanced=True)
     parts = [sampler.rows(3, rank=r, world=2) for r in range(2)]
-    assert sorted(np.concatenate(parts)) == sorted(sampler.rows(3))
+    assert np.array_equal(np.concatenate(parts), sampler.rows(3))
 
 
 def test_seeds_differ_by_step_and_purpose():
@@ -92,15 +86,74 @@ def test_learning_rate():
     assert lr_at(9, c.model_copy(update={"scheduler": "constant"})) == 1.0
 
 
-def test_weight_decay_spares_biases_norms_and_scales():
-    network = make_network(TrainConfig(backbone="cnn").model_dump(), crop_size=32, color="rgb")
-    groups = make_optimizer(network, TrainConfig(weight_decay=0.3)).param_groups
-    assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
-    assert all(p.ndim >= 2 for p in groups[0]["params"])
+def test_weight_decay_spares_biases_norms_scales_and_centres():
+    taught = lesson(center_weight=0.1)
+    groups = make_optimizer(taught, TrainConfig(weight_decay=0.3)).param_groups
+    assert sorted(g["weight_decay"] for g in groups) == [0.0, 0.3]
+    decayed = next(g for g in groups if g["weight_decay"])["params"]
+    assert all(p.ndim >= 2 for p in decayed)
+    assert not any(p is taught.center.centers for p in decayed)
+    assert sum(len(g["params"]) for g in groups) == len(list(taught.parameters()))
     for name, kind in (("sgd", torch.optim.SGD), ("adamw-safe", torch.optim.AdamW), ("adamw", torch.optim.AdamW)):
-        assert isinstance(make_optimizer(network, TrainConfig(optimizer=name)), kind)
-    safe = make_optimizer(network, TrainConfig(optimizer="adamw-safe"))
+        assert isinstance(make_optimizer(taught, TrainConfig(optimizer=name)), kind)
+    safe = make_optimizer(taught, TrainConfig(optimizer="adamw-safe"))
     assert (safe.defaults["foreach"], safe.defaults["fused"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("cnn", "stages.0.0.weight", "stages.2.0.weight"),
+        ("hybrid", "stages.0.0.weight", "norm.weight"),
+        ("resnet18", "conv1.weight", "layer4.1.conv2.weight"),
+        ("convnext_tiny", "stem.0.weight", "head.norm.weight"),
+        ("vit_tiny", "cls_token", "norm.weight"),
+        ("efficientnet_b3", "conv_stem.weight", "conv_head.weight"),
+        ("mobilenetv3_small", "conv_stem.weight", "conv_head.weight"),
+    ],
+)
+def test_layer_decay_falls_from_the_head_to_the_stem(name, first, last):
+    backbone = make(name).backbone
+    blocks, scales = block_of(backbone), layer_scales(backbone, 0.5)
+    assert set(scales) == {key for key, _ in backbone.named_parameters()}
+    assert blocks[first] == min(blocks.values())
+    assert blocks[last] == max(blocks.values())
+    assert scales[last] == 0.5
+    assert scales[first] == 0.5 ** (blocks[last] + 1 - blocks[first])
+    assert len(set(blocks.values())) >= 3
+
+
+def test_layer_decay_reaches_the_optimiser():
+    groups = make_optimizer(lesson(), TrainConfig(layer_decay=0.5)).param_groups
+    assert {g["lr_scale"] for g in groups} == {1.0, 0.5, 0.25, 0.125}
+
+
+def test_freezing_first_blocks_and_all():
+    backbone = make("resnet18").backbone
+    backbone.train()
+    freeze(backbone, frozen_names(backbone, 2))
+    learning = {key.split(".")[0] for key, p in backbone.named_parameters() if p.requires_grad}
+    assert learning == {"layer3", "layer4"}
+    assert not backbone.layer2.training
+    assert not backbone.bn1.training
+    assert backbone.layer3.training
+    freeze(backbone, frozen_names(backbone, 0))
+    assert not any(p.requires_grad for p in backbone.parameters())
+    backbone.train()
+    freeze(backbone, frozenset())
+    assert all(p.requires_grad for p in backbone.parameters())
+    with pytest.raises(UsageError, match="of 4 blocks"):
+        frozen_names(backbone, 9)
+
+
+def test_sam_takes_the_gradient_at_the_worst_point_nearby():
+    w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    (w.square().sum() / 2).backward()  # gradient w, of norm 5
+    sam = SharpnessAware([w], 0.5)
+    sam.climb()
+    assert w.tolist() == pytest.approx([3.3, 4.4])
+    sam.descend()
+    assert w.tolist() == [3.0, 4.0]
 
 
 def test_moving_average_is_the_recurrence():
@@ -116,6 +169,14 @@ def test_moving_average_is_the_recurrence():
     assert torch.allclose(average.state["weight"], expected)
 
 
+def test_moving_average_without_foreach_is_the_same():
+    a, b = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    both = [MovingAverage(a, 0.9, foreach=f) for f in (True, False)]
+    for average in both:
+        average.update(b, 3)
+    assert torch.allclose(both[0].state["weight"], both[1].state["weight"], atol=1e-7)
+
+
 def test_preprocessing_of_grey():
     rgb = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
     grey = Preprocess("grey", 24, 24)
@@ -123,48 +184,3 @@ def test_preprocessing_of_grey():
     assert torch.allclose(grey(rgb), grey(luma.unsqueeze(1)), atol=1e-5)
     assert grey(rgb).shape == (2, 3, 24, 24)
     assert Preprocess("rgb", 32, 24)(rgb).shape == (2, 3, 32, 32)
-
-
-SMALL = {
-    "resnet18": "small",
-    "mobilenetv3_small": "small",
-    "mobilenetv3_large": "native",
-    "efficientnet_b3": "native",
-    "convnext_tiny": "small",
-    "vit_tiny": "native",
-    "cnn": "native",
-}
-
-
-@pytest.mark.parametrize("backbone", SMALL)
-def test_backbones_take_two_steps_and_reload(backbone, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    settings = TrainConfig(backbone=backbone, stem=SMALL[backbone]).model_dump()
-    torch.manual_seed(0)
-    network = make_network(settings, crop_size=48, color="rgb")
-    optimizer = make_optimizer(network, TrainConfig(lr=1e-3))
-    x, y = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8), torch.eye(7)[:4]
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    network.train()
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss = -(network(x, y, 0.1).log_softmax(1) * y).sum()
-        loss.backward()
-        optimizer.step()
-    assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
-    save_file(network.state_dict(), tmp_path / "w.safetensors")
-    other = make_network(settings, crop_size=48, color="rgb")
-    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    with torch.inference_mode():
-        assert torch.equal(network.eval()(x), other.eval()(x))
-    assert parameter_count(network) > 50_000
-
-
-def test_unknown_backbones_name_the_nearest():
-    with pytest.raises(UsageError, match="Did you mean 'resnet18"):
-        make_network(TrainConfig(backbone="resnet_18").model_dump(), crop_size=48, color="rgb")
-    with pytest.raises(UsageError, match="No small stem"):
-        make_network(TrainConfig(backbone="vit_tiny", stem="small").model_dump(), crop_size=48, color="rgb")
-    with pytest.raises(UsageError, match="must fit"):
-        make_network(TrainConfig(backbone="vit_tiny", img_size=50).model_dump(), crop_size=48, color="rgb")

@@ -17,7 +17,8 @@ from mien.core.errors import ArtifactError
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 1
+VERSION = 2
+SPENT = "seconds.json"
 
 
 def save_weights(run: Path, state: dict[str, Tensor]) -> None:
@@ -26,25 +27,43 @@ def save_weights(run: Path, state: dict[str, Tensor]) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a broken one is an `ArtifactError`."""
+    """Read a safetensors file; a broken one, or one with NaN, is an `ArtifactError`."""
     from safetensors import SafetensorError  # noqa: PLC0415  (torch is not needed elsewhere in core)
     from safetensors.torch import load_file  # noqa: PLC0415
 
     try:
-        return load_file(path)
+        state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} holds no readable weights: {error}.") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ArtifactError(
+                f"{path}: {name!r} holds NaN or Inf.",
+                rule="Weights and training states are finite.",
+                fix="Take another file, or remove the run and train again with a lower --lr.",
+            )
+    return state
 
 
-def save_state(run: Path, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-    """Write the state after `progress["step"]` steps, then drop older ones."""
+def save_state(run: Path, tensors: dict[str, Tensor], progress: dict[str, Any], *, seconds: float) -> None:
+    """Write the state after `progress["step"]` steps, then drop older ones.
+
+    The `seconds` spent so far lie apart: `last/` holds nothing that a clock decides.
+    """
     folder = run / "last"
     name = f"state-{progress['step']}.safetensors"
     _save(folder / name, tensors)
     base.write_json(folder / "state.json", {"format": VERSION, "tensors": name, **progress})
+    base.write_json(run / SPENT, {"seconds": seconds})
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             old.unlink()
+
+
+def seconds_spent(run: Path) -> float:
+    """Training time up to the last save."""
+    path = run / SPENT
+    return float(base.read_json(path, kind="training time")["seconds"]) if path.is_file() else 0.0
 
 
 def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -15,9 +15,10 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
+from mien.core.config.train import TrainConfig
 from mien.core.errors import ArtifactError, InputError
 
-KIND, VERSION = "run", 1
+KIND, VERSION = "run", 2
 FIX = "Make one with `mien train --index DIR --out RUN`."
 WEIGHTS = "best.safetensors"
 
@@ -46,6 +47,12 @@ class Run:
         return str(self.manifest["files"][WEIGHTS]["sha256"])
 
     @property
+    def environment(self) -> dict[str, Any]:
+        """Where and how the training ran."""
+        found: dict[str, Any] = base.read_json(self.folder / "environment.json", kind="training environment", fix=FIX)
+        return found
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The training settings, without their origins."""
         return {key: entry["value"] for key, entry in self.config["settings"].items()}
@@ -71,6 +78,21 @@ def check_index(trained: Run, index: Index) -> None:
         rule="A run is predicted, judged and exported with its own index: elsewhere its train pictures may stand in test.",
         fix="Name the index it was trained on, or train again.",
     )
+
+
+def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
+    """The hash of what a training starts from, as a fingerprint's input; empty for random weights.
+
+    Polishing needs a run on the same index: on another, its train pictures may be val or test here.
+    """
+    if config.init_from is not None:
+        earlier = read_run(Path(config.init_from))
+        check_index(earlier, index)
+        return {"init_from": earlier.weights_hash}
+    if config.pretrained in ("none", "timm"):
+        return {} if config.pretrained == "none" else {"pretrained": "timm"}
+    path = Path(config.pretrained)
+    return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

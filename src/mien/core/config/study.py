@@ -15,7 +15,7 @@ from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConf
 from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import UsageError
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
 
 class Teacher(StageConfig):
@@ -58,9 +58,12 @@ class StudyConfig(StageConfig):
         if len(set(names)) < len(names):
             raise ValueError(f"two teachers have one name: {names}")
         for teacher in value:
-            if not _NAME.match(teacher.name) or teacher.name == "student":
+            if not NAME.match(teacher.name) or teacher.name == "student":
                 raise ValueError(f"teacher name {teacher.name!r}: lower-case letters, digits, _ and -; not 'student'")
             _check_settings(TrainConfig, teacher.settings, f"teacher {teacher.name}")
+            start = teacher.settings.get("init_from")
+            if start in names and names.index(start) >= names.index(teacher.name):
+                raise ValueError(f"teacher {teacher.name} starts from {start!r}, which must come before it")
         return value
 
     @field_validator("student")

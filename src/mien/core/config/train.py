@@ -1,13 +1,12 @@
-"""Settings of `mien train` and `mien distill`, and the recipes that give their defaults."""
+"""Settings of `mien train` and `mien distill`; `recipes.py` joins them with a recipe's."""
 
 from __future__ import annotations
 
-from importlib import resources
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mien.core.config.base import StageConfig, read_toml
+from mien.core.config.base import StageConfig
 from mien.core.errors import UsageError, nearest
 
 ALIASES: dict[str, str] = {
@@ -20,62 +19,157 @@ ALIASES: dict[str, str] = {
     "mobilenetv3_large": "mobilenetv3_large_100",
     "mobilenetv3_small": "mobilenetv3_small_100",
     "cnn": "cnn",
+    "hybrid": "hybrid",
 }
+OURS = ("cnn", "hybrid")
+Head = Literal["linear", "arcface", "cosface", "subcenter", "joint"]
+# Losses after which a softmax no longer assumes the shares that training showed.
+PRIOR_FREE = ("balanced_softmax", "logit_adjusted")
 
 
 class TrainConfig(StageConfig):
     """How a network is trained. Built-in defaults; a recipe, a study and flags go over them in this order."""
 
+    # the network
     backbone: str = Field("resnet18", description=f"timm name or one of: {', '.join(ALIASES)}")
-    stem: Literal["native", "small"] = Field(
-        "native", description="small: a CNN's first downsampling steps removed, for crops under 64 px"
+    stem: Literal["auto", "native", "small"] = Field(
+        "auto",
+        description="small: a CNN's first downsampling steps removed; auto: small where the last stage would see less than 2x2",
     )
     img_size: int | None = Field(
         None, ge=32, le=512, description="input side of the network; default: the index's crops as they are"
     )
-    head: Literal["arcface", "linear"] = Field(
-        "arcface", description="arcface: cosine logits with an angular margin in training"
+    patch_size: int | None = Field(
+        None, ge=2, le=32, description="side of a ViT's patches; default: 16 from 160 px on, 8 below"
     )
-    scale: float = Field(10.0, gt=0, le=128, description="ArcFace's s: what cosines are multiplied by")
-    margin: float = Field(0.2, ge=0, le=1.0, description="ArcFace's m, radians, after its ramp")
+    pretrained: str = Field(
+        "none", description="none; timm: the weights timm names, downloaded; or a local .safetensors file"
+    )
+    pretrained_license: str | None = Field(None, description="terms of a local weights file; recorded with the run")
+    init_from: str | None = Field(
+        None, description="polish: start from the weights of this run (of the same network and index)"
+    )
+    attention: Literal["none", "cbam"] = Field(
+        "none", description="cbam: light channel and spatial attention after each stage of a CNN"
+    )
+    drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
+    # head and loss
+    head: Head = Field(
+        "arcface",
+        description="arcface, cosface, subcenter: cosine logits with a margin in training; joint: a linear head, trained beside an ArcFace one",
+    )
+    scale: float = Field(10.0, gt=0, le=128, description="s: what cosines are multiplied by")
+    margin: float = Field(0.2, ge=0, le=1.0, description="m, after its ramp: radians (cosface: of the cosine)")
+    subcenters: int = Field(3, ge=2, le=16, description="centres a class, for the head subcenter")
+    joint_weight: float = Field(1.0, gt=0, le=10, description="weight of the ArcFace term beside the head joint")
     plain_logits_epochs: float = Field(2, ge=0, description="epochs without a margin at the start")
     arcface_warmup_epochs: float = Field(4, ge=0, description="epochs over which the margin then grows to m")
+    scale_start: float | None = Field(None, gt=0, le=128, description="s at the start; default: no ramp")
+    scale_warmup_epochs: float = Field(0, ge=0, description="epochs over which s goes from scale_start to scale")
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "logit_adjusted"] = Field(
+        "cross_entropy", description="on (margined) logits and soft targets"
+    )
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="focal loss's gamma")
+    logit_adjust_tau: float = Field(1.0, gt=0, le=4, description="strength of logit_adjusted")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
     soft_votes: bool = Field(False, description="train on the annotators' votes where the index has them")
-    balanced_sampling: bool = Field(True, description="draw every class equally often")
+    center_weight: float = Field(0.0, ge=0, le=10, description="weight of the center loss; 0: none")
+    balanced_sampling: bool | None = Field(
+        None, description="draw every class equally often; default: yes, unless the loss corrects for the shares"
+    )
+    predict_prior: Literal["trained", "natural", "uniform"] = Field(
+        "trained",
+        description="class shares that predictions assume: as trained, those of the train split, or equal ones",
+    )
+    # the optimiser and its schedule
     optimizer: Literal["adamw", "adamw-safe", "sgd"] = Field(
         "adamw", description="adamw-safe: no fused or foreach kernels; sgd: with Nesterov momentum 0.9"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor of the learning rate from each block to the one before"
+    )
     weight_decay: float = Field(0.05, ge=0, description="decoupled for adamw; none on biases, norms and scales")
     scheduler: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     warmup_epochs: float = Field(2, ge=0, description="epochs of linear warm-up")
     min_lr: float = Field(1e-5, ge=0, description="floor of the cosine")
     epochs: int = Field(30, ge=1, description="passes over the train rows")
-    batch_size: int = Field(64, ge=2, description="pictures a step, over all processes")
-    ema_decay: float = Field(0.995, ge=0, lt=1, description="moving average of the weights; 0: none")
+    batch_size: int = Field(64, ge=2, description="pictures an update, over all processes")
+    accumulate: int = Field(1, ge=1, description="parts in which a batch is gone through, where memory is short")
     clip_grad: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
-    drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
-    freeze_backbone_epochs: float = Field(0, ge=0, description="epochs in which the head alone learns")
+    sam_rho: float = Field(0.0, ge=0, le=1, description="radius of sharpness-aware minimisation; 0: none")
+    ema_decay: float = Field(0.995, ge=0, lt=1, description="moving average of the weights; 0: none")
+    freeze_backbone_epochs: float = Field(0, ge=0, description="epochs in which the backbone does not learn")
+    freeze_blocks: int = Field(0, ge=0, description="freeze only the stem and this many blocks; 0: the whole backbone")
+    # augmentation
     crop_min: float = Field(0.7, gt=0, le=1, description="smallest area share of the random resized crop")
     rotate: float = Field(10.0, ge=0, le=45, description="largest rotation, degrees")
     flip: bool = Field(True, description="mirror every second picture")
-    jitter: float = Field(0.2, ge=0, le=1, description="largest change of brightness and contrast")
+    jitter: float = Field(0.2, ge=0, le=1, description="largest change of brightness and contrast (colour: saturation)")
+    clahe: float = Field(0.0, ge=0, le=1, description="chance of a contrast-limited local equalisation")
+    randaugment: int = Field(0, ge=0, le=4, description="RandAugment's operations a picture; 0: none")
+    randaugment_magnitude: float = Field(5.0, ge=0, le=10, description="RandAugment's strength")
     erase: float = Field(0.1, ge=0, le=1, description="chance that a rectangle is erased")
-    mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
+    minority_boost: float = Field(
+        1.0, ge=1, le=4, description="factor of the augmentation's strength for disgust, fear and sad"
+    )
+    mixing: Literal["none", "mixup", "cutmix", "mixcut"] = Field(
+        "none", description="join pairs of pictures; mixcut: MixUp and CutMix in turn"
+    )
+    mix_alpha: float = Field(0.2, gt=0, le=10, description="alpha of the mixing share's Beta distribution")
+    mix_probability: float = Field(1.0, ge=0, le=1, description="share of batches that are mixed, after the ramp")
+    mix_warmup_epochs: float = Field(0, ge=0, description="epochs over which that share grows from 0")
+    mix_off_epochs: float = Field(0, ge=0, description="last epochs without mixing")
+    # the run
     amp: Literal["auto", "no", "bf16", "fp16"] = Field(
         "auto", description="mixed precision; auto: bf16 where the device and the backbone gain by it"
     )
     eval_every: int = Field(1, ge=1, description="epochs between looks at val")
+    eval_raw: bool = Field(True, description="look at the raw weights too, beside their moving average")
+    patience: int = Field(0, ge=0, description="stop after this many looks at val without a better one; 0: never")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of initialisation, order and augmentation")
     save_every_steps: int = Field(200, ge=1, description="steps between saves; a kill loses at most these")
-    tracker: Literal["none", "tensorboard"] = Field("none", description="also log there")
+    tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = Field("none", description="also log there")
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every class is drawn equally often."""
+        return self.loss not in PRIOR_FREE if self.balanced_sampling is None else self.balanced_sampling
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether training starts from weights that have learned something."""
+        return self.pretrained != "none" or self.init_from is not None
 
     @model_validator(mode="after")
-    def _known(self) -> TrainConfig:
-        if self.min_lr > self.lr:
-            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+    def _fits_together(self) -> TrainConfig:
+        faults = [
+            (self.min_lr > self.lr, f"min_lr {self.min_lr} is above lr {self.lr}"),
+            (
+                self.balanced_sampling is True and self.loss in PRIOR_FREE,
+                f"{self.loss} with balanced_sampling corrects for the class shares twice; leave one of them out",
+            ),
+            (
+                self.freeze_blocks > 0 and self.freeze_backbone_epochs == 0,
+                "freeze_blocks needs freeze_backbone_epochs: for how long",
+            ),
+            (
+                (self.scale_start is None) != (self.scale_warmup_epochs == 0),
+                "scale_start and scale_warmup_epochs belong together: from which s, over how many epochs",
+            ),
+            (self.pretrained != "none" and self.init_from is not None, "pretrained and init_from exclude each other"),
+            (self.accumulate > self.batch_size, f"accumulate {self.accumulate} is above batch_size {self.batch_size}"),
+            (self.sam_rho > 0 and self.amp == "fp16", "sam_rho with amp fp16 is not supported; use bf16"),
+            (
+                self.mixing != "none" and (self.batch_size // self.accumulate) % 2 == 1,
+                "mixing joins pictures in pairs: batch_size / accumulate must be even",
+            ),
+            (self.batch_size % self.accumulate > 0, "batch_size must be a multiple of accumulate"),
+        ]
+        said = [text for wrong, text in faults if wrong]
+        if said:
+            raise ValueError("; ".join(said))
         return self
 
 
@@ -85,29 +179,15 @@ class DistillConfig(TrainConfig):
     backbone: str = Field(
         "mobilenetv3_small", description="the student; " + str(TrainConfig.model_fields["backbone"].description)
     )
-    head: Literal["arcface", "linear"] = Field("linear", description=TrainConfig.model_fields["head"].description)
+    head: Head = Field("linear", description=TrainConfig.model_fields["head"].description)
     label_smoothing: float = Field(0.0, ge=0, lt=1, description=TrainConfig.model_fields["label_smoothing"].description)
     kd_temperature: float = Field(2.0, gt=0, le=20, description="softens teacher and student in the KL term")
     kd_weight: float = Field(0.8, ge=0, le=1, description="share of the KL term; the rest is the label's loss")
 
 
-C = TypeVar("C", bound=TrainConfig)
-
-# What never changes a result, so that a run may go on under other values.
-NEUTRAL = ("save_every_steps", "tracker")
-
-
-def recipe(backbone: str) -> dict[str, Any]:
-    """The settings that `recipes/` gives this backbone (by its family), empty where none fits."""
-    folder = resources.files("mien.recipes")
-    timm_name = ALIASES.get(backbone, backbone)
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.name.endswith(".toml"):
-            with resources.as_file(entry) as path:
-                data = read_toml(path)
-            if any(timm_name.startswith(prefix) for prefix in data["family"]):
-                return dict(data["settings"])
-    return {}
+# What never changes a result, so that a run may go on under other values. `init_from` and
+# `pretrained` enter a run's fingerprint as the hash of their weights.
+NEUTRAL = ("save_every_steps", "tracker", "init_from", "pretrained", "pretrained_license")
 
 
 def check_backbone(name: str, known: list[str]) -> None:
@@ -117,22 +197,3 @@ def check_backbone(name: str, known: list[str]) -> None:
             f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}",
             rule="Backbones are timm's names or our aliases.",
         )
-
-
-def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dict[str, dict[str, Any]]]:
-    """Join layers (built-in < recipe < study < flag) into a config and each value's origin.
-
-    The recipe follows the backbone that the layers name. Returns the config and
-    `{key: {"value": …, "from": …}}`.
-    """
-    named = [layer["backbone"] for _, layer in layers if "backbone" in layer]
-    backbone = named[-1] if named else model.model_fields["backbone"].default
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    stack = [("recipe", {k: v for k, v in recipe(backbone).items() if k in model.model_fields}), *layers]
-    for name, layer in stack:
-        values.update(layer)
-        origin.update(dict.fromkeys(layer, name))
-    config = model.parse(values, where=" and ".join(name for name, layer in stack if layer) or "defaults")
-    dumped = config.model_dump(mode="json")
-    return config, {key: {"value": dumped[key], "from": origin.get(key, "built-in")} for key in dumped}

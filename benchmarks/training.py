@@ -1,0 +1,237 @@
+"""How near real training comes to the machine's speed, beside ordinary data loops.
+
+    python benchmarks/training.py --out docs/results/training_speed.json
+
+For each setting, in processes of their own, one after the other, on the same 2,000 drawn faces:
+
+- resident: forward, backward and update on one batch that lies in memory, without augmentation: the limit.
+- mien: `Trainer`'s own steps with the default augmentation; the same network, precision, memory format and
+  update (AdamW, clipping, moving average).
+- pil: an ordinary loop: PNG files, Pillow, torchvision transforms, `DataLoader` with 2 workers.
+- timm: timm's own pipeline (`ImageDataset`, `create_transform`, `create_loader`, its default PIL loader, 2 workers).
+
+All four do the same update. Augmentation of the ordinary loops: random resized crop, mirror image, brightness and
+contrast, erasing; rotation too in ours. Images/s are medians over rounds that alternate between the four, since a shared
+machine's speed wanders; peak memory is each process's largest resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+SETTINGS = (("resnet18", 48), ("resnet18", 64), ("mobilenetv3_large", 64))
+KINDS = ("resident", "mien", "pil", "timm")
+BATCH = 64
+
+
+def trainer(backbone: str, folder: Path) -> Any:
+    """A trainer on the drawn faces, as `mien train` makes it."""
+    import torch
+
+    from mien.core.artifacts.index import read_index
+    from mien.core.config import TrainConfig, resolve
+    from mien.evaluate.metrics import score_logits
+    from mien.nn.loop import Trainer
+    from mien.nn.network import make_network
+
+    config, _ = resolve(
+        TrainConfig, ("flag", {"backbone": backbone, "batch_size": BATCH, "epochs": 1000, "head": "linear"})
+    )
+    index = read_index(folder / "index")
+    torch.manual_seed(0)
+    network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color)
+    return Trainer(config, index, folder / f"run-{os.getpid()}", network, score=score_logits)
+
+
+def update(one: Any, x: Any, target: Any) -> None:
+    """The same forward, backward and update in all four loops."""
+    one.wrapped.train()
+    one._learn(x, target, one.schedule())
+    one.step += 1
+    one.ema.update(one.network, one.step)
+    one._look()
+
+
+def resident(one: Any, folder: Path) -> Iterator[int]:
+    x, target = one._batch(0.0)
+    while True:
+        update(one, x, target)
+        yield len(x)
+
+
+def mien(one: Any, folder: Path) -> Iterator[int]:
+    from mien.core.progress import Meter
+
+    progress = Meter(None, None, "", 1 << 40)
+    one._finish_epoch = lambda: None  # steady state: no looks at val, no saves
+    one._save = lambda: None
+    while True:
+        one._one_step(progress)
+        yield BATCH
+
+
+def ordinary(one: Any, loader: Callable[[], Any]) -> Iterator[int]:
+    import torch
+
+    eye = torch.eye(7)
+    while True:
+        for x, y in loader():
+            update(one, x.to(one.device), eye[y].to(one.device))
+            yield len(x)
+
+
+def pil(one: Any, folder: Path) -> Iterator[int]:
+    import torch
+    from torchvision import datasets, transforms
+
+    size = one.index.crop.size
+    augment = transforms.Compose([
+        transforms.RandomResizedCrop(size, scale=(0.7, 1)), transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2),
+        transforms.PILToTensor(), transforms.Lambda(lambda t: t.float()), transforms.RandomErasing(0.1, value=127),
+    ])  # fmt: skip
+    dataset = datasets.ImageFolder(folder / "png", augment)
+    loader = torch.utils.data.DataLoader(
+        dataset, BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
+    )
+    return ordinary(one, lambda: loader)
+
+
+def timm(one: Any, folder: Path) -> Iterator[int]:
+    from timm.data import create_dataset, create_loader
+
+    size = one.index.crop.size
+    dataset = create_dataset("", folder / "png", is_training=True)
+    loader = create_loader(
+        dataset, (3, size, size), BATCH, is_training=True, use_prefetcher=False, scale=(0.7, 1), ratio=(0.8, 1.25), hflip=0.5, color_jitter=0.2,
+        re_prob=0.1, num_workers=2, mean=(0, 0, 0), std=(1 / 255,) * 3, persistent_workers=True, interpolation="bilinear",
+    )  # fmt: skip
+    return ordinary(one, lambda: loader)
+
+
+def worker(kind: str, backbone: str, folder: Path) -> None:
+    """Take "go SECONDS" on stdin, train for as long, answer with images/s; answer "end" with the peak memory."""
+    from mien.nn.torchvision_cure import import_timm
+
+    import_timm()
+    steps = {"resident": resident, "mien": mien, "pil": pil, "timm": timm}[kind](trainer(backbone, folder), folder)
+    for _ in range(8):
+        next(steps)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        if line.startswith("end"):
+            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            print(
+                json.dumps(
+                    {
+                        "main": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                        "largest_worker": children / 1024,
+                    }
+                ),
+                flush=True,
+            )
+            os._exit(0)
+        for _ in range(5):  # what workers had read ahead while they waited
+            next(steps)
+        seconds, seen, begin = float(line.split()[1]), 0, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            seen += next(steps)
+        print(seen / (time.perf_counter() - begin), flush=True)
+
+
+def measure(backbone: str, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """All four, alternating; a process that does not have its turn waits on its stdin."""
+    speeds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    memory: dict[str, Any] = {}
+    started = {}
+    for kind in KINDS:
+        started[kind] = subprocess.Popen(
+            [sys.executable, __file__, "--worker", kind, "--backbone", backbone, "--folder", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )  # fmt: skip
+        assert started[kind].stdout.readline().strip() == "ready"  # type: ignore[union-attr]
+    for number in range(rounds):
+        for kind in KINDS if number % 2 == 0 else KINDS[::-1]:
+            process = started[kind]
+            print(f"go {seconds}", file=process.stdin, flush=True)
+            speeds[kind].append(float(process.stdout.readline()))  # type: ignore[union-attr]
+    for kind, process in started.items():
+        print("end", file=process.stdin, flush=True)
+        memory[kind] = {k: round(v) for k, v in json.loads(process.stdout.readline()).items()}  # type: ignore[union-attr]
+        process.wait()
+    ratios = [m / r for m, r in zip(speeds["mien"], speeds["resident"], strict=True)]
+    return {
+        "images_per_second": {kind: round(statistics.median(v), 1) for kind, v in speeds.items()}, "all_rounds": {k: [round(x, 1) for x in v] for k, v in speeds.items()},
+        "mien_of_resident": {"median": round(statistics.median(ratios), 4), "all": [round(r, 4) for r in ratios]},
+        "mien_to_pil": round(statistics.median(speeds["mien"]) / statistics.median(speeds["pil"]), 2),
+        "mien_to_timm": round(statistics.median(speeds["mien"]) / statistics.median(speeds["timm"]), 2), "peak_memory_mib": memory,
+    }  # fmt: skip
+
+
+def faces(folder: Path, size: int) -> None:
+    """An index of drawn faces, and the same train pictures as a folder of PNG files."""
+    import numpy as np
+    from PIL import Image
+
+    from mien.core.artifacts.index import read_index
+    from mien.core.config.index import IndexConfig
+    from mien.core.labels import LABELS
+    from mien.stages import index as stage
+
+    stage.run(IndexConfig(source=("synthetic=2000",), size=size), folder / "index")
+    index = read_index(folder / "index")
+    for row in index.rows("train"):
+        place = folder / "png" / LABELS[index.labels[row]] / f"{row}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture = np.asarray(index.pixels[int(row)])
+        Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0]).save(place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--worker", choices=KINDS)
+    parser.add_argument("--backbone")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    if given.worker:
+        worker(given.worker, given.backbone, given.folder)
+        return
+    from mien.core.artifacts.run import environment
+
+    found = []
+    for size in sorted({size for _, size in SETTINGS}):
+        with tempfile.TemporaryDirectory() as place:
+            faces(Path(place), size)
+            for backbone in [name for name, wanted in SETTINGS if wanted == size]:
+                found.append(
+                    {
+                        "backbone": backbone,
+                        "size": size,
+                        "batch": BATCH,
+                        **measure(backbone, Path(place), given.rounds, given.seconds),
+                    }
+                )
+                print(json.dumps(found[-1], indent=1), flush=True)
+    document = {
+        "command": "python benchmarks/training.py --out docs/results/training_speed.json",
+        "settings": found,
+        "environment": environment(),
+    }
+    if given.out:
+        given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

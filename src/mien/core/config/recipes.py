@@ -1,0 +1,56 @@
+"""Recipes: the default settings of each family of backbones, and how they join with a user's."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any, TypeVar
+
+from mien.core.config.base import read_toml
+from mien.core.config.train import ALIASES, TrainConfig
+
+C = TypeVar("C", bound=TrainConfig)
+START = ("scratch", "finetune", "polish")
+
+
+def recipe(backbone: str, start: str = "scratch") -> dict[str, Any]:
+    """The settings that `recipes/` gives this backbone's family, empty where none fits.
+
+    `start` is `scratch` (random weights), `finetune` (pretrained elsewhere) or `polish` (a finished
+    run of ours). A family without a recipe of its own takes the one for `any`.
+    """
+    timm_name = ALIASES.get(backbone, backbone)
+    fallback: dict[str, Any] = {}
+    for entry in sorted(resources.files("mien.recipes").iterdir(), key=lambda item: item.name):
+        if not entry.name.endswith(".toml"):
+            continue
+        with resources.as_file(entry) as path:
+            data = read_toml(path)
+        if data["start"] != start:
+            continue
+        if data["family"] == ["any"]:
+            fallback = dict(data["settings"])
+        elif any(timm_name.startswith(prefix) for prefix in data["family"]):
+            return dict(data["settings"])
+    return fallback
+
+
+def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dict[str, dict[str, Any]]]:
+    """Join layers (built-in < recipe < study < flag) into a config and each value's origin.
+
+    The recipe follows the backbone that the layers name, and what its training starts from.
+    Returns the config and `{key: {"value": …, "from": …}}`.
+    """
+    given: dict[str, Any] = {key: value for _, layer in layers for key, value in layer.items()}
+    backbone = given.get("backbone", model.model_fields["backbone"].default)
+    start = (
+        "polish" if given.get("init_from") else "finetune" if given.get("pretrained", "none") != "none" else "scratch"
+    )
+    stack = [("recipe", {k: v for k, v in recipe(backbone, start).items() if k in model.model_fields}), *layers]
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, layer in stack:
+        values.update(layer)
+        origin.update(dict.fromkeys(layer, name))
+    config = model.parse(values, where=" and ".join(name for name, layer in stack if layer) or "defaults")
+    dumped = config.model_dump(mode="json")
+    return config, {key: {"value": dumped[key], "from": origin.get(key, "built-in")} for key in dumped}

@@ -1,0 +1,99 @@
+"""What one step teaches: network, losses and their auxiliaries as one module, so that devices can share it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mien.core.errors import UsageError
+from mien.core.labels import N_CLASSES
+from mien.nn.heads import JointHead, LinearHead
+from mien.nn.losses import CenterLoss, distillation, make_loss, soft_cross_entropy
+from mien.nn.network import Network
+from mien.nn.optim import block_of
+
+
+class Lesson(nn.Module):
+    """A network with the loss that its settings name.
+
+    `prior` (7,) are the class shares that training shows.
+    """
+
+    def __init__(self, network: Network, settings: dict[str, Any], prior: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.loss = make_loss(settings, prior)
+        self.center: CenterLoss | None = None
+        if settings["center_weight"] > 0:
+            self.center = CenterLoss(features_of(network), N_CLASSES)
+
+    def forward(
+        self, x: Tensor, target: Tensor, margin: float, scale: float | None, taught: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss and the (margined) logits (b, 7) of augmented crops under targets (b, 7).
+
+        `taught` (b, 7) are a teacher's log-probabilities, of settings with `kd_weight`.
+        """
+        head = self.network.head
+        embedding = self.network.embed(x)
+        if isinstance(head, JointHead):
+            logits, margined = head.both(embedding, target, margin, scale)
+            loss = self.loss(logits, target) + self.settings["joint_weight"] * soft_cross_entropy(margined, target)
+        else:
+            logits = head(embedding, target, margin, scale)
+            loss = self.loss(logits, target)
+        if taught is not None:
+            weight = self.settings["kd_weight"]
+            loss = (1 - weight) * loss + weight * distillation(logits, taught, self.settings["kd_temperature"])
+        if self.center is not None:
+            loss = loss + self.settings["center_weight"] * self.center(embedding, target)
+        return loss, logits.detach()
+
+
+def features_of(network: Network) -> int:
+    """Length of the network's embeddings."""
+    head = network.head.linear if isinstance(network.head, JointHead) else network.head
+    return head.fc.in_features if isinstance(head, LinearHead) else head.weight.shape[1]
+
+
+def still(module: nn.Module) -> list[tuple[Any, float | None]]:
+    """Stop the running statistics of batch norms; returns what `moving` needs to let them go on."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(m, m.momentum) for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    return before
+
+
+def moving(before: list[tuple[Any, float | None]]) -> None:
+    """Undo `still`."""
+    for norm, momentum in before:
+        norm.momentum = momentum
+
+
+def frozen_names(backbone: nn.Module, blocks: int) -> frozenset[str]:
+    """Parameters of the stem and the first `blocks` blocks; all for 0."""
+    if blocks == 0:
+        return frozenset(name for name, _ in backbone.named_parameters())
+    numbers = block_of(backbone)
+    last = max(numbers.values())
+    if blocks > last:
+        raise UsageError(f"--freeze-blocks {blocks} of {last} blocks.", fix="Use 0 to freeze the whole backbone.")
+    return frozenset(name for name, number in numbers.items() if number <= blocks)
+
+
+def freeze(backbone: nn.Module, names: frozenset[str]) -> None:
+    """Let these parameters rest and all others learn; what rests wholly takes no statistics and drops nothing.
+
+    To be called after `train()`.
+    """
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name not in names)
+    if not names:
+        return
+    for name, module in backbone.named_modules():
+        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
+        if own and names.issuperset(own):
+            module.eval()

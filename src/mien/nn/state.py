@@ -1,0 +1,52 @@
+"""All that an exact resume needs, out of a trainer's parts and back into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mien.core.errors import ArtifactError
+from mien.nn.optim import MovingAverage
+
+
+def pack(lesson: nn.Module, optimizer: Any, ema: MovingAverage | None) -> dict[str, Tensor]:
+    """Weights, moving average and moments under names of their own."""
+    tensors = {f"lesson.{k}": v for k, v in lesson.state_dict().items()}
+    if ema is not None:
+        tensors |= {f"ema.{k}": v for k, v in ema.state.items()}
+    for number, entry in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{k}": v for k, v in entry.items() if isinstance(v, Tensor)}
+    return tensors
+
+
+def unpack(
+    tensors: dict[str, Tensor], lesson: nn.Module, optimizer: Any, ema: MovingAverage | None, where: str
+) -> None:
+    """Put a packed state back, in place; `where` names it in errors."""
+    try:
+        lesson.load_state_dict(_under(tensors, "lesson."))
+        if ema is not None:
+            for key, value in _under(tensors, "ema.").items():
+                ema.state[key].copy_(value)
+    except (RuntimeError, KeyError) as error:
+        raise ArtifactError(
+            f"{where} does not fit the network of its own settings: {str(error).splitlines()[0]}",
+            fix="Remove the run and train again.",
+        ) from None
+    state = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in _under(tensors, "optimizer.").items():
+        number, name = key.split(".", 1)
+        like = parameters[int(number)]
+        # Fused kernels walk raw memory: moments must have their parameter's strides (channels last).
+        fitting = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        entries.setdefault(int(number), {})[name] = fitting
+    state["state"] = entries
+    optimizer.load_state_dict(state)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,38 @@
+"""A frozen, calibrated ensemble as a teacher on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mien.nn.network import Network
+
+Teacher = Callable[[Tensor], Tensor]
+
+
+def ensemble_teacher(members: list[tuple[Network, float, float]], pool: str, temperature: float) -> Teacher:
+    """A frozen ensemble as a function from crops to log-probabilities (b, 7).
+
+    `members` are (network, weight, temperature); the result is pooled and calibrated as
+    `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities.
+    """
+    for network, _, _ in members:
+        network.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def teach(x: Tensor) -> Tensor:
+        logs = torch.stack([weight * _member(network, x, t, pool) for network, weight, t in members]).sum(0)
+        pooled = logs.clamp_min(1e-12).log() if pool == "probability" else logs
+        return F.log_softmax(pooled / temperature, dim=1)
+
+    return lambda x: teach(x).clone()
+
+
+def _member(network: Network, x: Tensor, temperature: float, pool: str) -> Tensor:
+    bf16 = x.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16 or x.device.type == "cuda"):
+        logits = network(x).float() / temperature
+    return F.softmax(logits, 1) if pool == "probability" else F.log_softmax(logits, 1)

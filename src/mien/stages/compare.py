@@ -1,0 +1,95 @@
+"""The runs of a sweep to its comparison: `sweep.json`, a table and curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts import base
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.run import environment, read_metrics, read_run
+from mien.core.artifacts.sweep import SCHEMA, SweepFolder, write_sweep
+from mien.core.config.sweep import SweepConfig
+from mien.evaluate.comparison import compare
+
+METRICS = ("macro_f1", "accuracy", "minority_f1", "nll")
+
+
+def run(sweep: SweepConfig, root: Path) -> dict[str, Any]:
+    """Compare the finished runs in `root` on val and write what was found."""
+    folder = SweepFolder(root)
+    histories = {v.name: [read_metrics(folder.run(v.name, s)) for s in sweep.seeds] for v in sweep.variants}
+    variants = [_variant(folder, sweep, v.name, histories[v.name]) for v in sweep.variants]
+    scores = np.array([[one["best"]["macro_f1"] for one in v["runs"]] for v in variants])
+    found = compare(scores, [v.name for v in sweep.variants].index(sweep.baseline))
+    for entry, difference in zip(variants, found, strict=True):
+        entry["difference"] = None if difference is None else vars(difference)
+    index = read_index(folder.index)
+    document = {
+        "schema": SCHEMA, "name": sweep.name, "description": sweep.description, "mien_git": base.git_revision(), "baseline": sweep.baseline,
+        "seeds": list(sweep.seeds), "index": {"content": index.content_hash, "sources": index.sources, "rows": {s: len(index.rows(s)) for s in ("train", "val")}},
+        "judged_on": "val, at the epoch that val chose", "variants": variants, "environment": environment(),
+    }  # fmt: skip
+    write_sweep(root, document, table(document), _curves(histories))
+    return document
+
+
+def _variant(
+    folder: SweepFolder, sweep: SweepConfig, name: str, histories: list[list[dict[str, Any]]]
+) -> dict[str, Any]:
+    runs = []
+    for seed, history in zip(sweep.seeds, histories, strict=True):
+        trained = read_run(folder.run(name, seed))
+        looks = [line for line in history if "val" in line]
+        best = max(looks, key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
+        runs.append({
+            "seed": seed, "best": {k: best["val"][k] for k in METRICS}, "best_epoch": best["epoch"], "last": looks[-1]["val"]["macro_f1"],
+            "fall_after_margin": fall_after_margin(looks), "events": trained.manifest["events"], "seconds": trained.environment["training"]["seconds"],
+            "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in looks],
+        })  # fmt: skip
+    settings = next(v.settings for v in sweep.variants if v.name == name)
+    values = {key: [one["best"][key] for one in runs] for key in METRICS} | {"last": [one["last"] for one in runs]}
+    stats = {key: {"mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1))} for key, v in values.items()}
+    return {"name": name, "settings": settings, "runs": runs, "val": stats}
+
+
+def fall_after_margin(looks: list[dict[str, Any]]) -> float | None:
+    """How far val macro-F1 fell under its best before the margin, at its lowest after; None without a margin.
+
+    Negative when it never came back down to it.
+    """
+    before = [line["val"]["macro_f1"] for line in looks if line["margin"] == 0]
+    after = [line["val"]["macro_f1"] for line in looks if line["margin"] > 0]
+    return max(before) - min(after) if before and after else None
+
+
+def table(document: dict[str, Any]) -> str:
+    """The comparison as a Markdown table."""
+    head = (
+        f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds {', '.join(map(str, document['seeds']))}; "
+        f"paired differences from {document['baseline']} with 95 % intervals, p by Holm.\n\n"
+        "| variant | macro-F1 | at the end | accuracy | minority-F1 | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|---|\n"
+    )
+    return head + "".join(_row(variant) for variant in document["variants"])
+
+
+def _row(variant: dict[str, Any]) -> str:
+    v, d = variant["val"], variant["difference"]
+    shown = [
+        f"{v[key]['mean']:.3f} ± {v[key]['sd']:.3f}" for key in ("macro_f1", "last", "accuracy", "minority_f1", "nll")
+    ]
+    gap = "baseline" if d is None else f"{100 * d['mean']:+.1f} [{100 * d['ci95'][0]:+.1f}, {100 * d['ci95'][1]:+.1f}]"
+    events = sorted({event["kind"] for one in variant["runs"] for event in one["events"]})
+    cells = [variant["name"], *shown, gap, "" if d is None else f"{d['p_holm']:.3f}", ", ".join(events) or "–"]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes | None:
+    """Val macro-F1 over epochs, where matplotlib is installed."""
+    try:
+        from mien.report.figures import sweep_curves  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return None
+    return sweep_curves(histories)

@@ -1,0 +1,36 @@
+"""Runs a sweep: every variant with every seed on one index, then the comparison. What is complete is skipped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts.sweep import SweepFolder, open_sweep
+from mien.core.config.study import expand
+from mien.core.config.sweep import SweepConfig
+from mien.core.progress import say, warn
+
+
+def run_sweep(sweep: SweepConfig, root: Path, text: str) -> dict[str, Any]:
+    """Run a sweep to its comparison and return `sweep.json`; calling it again goes on where it was.
+
+    Seeds come first and variants second, so that an interrupted sweep has whole blocks.
+    """
+    from mien.stages import compare, index, train
+
+    for source in sweep.index.source:
+        expand(source)
+    for variant in sweep.variants:
+        train.check(sweep.training(variant, sweep.seeds[0])[0])
+    if open_sweep(root, sweep.name, sweep.model_dump(mode="json"), text):
+        warn(f"{root} was made with other settings; what they touch is made again.")
+    folder = SweepFolder(root)
+    index.run(sweep.index, folder.index, replace=True)
+    plan = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
+    started = time.perf_counter()
+    for number, (variant, seed) in enumerate(plan, 1):
+        say(f"[{number}/{len(plan)}] {variant.name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
+        config, origin = sweep.training(variant, seed)
+        train.run(config, origin, folder.index, folder.run(variant.name, seed), replace=True)
+    return compare.run(sweep, root)

@@ -1,0 +1,120 @@
+"""A sweep from its file to the comparison; interrupted and gone on with; bad files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mien.cli import run
+from mien.core.config.sweep import load_sweep
+from mien.core.errors import ConfigError
+from mien.study import sweep as runner
+
+SWEEP = """
+name = "small"
+baseline = "plain"
+seeds = [0, 1]
+[index]
+source = ["synthetic=420"]
+size = 32
+[base]
+backbone = "cnn"
+epochs = 4
+batch_size = 32
+plain_logits_epochs = 2
+[[variants]]
+name = "plain"
+head = "linear"
+[[variants]]
+name = "margin"
+margin = 0.5
+[[variants]]
+name = "slow"
+head = "linear"
+lr = 1e-4
+min_lr = 0
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_sweep_goes_on_and_compares(file, tmp_path, capsys, monkeypatch):
+    from mien.stages import train
+
+    whole, calls = train.run, []
+
+    def stops(*arguments, **options):
+        calls.append(arguments[3])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(train, "run", stops)
+    out = tmp_path / "out"
+    assert run(["sweep", str(file), "--out", str(out)]) == 130
+    first = (out / "runs" / "plain" / "seed-0" / "best.safetensors").stat().st_mtime_ns
+    assert [p.name for p in calls[:3]] == ["seed-0"] * 3  # whole blocks first
+    capsys.readouterr()
+    assert run(["sweep", str(file), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((out / "sweep.json").read_text())
+    assert (out / "runs" / "plain" / "seed-0" / "best.safetensors").stat().st_mtime_ns == first
+    names = [v["name"] for v in told["variants"]]
+    assert names == ["plain", "margin", "slow"]
+    plain, margin, slow = told["variants"]
+    scores = [[one["best"]["macro_f1"] for one in v["runs"]] for v in (plain, slow)]
+    assert plain["difference"] is None
+    assert slow["difference"]["mean"] == pytest.approx(np.mean(scores[1]) - np.mean(scores[0]))
+    assert slow["val"]["macro_f1"]["sd"] == pytest.approx(np.std(scores[1], ddof=1))
+    assert plain["runs"][0]["fall_after_margin"] is None
+    curve = margin["runs"][0]["curve"]
+    before, after = [f for _, f, m in curve if m == 0], [f for _, f, m in curve if m > 0]
+    assert margin["runs"][0]["fall_after_margin"] == pytest.approx(max(before) - min(after))
+    assert "| slow |" in (out / "sweep.md").read_text()
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert run(["sweep", str(file), "--out", str(out)]) == 0
+    assert "baseline" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('baseline = "plain"', 'baseline = "none"', "none of the variants"),
+        ('name = "slow"', 'name = "margin"', "two variants have one name"),
+        ("margin = 0.5", "margn = 0.5", "Did you mean 'margin'"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "named twice"),
+        ("seeds = [0, 1]", "seeds = [0]", "seeds"),
+        ("epochs = 4", "seed = 4", "`seeds` lists them"),
+        ('name = "slow"', 'name = "Slow one"', "lower-case"),
+        ("epochs = 4", "min_lr = 3.0", "above lr"),
+    ],
+)
+def test_bad_sweeps_are_refused(file, old, new, expected):
+    file.write_text(SWEEP.replace(old, new))
+    with pytest.raises(ConfigError, match=expected):
+        load_sweep(file)
+
+
+def test_the_shipped_sweeps_are_valid_and_found_by_name(tmp_path, capsys, monkeypatch):
+    from mien.core.config.study import shipped_studies
+
+    shipped = sorted((shipped_studies() / "sweeps").glob("*.toml"))
+    assert {"ablation"} <= {path.stem for path in shipped}
+    for path in shipped:
+        sweep = load_sweep(path)
+        assert sweep.description
+        assert sweep.cost
+    monkeypatch.delenv("MIEN_DATA", raising=False)
+    assert run(["sweep", "ablation", "--out", str(tmp_path / "o")]) == 2
+    assert "MIEN_DATA" in capsys.readouterr().err
+    assert run(["sweep", "ablatoin", "--out", str(tmp_path / "o")]) == 2
+    assert "Did you mean 'ablation'" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+    assert runner.__doc__

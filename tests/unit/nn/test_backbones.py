@@ -1,0 +1,201 @@
+"""Backbones: two steps and a reload, input sizes, stems, attention, pretrained files."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mien.core.config.train import ALIASES, TrainConfig
+from mien.core.errors import ArtifactError, InputError, UsageError
+from mien.nn.backbones import _grid
+from mien.nn.lesson import Lesson
+from mien.nn.network import make_network, parameter_count
+from mien.nn.optim import make_optimizer
+from mien.nn.pretrained import load_pretrained
+
+PRIOR = torch.full((7,), 1 / 7)
+
+
+def settings(name, **changes):
+    return TrainConfig(backbone=name, **changes).model_dump()
+
+
+def make(name, crop_size=48, **changes):
+    return make_network(settings(name, **changes), crop_size=crop_size, color="rgb")
+
+
+def two_steps_and_a_reload(chosen, size, tmp_path):
+    torch.manual_seed(0)
+    network = make_network(chosen, crop_size=size, color="rgb")
+    lesson = Lesson(network, chosen, PRIOR).train()
+    optimizer = make_optimizer(lesson, TrainConfig(lr=1e-3))
+    x, y = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8), torch.eye(7)[:4]
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    for _ in range(2):
+        optimizer.zero_grad()
+        lesson(x, y, 0.1, None)[0].backward()
+        assert all(p.grad is not None for p in lesson.parameters())
+        optimizer.step()
+    assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    other = make_network(chosen, crop_size=size, color="rgb")
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(x), other.eval()(x))
+    return network
+
+
+@pytest.mark.parametrize("backbone", ALIASES)
+def test_every_backbone_takes_two_steps_and_reloads(backbone, tmp_path):
+    network = two_steps_and_a_reload(settings(backbone), 48, tmp_path)
+    assert parameter_count(network) > 50_000
+
+
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "efficientnet_b0", "convnext_atto", "mobilenetv3_small", "regnetx_002", "cnn", "hybrid"]
+)
+def test_attention_on_any_cnn_starts_as_the_identity_and_learns(backbone, tmp_path):
+    chosen = settings(backbone, attention="cbam", head="linear")
+    torch.manual_seed(0)
+    with_it = make_network(chosen, crop_size=48, color="rgb").eval()
+    plain = make(backbone, head="linear").eval()
+    weights = with_it.state_dict()
+    added = [key for key in weights if ".cbam." in key]
+    assert added
+    plain.load_state_dict({key.replace(".stage.", "."): value for key, value in weights.items() if key not in added})
+    x = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(with_it(x), plain(x), atol=1e-5)
+    two_steps_and_a_reload(chosen, 48, tmp_path)
+
+
+def test_attention_needs_a_cnn():
+    with pytest.raises(UsageError, match="feature maps"):
+        make("vit_tiny", attention="cbam")
+
+
+@pytest.mark.parametrize("head", ["linear", "arcface", "cosface", "subcenter", "joint"])
+def test_every_head_takes_two_steps_and_reloads(head, tmp_path):
+    two_steps_and_a_reload(settings("cnn", head=head), 32, tmp_path)
+
+
+@pytest.mark.parametrize("size", [40, 48, 64, 112, 224, 384])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "mobilenetv3_small", "convnext_atto", "vit_tiny", "hybrid", "efficientnet_b0"]
+)
+def test_input_sizes_leave_something_to_pool(backbone, size):
+    network = make(backbone, img_size=size)
+    assert _grid(network.backbone, size) >= 2
+
+
+def test_the_automatic_stem_is_small_only_where_it_must_be():
+    assert isinstance(make("convnext_atto", img_size=48).backbone.stem[0], torch.nn.Conv2d)
+    assert make("convnext_atto", img_size=48).backbone.stem[0].stride == (2, 2)
+    assert make("convnext_atto", img_size=64).backbone.stem[0].stride == (4, 4)
+    assert make("resnet18", img_size=48).backbone.conv1.kernel_size == (7, 7)
+    assert make("resnet18", img_size=48, stem="small").backbone.conv1.kernel_size == (3, 3)
+
+
+def test_a_smaller_kernel_answers_a_plain_surface_alike():
+    torch.manual_seed(0)
+    native, small = (make("resnet18", img_size=64, stem=stem) for stem in ("native", "small"))
+    torch.manual_seed(0)
+    native = make("resnet18", img_size=64, stem="native")
+    torch.manual_seed(0)
+    small = make("resnet18", img_size=64, stem="small")
+    x = torch.ones(1, 3, 32, 32)
+    with torch.inference_mode():
+        a, b = native.backbone.conv1(x)[0, :, 8, 8], small.backbone.conv1(x)[0, :, 8, 8]
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("resnet_18", {}, "Did you mean 'resnet18"),
+        ("vit_tiny", {"stem": "small"}, "No small stem"),
+        ("vit_tiny", {"img_size": 50}, "--img-size 48"),
+        ("resnet18", {"stem": "native", "img_size": 32}, "--img-size 40 or --stem small"),
+        ("convnext_tiny", {"stem": "native", "img_size": 48}, "would see 1x1"),
+        ("resnet18", {"patch_size": 8}, "ViTs alone"),
+        ("cnn", {"pretrained": "timm"}, "no weights of it"),
+    ],
+)
+def test_what_a_backbone_cannot_take(name, changes, expected):
+    def ask():
+        load_pretrained(settings(name, **changes))
+        make(name, **changes)
+
+    with pytest.raises(UsageError, match=expected):
+        ask()
+
+
+def saved(tmp_path, network, prefix=""):
+    path = tmp_path / "weights.safetensors"
+    save_file({prefix + key: value for key, value in network.state_dict().items()}, path)
+    return path
+
+
+def started(name, path, size=48, **changes):
+    chosen = settings(name, pretrained=str(path), **changes)
+    weights, origin = load_pretrained(chosen)
+    return make_network(chosen, crop_size=size, color="rgb", weights=weights, where=str(path)), origin
+
+
+def test_pretrained_files_are_loaded_with_their_terms(tmp_path):
+    source = make("resnet18").backbone
+    network, origin = started("resnet18", saved(tmp_path, source), pretrained_license="apache-2.0")
+    assert torch.equal(network.backbone.layer3[0].conv1.weight, source.layer3[0].conv1.weight)
+    assert origin["license"] == "apache-2.0"
+    assert len(origin["sha256"]) == 64
+    assert "unknown" in started("resnet18", saved(tmp_path, source))[1]["license"]
+    # a run of ours is a file of weights too
+    network, _ = started("resnet18", saved(tmp_path, make("resnet18"), ""))
+    assert network.backbone.conv1.weight.shape == (64, 3, 7, 7)
+
+
+def test_pretrained_positions_and_patches_are_resampled(tmp_path):
+    import timm
+
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64, patch_size=16)
+    network, _ = started("vit_tiny", saved(tmp_path, source))
+    assert network.backbone.patch_embed.proj.weight.shape[-1] == 8
+    assert torch.equal(network.backbone.blocks[3].attn.qkv.weight, source.blocks[3].attn.qkv.weight)
+
+
+def test_pretrained_stems_are_resampled(tmp_path):
+    source = make("convnext_atto", img_size=64).backbone
+    network, _ = started("convnext_atto", saved(tmp_path, source))
+    assert network.backbone.stem[0].kernel_size == (2, 2)
+    assert torch.equal(network.backbone.stages[1].blocks[0].mlp.fc1.weight, source.stages[1].blocks[0].mlp.fc1.weight)
+
+
+def test_wrong_pretrained_files_are_refused(tmp_path):
+    wrong = saved(tmp_path, make("resnet18").backbone)
+    with pytest.raises(InputError, match=r"lacks .* tensors of resnet50"):
+        started("resnet50", wrong)
+    wide = make("cnn").backbone.state_dict()
+    wide["stages.0.0.weight"] = torch.zeros(64, 3, 3, 3)
+    save_file(wide, tmp_path / "wide.safetensors")
+    with pytest.raises(InputError, match=r"has size \(64, 3, 3, 3\), cnn needs \(32, 3, 3, 3\)"):
+        started("cnn", tmp_path / "wide.safetensors")
+    bad = make("cnn").backbone.state_dict()
+    bad["stages.0.0.weight"][0, 0, 0, 0] = float("nan")
+    save_file(bad, tmp_path / "nan.safetensors")
+    with pytest.raises(ArtifactError, match="NaN or Inf"):
+        started("cnn", tmp_path / "nan.safetensors")
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    with pytest.raises(UsageError, match="pickled weights"):
+        started("cnn", tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="no such file"):
+        started("cnn", tmp_path / "none.safetensors")
+
+
+def test_predictions_assume_the_prior_that_was_asked_for():
+    network = make("cnn", head="linear").eval()
+    x = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = network(x)
+        network.prior_shift.copy_(torch.arange(7.0))
+        assert torch.allclose(network(x), before + torch.arange(7.0))
