@@ -64,7 +64,7 @@ def update(one: Any, x: Any, target: Any) -> None:
 
 
 def resident(one: Any, folder: Path) -> Iterator[int]:
-    x, target = one._batch(0.0)
+    x, target = one.feed(0, 0.0)
     while True:
         update(one, x, target)
         yield len(x)
@@ -95,7 +95,7 @@ def pil(one: Any, folder: Path) -> Iterator[int]:
     import torch
     from torchvision import datasets, transforms
 
-    size = one.index.crop.size
+    size = one.network.preprocess.crop_size
     augment = transforms.Compose([
         transforms.RandomResizedCrop(size, scale=(0.7, 1)), transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2),
         transforms.PILToTensor(), transforms.Lambda(lambda t: t.float()), transforms.RandomErasing(0.1, value=127),
@@ -110,7 +110,7 @@ def pil(one: Any, folder: Path) -> Iterator[int]:
 def timm(one: Any, folder: Path) -> Iterator[int]:
     from timm.data import create_dataset, create_loader
 
-    size = one.index.crop.size
+    size = one.network.preprocess.crop_size
     dataset = create_dataset("", folder / "png", is_training=True)
     loader = create_loader(
         dataset, (3, size, size), BATCH, is_training=True, use_prefetcher=False, scale=(0.7, 1), ratio=(0.8, 1.25), hflip=0.5, color_jitter=0.2,

@@ -71,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors of the user's are one message, never a traceback."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments[:1] not in (["train"], ["distill"]):
+        return _fail(
+            "Several processes share one training: only `mien train` and `mien distill` run under a launcher.", 2
+        )
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
@@ -122,10 +126,12 @@ def _print(value: Any, *, json: bool, text: str) -> None:
         sys.stdout.write(text + "\n")
 
 
-def _print_best(run: Path, best: dict[str, Any], *, json: bool) -> None:
+def _print_best(run: Path, manifest: dict[str, Any], *, json: bool) -> None:
     """What a finished training says of itself."""
-    text = f"{run}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"
-    _print({"run": str(run), **best}, json=json, text=text)
+    best, events = manifest["best"], manifest["events"]
+    lines = [f"{run}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]
+    lines += [f"  {event['kind']}: {event['text']}" for event in events]
+    _print({"run": str(run), **best, "events": events}, json=json, text="\n".join(lines))
 
 
 def _given(config: pydantic.BaseModel | None) -> dict[str, Any]:
@@ -314,7 +320,7 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
 
     resolved, origin = resolve(TrainConfig, ("flag", _given(config)))
     done = stage.run(resolved, origin, index, out)
-    _print_best(out, done.manifest["best"], json=json)
+    _print_best(out, done.manifest, json=json)
 
 
 @app.command
@@ -395,7 +401,7 @@ def distill(
 
     resolved, origin = resolve(DistillConfig, ("flag", _given(config)))
     done = stage.run(resolved, origin, teacher, index, out)
-    _print_best(out, done.manifest["best"], json=json)
+    _print_best(out, done.manifest, json=json)
 
 
 @app.command

@@ -207,7 +207,12 @@ def test_another_index_is_refused_by_every_stage(small_study, tmp_path):
 def test_what_a_killed_write_left_does_not_block_the_folder(tmp_path):
     (tmp_path / ".started.json.123.tmp").touch()
     assert not base.claim(tmp_path, kind="run", fingerprint="a")
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / ".state-4.safetensors.77.tmp").touch()
+    (tmp_path / "last" / ".mine.tmp").touch()
     assert base.claim(tmp_path, kind="run", fingerprint="a")
+    assert [p.name for p in (tmp_path / "last").iterdir()] == [".mine.tmp"]
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["started.json"]
 
 
 def test_predict_refuses_test(small_study):

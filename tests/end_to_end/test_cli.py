@@ -240,3 +240,40 @@ def test_version_and_help(capsys):
         code, out, _ = call(capsys, *command, "--help")
         assert code == 0
         assert "Usage" in out
+
+
+def test_only_trainings_run_under_a_launcher(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, err = call(capsys, "index", "build", "--source", "synthetic=14", "--out", tmp_path / "i")
+    assert (code, out) == (2, "")
+    assert "only `mien train`" in err
+    assert not (tmp_path / "i").exists()
+
+
+def test_a_finished_training_tells_its_events(small_index, capsys, tmp_path, monkeypatch):
+    import json
+
+    import mien.stages.train as module
+
+    scores = iter([0.5, 0.2, 0.1])
+    monkeypatch.setattr(module, "score_logits", lambda z, y: {"macro_f1": next(scores), "accuracy": 0.5, "nll": 1.0})
+    flags = (
+        "--index",
+        small_index,
+        "--out",
+        tmp_path / "r",
+        "--backbone",
+        "cnn",
+        "--epochs",
+        "3",
+        "--no-eval-raw",
+        "--batch-size",
+        "32",
+    )
+    code, out, err = call(capsys, "train", *flags, "--json")
+    assert code == 0
+    (event,) = json.loads(out)["events"]
+    assert event["kind"] == "collapse of val macro-F1"
+    assert "fell from 0.500" in err
+    code, out, _ = call(capsys, "train", *flags)
+    assert "collapse of val macro-F1: val macro-F1 fell" in out

@@ -6,6 +6,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from mien.nn.backbones import gains_by_bf16
+
 
 def on_cpu() -> bool:
     """Whether processors do the work: no accelerator is there, or ACCELERATE_USE_CPU asks for it."""
@@ -15,3 +17,14 @@ def on_cpu() -> bool:
 def processes() -> PartialState:
     """The processes of this training; on CPUs they talk through gloo."""
     return PartialState(cpu=on_cpu())
+
+
+def pick_precision(choice: str, backbone: str, device: torch.device) -> str:
+    """`auto` resolved: bf16 where the device computes in it and the family gains by it."""
+    if choice != "auto":
+        return choice
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return (
+        "bf16" if gains_by_bf16(backbone) and device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "no"
+    )

@@ -46,7 +46,8 @@ class Lesson(nn.Module):
             loss = self.loss(logits, target)
         if taught is not None:
             weight = self.settings["kd_weight"]
-            loss = (1 - weight) * loss + weight * distillation(logits, taught, self.settings["kd_temperature"])
+            plain = head(embedding, scale=scale) if margin > 0 else logits  # what will predict is what is taught
+            loss = (1 - weight) * loss + weight * distillation(plain, taught, self.settings["kd_temperature"])
         if self.center is not None:
             loss = loss + self.settings["center_weight"] * self.center(embedding, target)
         return loss, logits.detach()

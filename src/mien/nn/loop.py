@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, gather_object
-from numpy.typing import NDArray
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
 
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import write_metrics
 from mien.core.config.train import TrainConfig
-from mien.core.errors import TrainingDiverged, UsageError
-from mien.core.labels import LABELS, MINORITY, N_CLASSES
+from mien.core.errors import TrainingDiverged
 from mien.core.progress import Meter, meter, say, warn
 from mien.nn import state, watch
-from mien.nn.augment import Augmentation, Draws
-from mien.nn.backbones import gains_by_bf16, likes_channels_last
-from mien.nn.batches import Feeder, Sampler, part_of, shown_prior, step_seed
-from mien.nn.devices import on_cpu
+from mien.nn.backbones import likes_channels_last
+from mien.nn.batches import part_of, shown_prior, step_seed
+from mien.nn.devices import on_cpu, pick_precision
+from mien.nn.examine import Examiner, Score
+from mien.nn.feed import Feed
 from mien.nn.heads import ramp
+from mien.nn.interrupt import on_stop_signals
 from mien.nn.lesson import Lesson, freeze, frozen_names, moving, still
-from mien.nn.losses import smooth
-from mien.nn.mixing import mix
 from mien.nn.network import Network
 from mien.nn.optim import MovingAverage, SharpnessAware, lr_at, make_optimizer
-from mien.nn.predict import predict_logits
 from mien.nn.teacher import Teacher
 
-Score = Callable[[NDArray[np.float64], NDArray[np.int64]], dict[str, float]]
 CHECK_EVERY = 20  # steps between looks at the loss on an accelerator, where each look waits for it
-
-
-def pick_precision(choice: str, backbone: str, device: torch.device) -> str:
-    """`auto` resolved: bf16 where the device computes in it and the family gains by it."""
-    if choice != "auto":
-        return choice
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return (
-        "bf16" if gains_by_bf16(backbone) and device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "no"
-    )
 
 
 class Trainer:
@@ -75,13 +56,15 @@ class Trainer:
             project_dir=out if tracked else None,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.freeze_backbone_epochs > 0)],
         )
-        self.config, self.index, self.out, self.score, self.teacher = config, index, out, score, teacher
+        self.config, self.out, self.teacher = config, out, teacher
         self.device: torch.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self._check_share()
         self.precision = pick_precision(config.amp, config.backbone, self.device)
-        self._prepare_rows()
-        prior = torch.tensor(shown_prior(self.targets.numpy(), self.sampler.labels, balanced=config.balanced)).to(
+        self.feed = Feed(config, index, self.device, rank=self.rank, world=self.world)
+        self.sampler = self.feed.sampler
+        self.total = config.epochs * self.sampler.steps_per_epoch
+        self.examine = Examiner(self.accelerator, index, score, bf16=self.precision == "bf16")
+        prior = torch.tensor(shown_prior(self.feed.targets.numpy(), self.sampler.labels, balanced=config.balanced)).to(
             self.device
         )
         self.lesson = Lesson(network.to(self.device), config.model_dump(), prior).to(self.device)
@@ -105,38 +88,6 @@ class Trainer:
         )
         self.bad = torch.full((), -1, dtype=torch.int64, device=self.device)
 
-    def _check_share(self) -> None:
-        config, parts = self.config, self.world * self.config.accumulate
-        each = parts * (2 if config.mixing != "none" else 1)
-        if config.batch_size % each and parts > 1:
-            raise UsageError(
-                f"--batch-size {config.batch_size} over {self.world} processes in {config.accumulate} parts.",
-                rule="Every part holds equally many pictures"
-                + (", and whole pairs where they are mixed." if config.mixing != "none" else "."),
-                fix=f"Use a multiple of {each}.",
-            )
-
-    def _prepare_rows(self) -> None:
-        config, index = self.config, self.index
-        rows, val = index.rows("train"), index.rows("val")
-        self.val_rows, self.val_labels = val, index.labels[val]
-        one_hot = np.eye(N_CLASSES, dtype=np.float32)[index.labels[rows]]
-        self.targets = torch.from_numpy(index.votes[rows] if config.soft_votes else one_hot)
-        self.sampler = Sampler(index.labels[rows], config.batch_size, config.seed, config.balanced)
-        minority = np.isin(self.sampler.labels, [LABELS.index(name) for name in MINORITY])
-        self.boost = torch.from_numpy(np.where(minority, config.minority_boost, 1.0).astype(np.float32))
-        self.augment = Augmentation(
-            config.crop_min, config.rotate, config.flip, config.jitter, config.clahe, config.randaugment, config.randaugment_magnitude, config.erase
-        )  # fmt: skip
-        self.total = config.epochs * self.sampler.steps_per_epoch
-        self.feeder = Feeder(
-            index.pixels,
-            rows,
-            self.device,
-            lambda step: self.sampler.rows(step, rank=self.rank, world=self.world),
-            self.total,
-        )
-
     def run(self) -> dict[str, Any]:
         """Train to the end (from where a killed run stopped) and return what is worth keeping."""
         if self.config.tracker != "none":
@@ -145,12 +96,15 @@ class Trainer:
         self._restore()
         batch = self.sampler.batch_size
         try:
-            with self._signals(), meter(f"{self.out.name}: {self.config.backbone}", self.total * batch) as progress:
+            with (
+                on_stop_signals(self._ask_to_stop),
+                meter(f"{self.out.name}: {self.config.backbone}", self.total * batch) as progress,
+            ):
                 progress.skip(self.step * batch)
                 while self.step < self.total and not self._is_over():
                     self._one_step(progress)
         finally:
-            self.feeder.close()
+            self.feed.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
         best = watch.best_line(self.history)
@@ -158,6 +112,9 @@ class Trainer:
             "best_epoch": int(best["epoch"]), "best_val_macro_f1": self.best, "steps": self.step, "precision": self.precision,
             "seconds": round(self.seconds, 1), "device": str(self.device), "processes": self.world, "events": self.events,
         }  # fmt: skip
+
+    def _ask_to_stop(self) -> None:
+        self.stop = True
 
     @property
     def epoch(self) -> float:
@@ -185,8 +142,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = now["lr"] * group["lr_scale"]
         self.wrapped.train()
-        freeze(self.network.backbone, self.frozen if now["frozen"] else frozenset())
-        x, target = self._batch(now["mixing"])
+        if self.frozen:
+            freeze(self.network.backbone, self.frozen if now["frozen"] else frozenset())
+        x, target = self.feed(self.step, now["mixing"])
         self._learn(x, target, now)
         self.step += 1
         if self.ema is not None:
@@ -207,27 +165,15 @@ class Trainer:
         if self.stop:
             raise KeyboardInterrupt
 
-    def _batch(self, mixing: float) -> tuple[Tensor, Tensor]:
-        """This process's share of the step: augmented pictures and their targets."""
-        config, size = self.config, min(self.config.batch_size, len(self.sampler.labels))
-        generator = torch.Generator().manual_seed(step_seed(config.seed, self.step))
-        rows = self.sampler.rows(self.step, rank=self.rank, world=self.world)
-        draws = Draws(generator, size, part_of(size, self.rank, self.world))
-        x = self.augment(self.feeder.take(self.step), draws, self.boost[rows])
-        target = smooth(self.targets[rows].to(self.device), config.label_smoothing)
-        if config.mixing != "none":
-            x, target = mix(
-                x, target, kind=config.mixing, alpha=config.mix_alpha, probability=mixing, step=self.step, generator=generator
-            )  # fmt: skip
-        return x, target
-
     def _learn(self, x: Tensor, target: Tensor, now: dict[str, Any]) -> None:
         """Gradient, sharpness-aware where asked, clipping, update."""
         taught = self.teacher(x) if self.teacher is not None and getattr(self.config, "kd_weight", 0) > 0 else None
         loss, hits = self._gradient(x, target, taught, now)
         finite = loss.isfinite()
         self.bad = torch.where((self.bad < 0) & ~finite, self.step + 1, self.bad)
-        self.sums += torch.stack([torch.where(finite, loss, 0.0) * len(x), hits, hits.new_tensor(len(x))]).to(self.sums)
+        self.sums += torch.stack([torch.where(finite, loss, 0.0) * len(x), hits, hits.new_full((), len(x))]).to(
+            self.sums
+        )
         if self.sam is not None:
             self.sam.climb()
             stopped = still(self.lesson)
@@ -316,8 +262,8 @@ class Trainer:
     def _look_at_val(self, line: dict[str, Any]) -> None:
         """Score the averaged weights, and the raw ones beside them; note a collapse."""
         if self.ema is not None and self.config.eval_raw:
-            line["val_raw"] = self._score(None)
-        line["val"] = self._score(self.ema.state if self.ema is not None else None)
+            line["val_raw"] = self._examined(None)
+        line["val"] = self._examined(self.ema.state if self.ema is not None else None)
         if line["val"]["macro_f1"] > self.best:
             self.best = line["val"]["macro_f1"]
             if self.accelerator.is_main_process:
@@ -330,31 +276,14 @@ class Trainer:
             text = f"no better val macro-F1 for {self.config.patience} looks"
             self.events.append({"kind": "patience exhausted", "step": self.step, "epoch": line["epoch"], "text": text})
 
-    def _score(self, weights: dict[str, Tensor] | None) -> dict[str, float]:
-        """Metrics on val of the present weights or of others; each process looks at its share."""
-        present = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        wanted = present if weights is None else weights
-        if self.world > 1:  # batch norms' statistics differ between processes: the first one's count
-            wanted = broadcast(wanted)
-        self.network.load_state_dict(wanted)
-        mine = self.val_rows[self.rank :: self.world]
-        logits = predict_logits(
-            self.network, self.index.pixels, mine, device=self.device, bf16=self.precision == "bf16"
-        )
-        self.network.load_state_dict(present)
-        if self.world > 1:
-            whole = np.empty((len(self.val_rows), N_CLASSES))
-            for rank, part in enumerate(gather_object([logits])):
-                whole[rank :: self.world] = part
-            logits = whole
-        if not np.isfinite(logits).all():
+    def _examined(self, weights: dict[str, Tensor] | None) -> dict[str, float]:
+        found = self.examine(self.network, weights)
+        if found is None:
+            kept = f" The weights of the best epoch so far are kept in {self.out}." if self.best >= 0 else ""
             raise TrainingDiverged(
-                f"The logits on val are not finite after step {self.step}.", fix="Lower --lr." + self._kept()
+                f"The logits on val are not finite after step {self.step}.", fix="Lower --lr." + kept
             )
-        return self.score(logits, self.val_labels)
-
-    def _kept(self) -> str:
-        return f" The weights of the best epoch so far are kept in {self.out}." if self.best >= 0 else ""
+        return found
 
     def _save(self) -> None:
         if not self.accelerator.is_main_process:
@@ -378,20 +307,3 @@ class Trainer:
         self.sums.copy_(torch.tensor(kept["sums"], dtype=torch.float64))
         self.seconds = checkpoint.seconds_spent(self.out)
         say(f"{self.out}: goes on after step {self.step} of {self.total}")
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the present step, save, and then interrupt."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(number: int, frame: Any) -> None:
-            self.stop = True
-
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -21,7 +21,8 @@ from mien.core.labels import LABELS, N_CLASSES
 from mien.core.progress import warn
 from mien.nn.batches import assumed_prior, shown_prior
 from mien.nn.devices import processes
-from mien.nn.loop import Score, Trainer
+from mien.nn.examine import Score
+from mien.nn.loop import Trainer
 from mien.nn.network import Network, make_network, parameter_count
 from mien.nn.pretrained import load_pretrained
 from mien.nn.teacher import Teacher
@@ -45,7 +46,7 @@ def train_run(
     priors = _set_priors(network, config, index)
     document = {
         "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
-        "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from,
+        "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from, "balanced_sampling": config.balanced,
         **priors, "train_rows": len(index.rows("train")), **(extra or {}),
     }  # fmt: skip
     trainer = Trainer(config, index, out, network, score=score, teacher=teacher() if teacher else None)

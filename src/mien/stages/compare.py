@@ -14,7 +14,7 @@ from mien.core.artifacts.sweep import SCHEMA, SweepFolder, write_sweep
 from mien.core.config.sweep import SweepConfig
 from mien.evaluate.comparison import compare
 
-METRICS = ("macro_f1", "accuracy", "minority_f1", "nll")
+METRICS = ("macro_f1", "accuracy", "nll")
 
 
 def run(sweep: SweepConfig, root: Path) -> dict[str, Any]:
@@ -70,16 +70,14 @@ def table(document: dict[str, Any]) -> str:
     head = (
         f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds {', '.join(map(str, document['seeds']))}; "
         f"paired differences from {document['baseline']} with 95 % intervals, p by Holm.\n\n"
-        "| variant | macro-F1 | at the end | accuracy | minority-F1 | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|---|\n"
+        "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|\n"
     )
     return head + "".join(_row(variant) for variant in document["variants"])
 
 
 def _row(variant: dict[str, Any]) -> str:
     v, d = variant["val"], variant["difference"]
-    shown = [
-        f"{v[key]['mean']:.3f} ± {v[key]['sd']:.3f}" for key in ("macro_f1", "last", "accuracy", "minority_f1", "nll")
-    ]
+    shown = [f"{v[key]['mean']:.3f} ± {v[key]['sd']:.3f}" for key in ("macro_f1", "last", "accuracy", "nll")]
     gap = "baseline" if d is None else f"{100 * d['mean']:+.1f} [{100 * d['ci95'][0]:+.1f}, {100 * d['ci95'][1]:+.1f}]"
     events = sorted({event["kind"] for one in variant["runs"] for event in one["events"]})
     cells = [variant["name"], *shown, gap, "" if d is None else f"{d['p_holm']:.3f}", ", ".join(events) or "–"]

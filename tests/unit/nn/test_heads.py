@@ -202,3 +202,18 @@ def test_a_linear_head_has_no_margin():
     head = LinearHead(5, 3)
     x = torch.randn(4, 5)
     assert torch.equal(head(x), head(x, SOFT.float(), 0.5))
+
+
+def test_a_teacher_is_followed_without_the_margin():
+    from mien.nn.lesson import Lesson
+    from mien.nn.network import make_network
+
+    chosen = settings(backbone="cnn", head="arcface") | {"kd_weight": 1.0, "kd_temperature": 2.0}
+    network = make_network(chosen, crop_size=32, color="rgb")
+    lesson = Lesson(network, chosen, torch.full((7,), 1 / 7)).eval()
+    x, y = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.eye(7)[:4]
+    with torch.no_grad():
+        taught = network(x).log_softmax(1)
+        for margin in (0.0, 0.5):
+            assert float(lesson(x, y, margin, None, taught)[0]) == pytest.approx(0, abs=1e-5)
+        assert float(lesson(x, y, 0.5, None)[0]) > float(lesson(x, y, 0.0, None)[0])

@@ -197,9 +197,15 @@ def claimable(folder: Path, *, kind: str, fingerprint: str) -> bool:
 
 
 def claim(folder: Path, *, kind: str, fingerprint: str) -> bool:
-    """Take `folder` for an artefact; True when an unfinished one with the same fingerprint goes on."""
+    """Take `folder` for an artefact; True when an unfinished one with the same fingerprint goes on.
+
+    What a killed write of ours left behind in it is removed.
+    """
     goes_on = claimable(folder, kind=kind, fingerprint=fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.rglob(".*.tmp"):
+        if _LEFT_OVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
     if not goes_on:
         write_json(folder / STARTED, {"kind": kind, "fingerprint": fingerprint})
     return goes_on

@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from mien.core.config.base import StageConfig, describe, read_toml
+from mien.core.config.base import StageConfig, read_toml
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig
+from mien.core.config.recipes import resolve
 from mien.core.config.train import DistillConfig, TrainConfig
-from mien.core.errors import UsageError
+from mien.core.errors import ConfigError, UsageError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
@@ -75,10 +76,11 @@ class StudyConfig(StageConfig):
 
 
 def _check_settings(model: type[TrainConfig], settings: dict[str, Any], where: str) -> None:
+    """With the recipe under them, since one setting may need another that the recipe gives."""
     try:
-        model.model_validate(settings)
-    except ValidationError as error:
-        raise ValueError(describe(error, model, where)) from None
+        resolve(model, (where, settings))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def load_study(path: Path) -> StudyConfig:
