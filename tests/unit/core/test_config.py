@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from mien.core.config import DistillConfig, IndexConfig, TrainConfig, load_study, resolve
+from mien.core.config import DistillConfig, IndexConfig, TrainConfig, load_study, read_toml, resolve
 from mien.core.config.recipes import recipe
 from mien.core.config.study import expand, shipped_studies
+from mien.core.config.train import ALIASES
 from mien.core.errors import ConfigError, UsageError
 
 
@@ -40,13 +42,45 @@ def test_the_recipe_follows_the_backbone():
         TrainConfig.model_validate(recipe(name) | {"backbone": name})
 
 
-def test_every_recipe_key_is_a_setting():
-    resolve(DistillConfig, ("study", {}))
+RECIPES = sorted(Path(str(resources.files("mien.recipes"))).glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_is_sound_and_names_its_source(path):
+    text = path.read_text()
+    data = read_toml(path)
+    assert set(data) == {"start", "family", "settings"}
+    assert path.stem.endswith(f"_{data['start']}")
+    assert set(data["settings"]) <= set(TrainConfig.model_fields)
+    assert "arXiv" in text or "report" in text or "rate of the training from scratch" in text
+    start = {"scratch": {}, "finetune": {"pretrained": "timm"}, "polish": {"init_from": "x"}}[data["start"]]
+    backbone = (
+        "regnetx_002"
+        if data["family"] == ["any"]
+        else next(a for a in ALIASES if ALIASES[a].startswith(tuple(data["family"])))
+    )
+    _, origin = resolve(TrainConfig, ("flag", {"backbone": backbone, **start}))
+    assert {key for key, entry in origin.items() if entry["from"] == "recipe"} == set(data["settings"])
+    resolve(DistillConfig, ("study", {"backbone": backbone, **start}))
+
+
+def test_every_family_has_a_recipe_for_each_start():
+    for name in ALIASES:
+        assert recipe(name)
+        assert recipe(name, "finetune")
+        assert recipe(name, "polish")
+    assert recipe("vit_tiny", "finetune")["layer_decay"] < 1
+    assert recipe("convnext_tiny", "finetune")["lr"] == 5e-5
+    assert recipe("regnetx_002") == {}
 
 
 def test_impossible_combinations():
     with pytest.raises(ConfigError, match="above lr"):
-        TrainConfig.parse({"lr": 1e-6}, where="x")
+        resolve(TrainConfig, ("study", {"lr": 1e-6}))
+    resolve(TrainConfig, ("study", {"lr": 5e-6, "backbone": "vit_tiny"}))  # its recipe's floor is lower
+    with pytest.raises(ConfigError, match="for how long"):
+        resolve(TrainConfig, ("flag", {"freeze_blocks": 1}))
+    resolve(TrainConfig, ("flag", {"freeze_blocks": 1, "pretrained": "timm"}))  # its recipe says for how long
     with pytest.raises(ConfigError, match="leave no train rows"):
         IndexConfig.parse({"val_fraction": 0.4, "test_fraction": 0.4}, where="x")
 

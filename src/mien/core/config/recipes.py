@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from mien.core.config.base import read_toml
 from mien.core.config.train import ALIASES, TrainConfig
+from mien.core.errors import ConfigError
 
 C = TypeVar("C", bound=TrainConfig)
 START = ("scratch", "finetune", "polish")
@@ -51,6 +52,9 @@ def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dic
     for name, layer in stack:
         values.update(layer)
         origin.update(dict.fromkeys(layer, name))
-    config = model.parse(values, where=" and ".join(name for name, layer in stack if layer) or "defaults")
+    where = " and ".join(name for name, layer in stack if layer) or "defaults"
+    config = model.parse(values, where=where)
+    if wrong := config.contradictions():
+        raise ConfigError(f"{where}: " + "; ".join(wrong))
     dumped = config.model_dump(mode="json")
     return config, {key: {"value": dumped[key], "from": origin.get(key, "built-in")} for key in dumped}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mien.core.config.base import StageConfig
 from mien.core.errors import UsageError, nearest
@@ -142,8 +142,8 @@ class TrainConfig(StageConfig):
         """Whether training starts from weights that have learned something."""
         return self.pretrained != "none" or self.init_from is not None
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> TrainConfig:
+    def contradictions(self) -> list[str]:
+        """Settings that do not go together, in words; to be asked once recipe, study and flags are joined."""
         faults = [
             (self.min_lr > self.lr, f"min_lr {self.min_lr} is above lr {self.lr}"),
             (
@@ -167,10 +167,7 @@ class TrainConfig(StageConfig):
             ),
             (self.batch_size % self.accumulate > 0, "batch_size must be a multiple of accumulate"),
         ]
-        said = [text for wrong, text in faults if wrong]
-        if said:
-            raise ValueError("; ".join(said))
-        return self
+        return [text for wrong, text in faults if wrong]
 
 
 class DistillConfig(TrainConfig):
