@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
+from mien.core.config.base import expand
 from mien.core.config.train import ALIASES, OURS
 from mien.core.errors import InputError, UsageError
 from mien.nn.torchvision_cure import import_timm
@@ -21,7 +22,7 @@ def load_pretrained(settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[s
     choice, name = settings["pretrained"], settings["backbone"]
     if choice == "none":
         return None
-    return _from_timm(name) if choice == "timm" else _from_file(Path(choice), settings)
+    return _from_timm(name) if choice == "timm" else _from_file(Path(expand(choice)), settings)
 
 
 def _from_timm(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,6 +15,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import KIND, VERSION, Run, environment, read_run
+from mien.core.config.base import expand
 from mien.core.config.train import ALIASES, TrainConfig, check_backbone
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS, N_CLASSES
@@ -118,7 +119,7 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] |
     )
     if config.init_from is None:
         return network, source
-    earlier = read_run(Path(config.init_from))
+    earlier = read_run(Path(expand(config.init_from)))
     try:
         network.load_state_dict(load_weights(earlier.weights))
     except RuntimeError as error:

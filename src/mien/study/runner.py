@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.study import StudyFolder, close_study, open_study, read_timings, write_timings
-from mien.core.config.study import StudyConfig, expand
+from mien.core.config.base import expand
+from mien.core.config.study import StudyConfig
 from mien.core.config.train import TrainConfig
 from mien.core.errors import MienError
 from mien.core.progress import say, warn

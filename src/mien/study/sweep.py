@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.sweep import SweepFolder, open_sweep
-from mien.core.config.study import expand
+from mien.core.config.base import expand
 from mien.core.config.sweep import SweepConfig
 from mien.core.progress import say, warn
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mien.core.config import DistillConfig, IndexConfig, TrainConfig, load_study, read_toml, resolve
+from mien.core.config.base import expand
 from mien.core.config.recipes import recipe
-from mien.core.config.study import expand, shipped_studies
+from mien.core.config.study import shipped_studies
 from mien.core.config.train import ALIASES
 from mien.core.errors import ConfigError, UsageError
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
+from mien.core.config.base import expand
 from mien.core.config.train import TrainConfig
 from mien.core.errors import ArtifactError, InputError
 
@@ -86,12 +87,12 @@ def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
     Polishing needs a run on the same index: on another, its train pictures may be val or test here.
     """
     if config.init_from is not None:
-        earlier = read_run(Path(config.init_from))
+        earlier = read_run(Path(expand(config.init_from)))
         check_index(earlier, index)
         return {"init_from": earlier.weights_hash}
     if config.pretrained in ("none", "timm"):
         return {} if config.pretrained == "none" else {"pretrained": "timm"}
-    path = Path(config.pretrained)
+    path = Path(expand(config.pretrained))
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.train import DistillConfig, TrainConfig
-from mien.core.errors import ConfigError, UsageError
+from mien.core.errors import ConfigError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
@@ -92,21 +91,6 @@ def shipped_studies() -> Path:
     """The folder of the studies that come with mien."""
     inside = Path(__file__).parents[2] / "studies"
     return inside if inside.is_dir() else Path(__file__).parents[4] / "studies"
-
-
-def expand(text: str) -> str:
-    """Expand `${NAME}` from the environment; an unset name is an error that says what to set."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise UsageError(
-                f"{text!r} needs the environment variable {name}, which is not set.",
-                fix=f"Set it to the folder that holds the data, e.g. `export {name}=/path/to/data`.",
-            )
-        return os.environ[name]
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def seeded(config: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mien.core.config.study import expand
+from mien.core.config.base import expand
 from mien.core.errors import InputError, UsageError, nearest
 from mien.data.sources.affectnet import AffectNet
 from mien.data.sources.base import Item, Source
