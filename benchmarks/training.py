@@ -60,7 +60,18 @@ def update(one: Any, x: Any, target: Any) -> None:
     one._learn(x, target, one.schedule())
     one.step += 1
     one.ema.update(one.network, one.step)
-    one._look()
+    from mien.nn.loop import CHECK_EVERY
+
+    if one.device.type == "cpu" or one.step % CHECK_EVERY == 0:  # as often as `Trainer` looks at the loss
+        one._look()
+
+
+def wait(one: Any) -> None:
+    """Until a GPU has done what it was given."""
+    import torch
+
+    if one.device.type == "cuda":
+        torch.cuda.synchronize(one.device)
 
 
 def resident(one: Any, folder: Path) -> Iterator[int]:
@@ -119,33 +130,40 @@ def timm(one: Any, folder: Path) -> Iterator[int]:
     return ordinary(one, lambda: loader)
 
 
+def peak_memory(one: Any) -> dict[str, float]:
+    """MiB: the process's largest resident set, its workers' together, and a GPU's."""
+    import torch
+
+    own = Path("/proc/self/task") / str(os.getpid()) / "children"
+    peaks = []
+    for number in own.read_text().split() if own.is_file() else []:
+        status = Path("/proc") / number / "status"
+        peaks += [int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    gpu = torch.cuda.max_memory_allocated(one.device) / 2**20 if one.device.type == "cuda" else 0.0
+    return {"main": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "workers": sum(peaks), "gpu": gpu}
+
+
 def worker(kind: str, backbone: str, folder: Path) -> None:
     """Take "go SECONDS" on stdin, train for as long, answer with images/s; answer "end" with the peak memory."""
     from mien.nn.torchvision_cure import import_timm
 
     import_timm()
-    steps = {"resident": resident, "mien": mien, "pil": pil, "timm": timm}[kind](trainer(backbone, folder), folder)
+    one = trainer(backbone, folder)
+    steps = {"resident": resident, "mien": mien, "pil": pil, "timm": timm}[kind](one, folder)
     for _ in range(8):
         next(steps)
     print("ready", flush=True)
     for line in sys.stdin:
         if line.startswith("end"):
-            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            print(
-                json.dumps(
-                    {
-                        "main": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                        "largest_worker": children / 1024,
-                    }
-                ),
-                flush=True,
-            )
+            print(json.dumps(peak_memory(one)), flush=True)
             os._exit(0)
         for _ in range(5):  # what workers had read ahead while they waited
             next(steps)
+        wait(one)
         seconds, seen, begin = float(line.split()[1]), 0, time.perf_counter()
         while time.perf_counter() - begin < seconds:
             seen += next(steps)
+        wait(one)
         print(seen / (time.perf_counter() - begin), flush=True)
 
 

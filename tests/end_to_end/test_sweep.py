@@ -118,3 +118,16 @@ def test_the_shipped_sweeps_are_valid_and_found_by_name(tmp_path, capsys, monkey
     assert "Did you mean 'ablation'" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
     assert runner.__doc__
+
+
+def test_a_variant_that_diverges_is_listed_and_the_rest_compared(file, tmp_path, capsys):
+    file.write_text(
+        SWEEP.replace(
+            "lr = 1e-4\nmin_lr = 0", 'lr = 1e30\nmin_lr = 0\noptimizer = "sgd"\nclip_grad = 0\nwarmup_epochs = 0'
+        )
+    )
+    assert run(["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [v["name"] for v in told["variants"]] == ["plain", "margin"]
+    assert set(told["without_result"]["slow"]) == {"0", "1"}
+    assert "slow has no result: " in (tmp_path / "out" / "sweep.md").read_text()

@@ -128,7 +128,7 @@ def test_sigterm_saves_and_exits_130_and_the_same_command_goes_on(small_index, t
 
 EQUAL = (
     "--backbone", "vit_tiny", "--patch-size", "16", "--batch-size", "320", "--epochs", "20", "--eval-every", "20", "--amp", "no", "--drop-path", "0",
-    "--mixing", "mixcut", "--randaugment", "1", "--plain-logits-epochs", "5", "--arcface-warmup-epochs", "5", "--lr", "1e-4",
+    "--mixing", "mixcut", "--randaugment", "1", "--plain-logits-epochs", "5", "--arcface-warmup-epochs", "5", "--optimizer", "sgd", "--lr", "0.02", "--warmup-epochs", "0", "--clip-grad", "0",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mien.nn.image_ops import clahe, warp
+from mien.nn.image_ops import clahe, upload, warp
 from mien.nn.randaugment import rand_augment
 
 
@@ -22,15 +22,20 @@ class Draws:
     generator: torch.Generator
     total: int
     part: slice
+    device: torch.device
 
     def __call__(self, count: int) -> Tensor:
-        """(b, count) numbers in [0, 1), on the CPU; the whole batch's are drawn whatever the part."""
+        """(b, count) numbers in [0, 1) on the device; the whole batch's are drawn whatever the part."""
+        return upload(self.on_host(count), self.device)
+
+    def on_host(self, count: int) -> Tensor:
+        """The same on the CPU, for decisions that would make the host wait for the device."""
         return torch.rand(self.total, count, generator=self.generator)[self.part]
 
 
 def draws_for(x: Tensor, generator: torch.Generator) -> Draws:
     """Draws for a batch that is not divided."""
-    return Draws(generator, len(x), slice(None))
+    return Draws(generator, len(x), slice(None), x.device)
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,14 @@ class Augmentation:
     def __call__(self, x: Tensor, draws: Draws, boost: Tensor | None = None) -> Tensor:
         """Augment pictures (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do.
 
-        `boost` (b,) multiplies the strengths of single pictures (those of minority classes).
+        `boost` (b,), on the CPU, multiplies the strengths of single pictures (those of minority classes).
         """
-        boost = torch.ones(len(x)) if boost is None else boost
+        on_host = torch.ones(len(x)) if boost is None else boost
+        boost = upload(on_host, x.device)
         if self.flip:
-            mirrored = draws(1)[:, 0] < 0.5
-            x = torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+            x = torch.where((draws(1) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
         if self.clahe > 0:
-            x = self._equalize(x.float(), draws(1)[:, 0] < self.clahe * boost)
+            x = self._equalize(x.float(), draws.on_host(1)[:, 0] < self.clahe * on_host)
         if self.randaugment > 0:
             x = rand_augment(x.float(), draws, self.randaugment, self.randaugment_magnitude / 10 * boost)
         if self.crop_min < 1 or self.rotate > 0:
@@ -68,14 +73,15 @@ class Augmentation:
         return x
 
     def _equalize(self, x: Tensor, chosen: Tensor) -> Tensor:
-        rows = chosen.nonzero()[:, 0].to(x.device)
+        rows = upload(chosen.nonzero()[:, 0], x.device)
         return x.index_copy(0, rows, clahe(x[rows])) if len(rows) else x
 
     def _affine(self, x: Tensor, r: Tensor, boost: Tensor) -> Tensor:
         """Random resized crop and rotation in one resampling; edges are replicated."""
         area = (1 - (1 - self.crop_min) * boost).clamp_min(0.1)
         area = area + (1 - area) * r[:, 0]
-        ratio = torch.exp((r[:, 1] - 0.5) * 0.4)
+        # Wider or narrower by up to e^±0.1, where there is cropping at all.
+        ratio = torch.exp((r[:, 1] - 0.5) * (0.4 if self.crop_min < 1 else 0.0))
         sx, sy = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         dx, dy = (2 * r[:, 2] - 1) * (1 - sx), (2 * r[:, 3] - 1) * (1 - sy)
         angle = (2 * r[:, 4] - 1) * self.rotate * boost * torch.pi / 180
@@ -85,7 +91,7 @@ class Augmentation:
 
     def _jitter(self, x: Tensor, r: Tensor, boost: Tensor) -> Tensor:
         """Contrast, brightness and (of coloured pictures) saturation, each changed by up to `jitter`."""
-        change = ((2 * r - 1) * (self.jitter * boost).clamp(max=1).unsqueeze(1)).to(x.device).view(-1, 3, 1, 1, 1)
+        change = ((2 * r - 1) * (self.jitter * boost).clamp(max=1).unsqueeze(1)).view(-1, 3, 1, 1, 1)
         mean = x.mean((1, 2, 3), keepdim=True)
         x = (x - mean) * (1 + change[:, 0]) + mean
         if x.shape[1] == 3:
@@ -99,7 +105,7 @@ class Augmentation:
         area, ratio = 0.02 + 0.18 * r[:, 1], torch.exp((2 * r[:, 2] - 1) * 1.1)
         eh, ew = ((area * ratio).sqrt() * h).clamp(1, h), ((area / ratio).sqrt() * w).clamp(1, w)
         top, left = r[:, 3] * (h - eh), r[:, 4] * (w - ew)
-        ys, xs = torch.arange(h).view(1, h, 1), torch.arange(w).view(1, 1, w)
+        ys, xs = torch.arange(h, device=x.device).view(1, h, 1), torch.arange(w, device=x.device).view(1, 1, w)
         inside = (
             (ys >= top.view(-1, 1, 1))
             & (ys < (top + eh).view(-1, 1, 1))
@@ -107,4 +113,4 @@ class Augmentation:
             & (xs < (left + ew).view(-1, 1, 1))
         )
         inside &= (r[:, 0] < self.erase * boost).view(-1, 1, 1)
-        return torch.where(inside.unsqueeze(1).to(x.device), torch.full_like(x, 127), x)
+        return torch.where(inside.unsqueeze(1), torch.full_like(x, 127), x)

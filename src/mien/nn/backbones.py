@@ -24,9 +24,13 @@ def gains_by_bf16(backbone: str) -> bool:
     return ALIASES.get(backbone, backbone).startswith(BF16_GAINS)
 
 
-def likes_channels_last(backbone: str) -> bool:
-    """Whether this family was measured to be faster with channels last."""
-    return ALIASES.get(backbone, backbone).startswith(CHANNELS_LAST)
+def likes_channels_last(backbone: str, device: torch.device, precision: str) -> bool:
+    """Whether channels last is the faster memory format.
+
+    On processors the families were measured; CUDA's half-precision convolutions want it for all CNNs.
+    """
+    fits = ALIASES.get(backbone, backbone).startswith(CHANNELS_LAST)
+    return fits and (device.type == "cpu" or (device.type == "cuda" and precision != "no"))
 
 
 def make_backbone(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:

@@ -24,7 +24,7 @@ def pick_precision(choice: str, backbone: str, device: torch.device) -> str:
     if choice != "auto":
         return choice
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return (
         "bf16" if gains_by_bf16(backbone) and device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "no"
     )

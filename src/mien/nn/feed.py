@@ -14,6 +14,7 @@ from mien.core.errors import UsageError
 from mien.core.labels import LABELS, MINORITY, N_CLASSES
 from mien.nn.augment import Augmentation, Draws
 from mien.nn.batches import Feeder, Sampler, part_of, step_seed
+from mien.nn.image_ops import upload
 from mien.nn.losses import smooth
 from mien.nn.mixing import mix
 
@@ -27,7 +28,7 @@ class Feed:
         rows = index.rows("train")
         labels = index.labels[rows]
         one_hot = np.eye(N_CLASSES, dtype=np.float32)[labels]
-        self.targets = torch.from_numpy(index.votes[rows] if config.soft_votes else one_hot)
+        self.targets = torch.from_numpy(index.votes[rows] if config.soft_votes else one_hot).to(device)
         self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced)
         minority = np.isin(labels, [LABELS.index(name) for name in MINORITY])
         self.boost = torch.from_numpy(np.where(minority, config.minority_boost, 1.0).astype(np.float32))
@@ -43,9 +44,9 @@ class Feed:
         config, size = self.config, min(self.config.batch_size, len(self.targets))
         generator = torch.Generator().manual_seed(step_seed(config.seed, step))
         rows = self._rows(step)
-        draws = Draws(generator, size, part_of(size, self.rank, self.world))
+        draws = Draws(generator, size, part_of(size, self.rank, self.world), self.device)
         x = self.augment(self.feeder.take(step), draws, self.boost[rows])
-        target = smooth(self.targets[rows].to(self.device), config.label_smoothing)
+        target = smooth(self.targets[upload(torch.from_numpy(rows), self.device)], config.label_smoothing)
         if config.mixing == "none":
             return x, target
         return mix(

@@ -82,5 +82,13 @@ def _between(length: int, tile: int, tiles: int, device: torch.device) -> tuple[
 
 def warp(x: Tensor, theta: Tensor) -> Tensor:
     """Resample pictures (b, c, s, s) at the affine maps `theta` (b, 2, 3), in units of half the side."""
-    grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    if x.device.type == "mps":  # it has no border padding; clipped coordinates are the same
+        edge = torch.tensor([1 - 1 / x.shape[3], 1 - 1 / x.shape[2]], device=x.device)
+        return F.grid_sample(x, grid.clamp(-edge, edge), mode="bilinear", align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device; without making the host wait for a GPU."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

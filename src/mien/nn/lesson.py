@@ -78,10 +78,9 @@ def frozen_names(backbone: nn.Module, blocks: int) -> frozenset[str]:
     """Parameters of the stem and the first `blocks` blocks; all for 0."""
     if blocks == 0:
         return frozenset(name for name, _ in backbone.named_parameters())
-    numbers = block_of(backbone)
-    last = max(numbers.values())
-    if blocks > last:
-        raise UsageError(f"--freeze-blocks {blocks} of {last} blocks.", fix="Use 0 to freeze the whole backbone.")
+    numbers, depth = block_of(backbone)
+    if blocks > depth:
+        raise UsageError(f"--freeze-blocks {blocks} of {depth} blocks.", fix="Use 0 to freeze the whole backbone.")
     return frozenset(name for name, number in numbers.items() if number <= blocks)
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, gather_object
 from torch import Tensor
 
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import write_metrics
 from mien.core.config.train import TrainConfig
-from mien.core.errors import TrainingDiverged
+from mien.core.errors import ArtifactError, TrainingDiverged, UsageError
 from mien.core.progress import Meter, meter, say, warn
 from mien.nn import state, watch
 from mien.nn.backbones import likes_channels_last
@@ -54,21 +54,27 @@ class Trainer:
             cpu=on_cpu(),
             log_with=config.tracker if tracked else None,
             project_dir=out if tracked else None,
+            # Ours alone decide these, whatever `accelerate config` says.
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.freeze_backbone_epochs > 0)],
         )
         self.config, self.out, self.teacher = config, out, teacher
         self.device: torch.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.precision = pick_precision(config.amp, config.backbone, self.device)
+        if config.sam_rho and self.precision == "fp16":
+            raise UsageError(
+                "--sam-rho in fp16.", rule="It needs gradients that are not scaled.", fix="Add --amp no, or bf16."
+            )
         self.feed = Feed(config, index, self.device, rank=self.rank, world=self.world)
         self.sampler = self.feed.sampler
         self.total = config.epochs * self.sampler.steps_per_epoch
         self.examine = Examiner(self.accelerator, index, score, bf16=self.precision == "bf16")
-        prior = torch.tensor(shown_prior(self.feed.targets.numpy(), self.sampler.labels, balanced=config.balanced)).to(
-            self.device
-        )
+        shown = shown_prior(self.feed.targets.cpu().numpy(), self.sampler.labels, balanced=config.balanced)
+        prior = torch.tensor(shown, dtype=torch.float32, device=self.device)
         self.lesson = Lesson(network.to(self.device), config.model_dump(), prior).to(self.device)
-        if likes_channels_last(config.backbone):
+        if likes_channels_last(config.backbone, self.device, self.precision):
             self.lesson.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = self.lesson.network
         self.frozen = (
@@ -79,7 +85,9 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.lesson, make_optimizer(self.lesson, config))
         self.sam = SharpnessAware(list(self.lesson.parameters()), config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.step, self.best, self.seconds, self.stop = 0, -1.0, 0.0, False
+        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self.asked, self.stop = False, False  # to stop: this process by a signal, and all of them by agreement
+        self.done = self.schedule()  # of the last step
         self.history: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         # Sums over the epoch: loss, right answers, pictures. And the first step whose loss was not finite, or -1.
@@ -92,7 +100,7 @@ class Trainer:
         """Train to the end (from where a killed run stopped) and return what is worth keeping."""
         if self.config.tracker != "none":
             settings = {k: v for k, v in self.config.model_dump().items() if v is not None}
-            self.accelerator.init_trackers("tracker", config=settings)
+            self.accelerator.init_trackers("mien", config=settings)
         self._restore()
         batch = self.sampler.batch_size
         try:
@@ -105,8 +113,8 @@ class Trainer:
                     self._one_step(progress)
         finally:
             self.feed.close()
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
         best = watch.best_line(self.history)
         return {
             "best_epoch": int(best["epoch"]), "best_val_macro_f1": self.best, "steps": self.step, "precision": self.precision,
@@ -114,7 +122,7 @@ class Trainer:
         }  # fmt: skip
 
     def _ask_to_stop(self) -> None:
-        self.stop = True
+        self.asked = True
 
     @property
     def epoch(self) -> float:
@@ -138,7 +146,7 @@ class Trainer:
     def _one_step(self, progress: Meter) -> None:
         """One update, and what follows from it: looks at the loss, the epoch's end, saving, stopping."""
         started = time.perf_counter()
-        now = self.schedule()
+        now = self.done = self.schedule()
         for group in self.optimizer.param_groups:
             group["lr"] = now["lr"] * group["lr_scale"]
         self.wrapped.train()
@@ -150,6 +158,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.network, self.step)
         self.seconds += time.perf_counter() - started
+        self.stop = self.asked and self.world == 1
         ends = self.step % self.sampler.steps_per_epoch == 0
         saves = ends or self.step % self.config.save_every_steps == 0
         shown = f"val macro-F1 best {self.best:.3f}" if self.best >= 0 else ""
@@ -215,18 +224,19 @@ class Trainer:
 
     def _look(self) -> float:
         """Mean loss of the epoch so far; all processes agree on whether it is finite, and whether to stop."""
-        bad, stop = int(self.bad), self.stop
+        bad = int(self.bad)
         if self.world > 1:
-            told = gather_object([(bad, stop)])
+            told = gather_object([(bad, self.asked)])
             bad = min((b for b, _ in told if b >= 0), default=-1)
             self.stop = any(s for _, s in told)
         if bad >= 0:
-            self._diverged(bad)
+            self._diverged(bad, "the loss is not finite")
         loss, _, seen = self.sums.tolist()
         return float(loss / max(1.0, seen))
 
-    def _diverged(self, step: int) -> None:
-        text = f"the loss is not finite at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.schedule()['lr']:.2g})"
+    def _diverged(self, step: int, what: str) -> None:
+        """End the training at `step`: with the best weights so far, or, where val was never looked at, by an error."""
+        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.done['lr']:.2g})"
         if self.best < 0:
             raise TrainingDiverged(
                 f"{text[0].upper()}{text[1:]}, before any look at val.",
@@ -234,21 +244,20 @@ class Trainer:
             )
         warn(f"{self.out}: {text}; training ends here, with the weights that val liked best.")
         self.events.append(
-            {"kind": "loss not finite", "step": step, "epoch": step / self.sampler.steps_per_epoch, "text": text}
+            {"kind": "not finite", "step": step, "epoch": step / self.sampler.steps_per_epoch, "text": text}
         )
 
     def _is_over(self) -> bool:
         """Whether the run ends before its last step: it diverged, or its patience is exhausted."""
-        return any(event["kind"] in ("loss not finite", "patience exhausted") for event in self.events)
+        return any(event["kind"] in ("not finite", "patience exhausted") for event in self.events)
 
     def _finish_epoch(self) -> None:
         """Log the epoch; look at val; keep the weights that val likes best."""
         epoch = self.step // self.sampler.steps_per_epoch
         sums = self.accelerator.reduce(self.sums.clone()) if self.world > 1 else self.sums
         loss, hits, seen = sums.tolist()
-        now = self.schedule()
         line: dict[str, Any] = {
-            "epoch": epoch, "step": self.step, "lr": now["lr"], "margin": now["margin"], "train_loss": loss / seen, "train_accuracy": hits / seen,
+            "epoch": epoch, "step": self.step, "lr": self.done["lr"], "margin": self.done["margin"], "train_loss": loss / seen, "train_accuracy": hits / seen,
         }  # fmt: skip
         self.sums.zero_()
         self.history.append(line)
@@ -257,13 +266,17 @@ class Trainer:
         if self.accelerator.is_main_process:
             write_metrics(self.out, self.history)
         scalars = {k: v for k, v in line.items() if isinstance(v, float)}
-        self.accelerator.log(scalars | {f"val/{k}": v for k, v in line.get("val", {}).items()}, step=self.step)
+        self.accelerator.log(scalars | {f"val/{k}": v for k, v in (line.get("val") or {}).items()}, step=self.step)
 
     def _look_at_val(self, line: dict[str, Any]) -> None:
         """Score the averaged weights, and the raw ones beside them; note a collapse."""
         if self.ema is not None and self.config.eval_raw:
-            line["val_raw"] = self._examined(None)
-        line["val"] = self._examined(self.ema.state if self.ema is not None else None)
+            line["val_raw"] = self.examine(self.network, None)
+        line["val"] = self.examine(self.network, self.ema.state if self.ema is not None else None)
+        if line["val"] is None or line.get("val_raw", {}) is None:
+            self.history.remove(line)
+            self._diverged(self.step, "the logits on val are not finite")
+            return
         if line["val"]["macro_f1"] > self.best:
             self.best = line["val"]["macro_f1"]
             if self.accelerator.is_main_process:
@@ -276,22 +289,18 @@ class Trainer:
             text = f"no better val macro-F1 for {self.config.patience} looks"
             self.events.append({"kind": "patience exhausted", "step": self.step, "epoch": line["epoch"], "text": text})
 
-    def _examined(self, weights: dict[str, Tensor] | None) -> dict[str, float]:
-        found = self.examine(self.network, weights)
-        if found is None:
-            kept = f" The weights of the best epoch so far are kept in {self.out}." if self.best >= 0 else ""
-            raise TrainingDiverged(
-                f"The logits on val are not finite after step {self.step}.", fix="Lower --lr." + kept
-            )
-        return found
-
     def _save(self) -> None:
+        sums = self.accelerator.reduce(self.sums.clone()) if self.world > 1 else self.sums
+        if not all(v.isfinite().all() for v in self.lesson.state_dict().values()):
+            self._diverged(self.step, "the weights are not finite")
+            return
         if not self.accelerator.is_main_process:
             return
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else {}
         checkpoint.save_state(
             self.out, state.pack(self.lesson, self.optimizer, self.ema),
-            {"step": self.step, "best": self.best, "sums": self.sums.tolist(), "history": self.history, "events": self.events, "scaler": scaler},
+            {"step": self.step, "best": self.best, "sums": sums.tolist(), "history": self.history, "events": self.events, "scaler": scaler,
+             "precision": self.precision},
             seconds=self.seconds,
         )  # fmt: skip
 
@@ -300,10 +309,16 @@ class Trainer:
         if found is None:
             return
         tensors, kept = found
+        if kept["precision"] != self.precision:
+            raise ArtifactError(
+                f"{self.out} was begun in precision {kept['precision']!r} and would go on in {self.precision!r}.",
+                rule="A training goes on as it began.", fix=f"Go on with a device that computes in it, or remove the run and train again with --amp {self.precision}.",
+            )  # fmt: skip
         state.unpack(tensors, self.lesson, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(kept["scaler"])
         self.step, self.best, self.history, self.events = (kept[key] for key in ("step", "best", "history", "events"))
-        self.sums.copy_(torch.tensor(kept["sums"], dtype=torch.float64))
+        if self.rank == 0:  # they are sums over all processes
+            self.sums.copy_(torch.tensor(kept["sums"], dtype=torch.float64))
         self.seconds = checkpoint.seconds_spent(self.out)
         say(f"{self.out}: goes on after step {self.step} of {self.total}")

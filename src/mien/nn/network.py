@@ -13,7 +13,7 @@ from mien.core.labels import N_CLASSES
 from mien.nn.backbones import bare_backbone, make_backbone
 from mien.nn.heads import AnyHead, make_head
 from mien.nn.image_ops import LUMA
-from mien.nn.pretrained import check_fit
+from mien.nn.pretrained import Start, check_fit
 
 # ImageNet's, as the report's; for grey pictures their mean over channels.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,14 +29,17 @@ class Preprocess(nn.Module):
     std: Tensor
     luma: Tensor
 
-    def __init__(self, color: str, img_size: int, crop_size: int) -> None:
+    def __init__(
+        self, color: str, img_size: int, crop_size: int, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+    ) -> None:
         super().__init__()
         self.grey, self.img_size, self.crop_size = color == "grey", img_size, crop_size
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+        means, stds = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
         if self.grey:
-            mean, std = mean.mean().expand(1, 3, 1, 1).clone(), std.mean().expand(1, 3, 1, 1).clone()
-        self.register_buffer("mean", 255 * mean, persistent=False)
-        self.register_buffer("std", 255 * std, persistent=False)
+            means, stds = (v.mean().expand(1, 3, 1, 1).clone() for v in (means, stds))
+        # Saved with the weights: pretrained ones bring their own.
+        self.register_buffer("mean", 255 * means)
+        self.register_buffer("std", 255 * stds)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,28 +80,29 @@ class Network(nn.Module):
         return logits + self.prior_shift
 
 
-def make_network(
-    settings: dict[str, Any], *, crop_size: int, color: str, weights: dict[str, Tensor] | None = None, where: str = ""
-) -> Network:
-    """Build the network that a run's settings describe, with random weights or a backbone's `weights`.
-
-    `where` names the weights in errors.
-    """
+def make_network(settings: dict[str, Any], *, crop_size: int, color: str, start: Start | None = None) -> Network:
+    """Build the network that a run's settings describe, with random weights or a backbone's to start from."""
     img_size = settings["img_size"] or crop_size
-    if weights is not None:
-        check_fit(weights, bare_backbone(settings, img_size).state_dict(), where, settings["backbone"])
-        try:
-            backbone = make_backbone(settings, img_size, weights)
-        except RuntimeError as error:
-            raise InputError(
-                f"{where} does not fit {settings['backbone']}: {str(error).splitlines()[-1].strip()}"
-            ) from None
-    else:
+    name = settings["backbone"]
+    if start is None:
         backbone = make_backbone(settings, img_size)
+    elif start.ours:
+        backbone = make_backbone(settings, img_size)
+        check_fit(start.state, backbone.state_dict(), start.where, name, strict=True)
+        backbone.load_state_dict(start.state)
+    else:
+        check_fit(start.state, bare_backbone(settings, img_size).state_dict(), start.where, name, strict=False)
+        try:
+            backbone = make_backbone(settings, img_size, start.state)
+        except RuntimeError as error:
+            raise InputError(f"{start.where} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
     with torch.no_grad():
         backbone.eval()
         features = backbone(torch.zeros(1, 3, img_size, img_size)).shape[1]
-    return Network(Preprocess(color, img_size, crop_size), backbone, make_head(settings, features, N_CLASSES))
+    known = start is not None and start.mean is not None and start.std is not None
+    scaling = (start.mean, start.std) if start is not None and known else (MEAN, STD)
+    preprocess = Preprocess(color, img_size, crop_size, *scaling)  # type: ignore[arg-type]
+    return Network(preprocess, backbone, make_head(settings, features, N_CLASSES))
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -16,13 +16,16 @@ from mien.core.errors import UsageError
 def make_optimizer(lesson: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser over all parameters; its groups hold `lr_scale`, which the schedule multiplies in.
 
-    Weight decay acts on matrices only (not on biases, norms and scales, nor on a center loss's centres).
+    Weight decay acts on matrices only: not on biases, norms and scales, not on what the backbone spares
+    (a ViT's positions and tokens), nor on a center loss's centres.
     """
-    scales = layer_scales(lesson.network.backbone, config.layer_decay)  # type: ignore[union-attr,arg-type]
+    backbone: nn.Module = lesson.network.backbone  # type: ignore[union-attr,assignment]
+    scales = layer_scales(backbone, config.layer_decay)
+    spared = {f"network.backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in lesson.named_parameters():
-        scale = scales.get(name.removeprefix("network.backbone."), 1.0) if name.startswith("network.backbone.") else 1.0
-        groups.setdefault((scale, parameter.ndim >= 2 and not name.startswith("center.")), []).append(parameter)
+        decays = parameter.ndim >= 2 and name not in spared and not name.startswith("center.")
+        groups.setdefault((scales.get(name.removeprefix("network.backbone."), 1.0), decays), []).append(parameter)
     listed: list[dict[str, Any]] = [
         {"params": found, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
         for (scale, decays), found in groups.items()
@@ -34,8 +37,11 @@ def make_optimizer(lesson: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(listed, lr=config.lr, fused=True)
 
 
-def block_of(backbone: nn.Module) -> dict[str, int]:
-    """The number of the block that each parameter belongs to: 0 the stem, then the blocks, the last norms last.
+TAIL = (99, 99999)  # where timm's matchers put what follows the blocks
+
+
+def block_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
+    """The block that each parameter belongs to (0 the stem, 1 … depth, depth + 1 what follows), and the depth.
 
     Blocks are those of timm's `group_matcher`, in its coarse form.
     """
@@ -53,11 +59,10 @@ def block_of(backbone: nn.Module) -> dict[str, int]:
             rules.append((pattern, kind, fixed[0] if fixed else None))
     found: dict[str, tuple[int, int]] = {}
     for name, _ in backbone.named_parameters():
-        found[name] = next(
-            ((kind, _position(m, fixed)) for p, kind, fixed in rules if (m := re.match(p, name))), (99, 0)
-        )
-    order = {key: number for number, key in enumerate(sorted({(0, 0), *found.values()}))}
-    return {name: order[key] for name, key in found.items()}
+        hit = next(((kind, _position(m, fixed)) for p, kind, fixed in rules if (m := re.match(p, name))), TAIL)
+        found[name] = TAIL if hit[1] >= TAIL[1] else hit
+    order = {key: number for number, key in enumerate(sorted({(0, 0), *found.values()} - {TAIL}))}
+    return {name: order.get(key, len(order)) for name, key in found.items()}, len(order) - 1
 
 
 def _position(match: re.Match[str], fixed: int | None) -> int:
@@ -68,25 +73,30 @@ def _position(match: re.Match[str], fixed: int | None) -> int:
 
 
 def layer_scales(backbone: nn.Module, decay: float) -> dict[str, float]:
-    """Each parameter's factor of the learning rate: decay^(blocks that follow it), the head's being 1.
+    """Each parameter's factor of the learning rate: 1 for what follows the blocks, decay for the last, decay² before.
 
-    Layer-wise decay: Clark et al. 2020, arXiv 2003.10555, section 3.2; as ConvNeXt and BEiT fine-tune.
+    Layer-wise decay: Clark et al. 2020, arXiv 2003.10555, section 3.2; numbered as BEiT and MAE do.
     """
     if decay == 1.0:
         return {}
-    blocks = block_of(backbone)
-    last = max(blocks.values())
-    return {name: decay ** (last + 1 - number) for name, number in blocks.items()}
+    blocks, depth = block_of(backbone)
+    return {name: decay ** (depth + 1 - number) for name, number in blocks.items()}
 
 
 def lr_at(epoch: float, config: TrainConfig) -> float:
-    """Learning rate at a fractional epoch: linear warm-up, then cosine to `min_lr` or constant."""
-    if epoch < config.warmup_epochs:
-        return config.lr * max(epoch, 1e-3) / config.warmup_epochs
+    """Learning rate at a fractional epoch: linear warm-up, then cosine to `min_lr` or constant.
+
+    While the whole backbone is frozen the head learns at the peak rate; the warm-up is for what follows.
+    """
+    alone = config.freeze_backbone_epochs if config.freeze_blocks == 0 else 0.0
+    if epoch < alone:
+        return config.lr
+    if epoch - alone < config.warmup_epochs:
+        return config.lr * max(epoch - alone, 1e-3) / config.warmup_epochs
     if config.scheduler == "constant":
         return config.lr
-    span = max(1e-9, config.epochs - config.warmup_epochs)
-    share = min(1.0, (epoch - config.warmup_epochs) / span)
+    begin = alone + config.warmup_epochs
+    share = min(1.0, (epoch - begin) / max(1e-9, config.epochs - begin))
     return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * share))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
+from mien.core.artifacts.run import WEIGHTS, read_run, run_of
 from mien.core.config.base import expand
 from mien.core.config.train import ALIASES, OURS
 from mien.core.errors import InputError, UsageError
@@ -17,15 +19,41 @@ from mien.nn.torchvision_cure import import_timm
 UNKNOWN = "unknown (state it with --pretrained-license)"
 
 
-def load_pretrained(settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The state that `--pretrained` names, in timm's form, and where it comes from; None for `none`."""
+@dataclass(frozen=True)
+class Start:
+    """Weights of a backbone to start from.
+
+    `state` is in timm's form for the unchanged architecture, or, if `ours`, for our final backbone
+    (with its stem and attention). `mean` and `std` (3,), of pictures in [0, 1], are what they were
+    trained with; None: ours.
+    """
+
+    state: dict[str, Tensor]
+    origin: dict[str, Any]
+    ours: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def where(self) -> str:
+        """How errors name them."""
+        return f"--pretrained {self.origin['from']}"
+
+
+def load_pretrained(settings: dict[str, Any]) -> Start | None:
+    """The weights that `--pretrained` names; None for `none`."""
     choice, name = settings["pretrained"], settings["backbone"]
     if choice == "none":
         return None
     return _from_timm(name) if choice == "timm" else _from_file(Path(expand(choice)), settings)
 
 
-def _from_timm(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _known(name: str) -> Any:
+    timm: Any = import_timm()
+    return None if name in OURS else timm.get_pretrained_cfg(ALIASES.get(name, name), allow_unregistered=True)
+
+
+def _from_timm(name: str) -> Start:
     if name in OURS:
         raise UsageError(
             f"--pretrained timm with {name}.",
@@ -33,8 +61,7 @@ def _from_timm(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             fix="Name a file, or train from scratch.",
         )
     timm: Any = import_timm()
-    timm_name = ALIASES.get(name, name)
-    known = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
+    timm_name, known = ALIASES.get(name, name), _known(name)
     if known is None or not known.has_weights:
         raise UsageError(f"timm names no pretrained weights for {name}.", fix="Name a file with --pretrained FILE.")
     try:
@@ -45,42 +72,61 @@ def _from_timm(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             rule="--pretrained timm downloads from the place that timm names.",
             fix="Fetch its model.safetensors where there is a network, and name the file with --pretrained FILE.",
         ) from None
-    origin = {
-        "from": f"timm/{known.architecture}.{known.tag}" if known.tag else f"timm/{timm_name}",
-        "license": known.license or UNKNOWN,
-    }
-    return network.state_dict(), origin
+    origin = {"from": f"timm {known.architecture}.{known.tag}", "license": known.license or UNKNOWN}
+    return Start(network.state_dict(), origin, mean=known.mean, std=known.std)
 
 
-def _from_file(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A file of timm's, or of a run of ours (its backbone is taken)."""
+def _from_file(path: Path, settings: dict[str, Any]) -> Start:
+    """A file of timm's, or a run of ours or its weights, of which the backbone is taken."""
+    if path.is_dir():
+        path = read_run(path).folder / WEIGHTS
     if path.suffix != ".safetensors" or not path.is_file():
         raise UsageError(
             f"--pretrained {path}: " + ("no such file." if not path.is_file() else "not a .safetensors file."),
-            rule="none, timm, or a safetensors file; pickled weights (.pth, .bin) can run code and are not read.",
+            rule="none, timm, a run, or a safetensors file; pickled weights (.pth, .bin) can run code and are not read.",
             fix="Convert them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors').",
         )
-    state = load_weights(path)
+    state, run = load_weights(path), run_of(path)
+    terms = settings["pretrained_license"] or ("; ".join(run.terms) if run is not None else UNKNOWN)
+    origin = {
+        "from": path.name if run is None else f"run {run.name}",
+        "sha256": base.sha256_file(path),
+        "license": terms,
+    }
     ours = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    return ours or state, {
-        "from": path.name, "sha256": base.sha256_file(path), "license": settings["pretrained_license"] or UNKNOWN,
-    }  # fmt: skip
+    if ours:
+        return Start(ours, origin, ours=True)
+    known = _known(settings["backbone"])
+    return Start(state, origin) if known is None else Start(state, origin, mean=known.mean, std=known.std)
 
 
-def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], where: str, name: str) -> None:
-    """Raise unless `state` has every tensor of `expected` in its size; positions and patches may be resampled."""
+def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], where: str, name: str, *, strict: bool) -> None:
+    """Raise unless `state` has every tensor of `expected`, and (`strict`) in its size and no other.
+
+    Without `strict` timm's own filters may still resample positions, patches and relative positions.
+    """
     missing = [key for key in expected if key not in state]
     if missing:
         raise InputError(
             f"{where} lacks {len(missing)} of the {len(expected)} tensors of {name}, e.g. {missing[0]!r}.",
-            rule="Weights must be of the same architecture, with timm's names.",
-            fix="Name the backbone that the file was made for with --backbone.",
+            rule="Weights must be of the same architecture, with timm's names"
+            + (", and of the same stem and attention." if strict else "."),
+            fix="Give the flags that the file was made with: --backbone"
+            + (", --stem, --attention." if strict else "."),
         )
-    flexible = ("pos_embed", "patch_embed.proj.weight")
+    more = [key for key in state if key not in expected] if strict else []
+    if more:
+        raise InputError(
+            f"{where} has tensors that {name} lacks here, e.g. {more[0]!r}.",
+            rule="A run of ours is taken up with its stem and attention.",
+            fix="Give the flags that it was made with: --backbone, --stem, --attention.",
+        )
     for key, like in expected.items():
-        if state[key].shape != like.shape and not key.endswith(flexible):
+        flexible = not strict and any(part in key for part in ("pos_embed", "patch_embed.proj", "relative_position"))
+        if state[key].shape != like.shape and not flexible:
             raise InputError(
                 f"{where}: {key!r} has size {tuple(state[key].shape)}, {name} needs {tuple(like.shape)}.",
                 rule="Weights must be of the same architecture.",
-                fix="Name the backbone that the file was made for with --backbone.",
+                fix="Give the flags that the file was made with: --backbone"
+                + (", --stem, --attention, --patch-size." if strict else "."),
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.nn.image_ops import equalize, to_grey, warp
+from mien.nn.image_ops import equalize, to_grey, upload, warp
 
 if TYPE_CHECKING:
     from mien.nn.augment import Draws
@@ -84,13 +84,12 @@ def rand_augment(x: Tensor, draws: Draws, rounds: int, strength: Tensor) -> Tens
     """`rounds` random operations on each of the pictures (b, c, s, s), values 0-255, at strengths (b,)."""
     operations = list(OPERATIONS.values())
     for _ in range(rounds):
-        u = draws(2)
+        u = draws.on_host(2)
         which = (u[:, 0] * len(operations)).long().clamp(max=len(operations) - 1)
-        sign = torch.where(u[:, 1] < 0.5, -1.0, 1.0)
+        sign = upload(torch.where(u[:, 1] < 0.5, -1.0, 1.0), x.device)
         x = x.clone()
         for number in sorted(set(which.tolist())):
-            rows = (which == number).nonzero()[:, 0]
-            m, s = (v[rows].to(x.device).view(-1, 1, 1, 1) for v in (strength, sign))
-            rows = rows.to(x.device)
+            rows = upload((which == number).nonzero()[:, 0], x.device)
+            m, s = (v[rows].view(-1, 1, 1, 1) for v in (strength, sign))
             x[rows] = operations[number](x[rows], m, s).clamp(0, 255)
     return x

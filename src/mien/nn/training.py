@@ -40,6 +40,10 @@ def train_run(
     processes (`accelerate launch`, torchrun) the first one alone writes.
     """
     together = processes()
+    for text in config.oddities(
+        {key for key, entry in origin.items() if entry["from"] not in ("built-in", "recipe", "run")}
+    ):
+        warn(text)
     base.claimable(out, kind=KIND, fingerprint=mark)
     check_request(config, index)
     torch.manual_seed(config.seed)
@@ -112,13 +116,10 @@ def _has_votes(index: Index) -> bool:
 def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] | None]:
     """The network with the weights it starts from, and where these come from."""
     settings, crop = config.model_dump(), index.crop
-    found = load_pretrained(settings)
-    weights, source = found if found is not None else (None, None)
-    network = make_network(
-        settings, crop_size=crop.size, color=crop.color, weights=weights, where=f"--pretrained {config.pretrained}"
-    )
+    start = load_pretrained(settings)
+    network = make_network(settings, crop_size=crop.size, color=crop.color, start=start)
     if config.init_from is None:
-        return network, source
+        return network, None if start is None else start.origin
     earlier = read_run(Path(expand(config.init_from)))
     try:
         network.load_state_dict(load_weights(earlier.weights))
@@ -128,7 +129,7 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] |
             rule="A run is polished with the same backbone, stem and head.",
             fix=f"Give its settings: --backbone {earlier.settings['backbone']} --head {earlier.settings['head']} --stem {earlier.settings['stem']}.",
         ) from None
-    return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "as that run"}
+    return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
 
 def _set_priors(network: Network, config: TrainConfig, index: Index) -> dict[str, list[float]]:

@@ -12,25 +12,35 @@ from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import environment, read_metrics, read_run
 from mien.core.artifacts.sweep import SCHEMA, SweepFolder, write_sweep
 from mien.core.config.sweep import SweepConfig
+from mien.core.errors import TrainingDiverged
 from mien.evaluate.comparison import compare
 
 METRICS = ("macro_f1", "accuracy", "nll")
 
 
-def run(sweep: SweepConfig, root: Path) -> dict[str, Any]:
-    """Compare the finished runs in `root` on val and write what was found."""
-    folder = SweepFolder(root)
-    histories = {v.name: [read_metrics(folder.run(v.name, s)) for s in sweep.seeds] for v in sweep.variants}
-    variants = [_variant(folder, sweep, v.name, histories[v.name]) for v in sweep.variants]
+def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | None = None) -> dict[str, Any]:
+    """Compare the runs in `root` on val and write what was found.
+
+    `failed` are runs without a result, and why; their variants are listed and not compared.
+    """
+    folder, failed = SweepFolder(root), failed or {}
+    lost = {name: {str(seed): text for (n, seed), text in failed.items() if n == name} for name, _ in failed}
+    if sweep.baseline in lost:
+        raise TrainingDiverged(
+            f"The baseline {sweep.baseline} has no result: {next(iter(lost[sweep.baseline].values()))}"
+        )
+    whole = [v.name for v in sweep.variants if v.name not in lost]
+    histories = {name: [read_metrics(folder.run(name, s)) for s in sweep.seeds] for name in whole}
+    variants = [_variant(folder, sweep, name, histories[name]) for name in whole]
     scores = np.array([[one["best"]["macro_f1"] for one in v["runs"]] for v in variants])
-    found = compare(scores, [v.name for v in sweep.variants].index(sweep.baseline))
+    found = compare(scores, whole.index(sweep.baseline)) if len(whole) > 1 else [None]
     for entry, difference in zip(variants, found, strict=True):
         entry["difference"] = None if difference is None else vars(difference)
     index = read_index(folder.index)
     document = {
         "schema": SCHEMA, "name": sweep.name, "description": sweep.description, "mien_git": base.git_revision(), "baseline": sweep.baseline,
         "seeds": list(sweep.seeds), "index": {"content": index.content_hash, "sources": index.sources, "rows": {s: len(index.rows(s)) for s in ("train", "val")}},
-        "judged_on": "val, at the epoch that val chose", "variants": variants, "environment": environment(),
+        "judged_on": "val, at the epoch that val chose", "variants": variants, "without_result": lost, "environment": environment(),
     }  # fmt: skip
     write_sweep(root, document, table(document), _curves(histories))
     return document
@@ -72,7 +82,10 @@ def table(document: dict[str, Any]) -> str:
         f"paired differences from {document['baseline']} with 95 % intervals, p by Holm.\n\n"
         "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|\n"
     )
-    return head + "".join(_row(variant) for variant in document["variants"])
+    gone = [
+        f"\n{name} has no result: {next(iter(texts.values()))}\n" for name, texts in document["without_result"].items()
+    ]
+    return head + "".join(_row(variant) for variant in document["variants"]) + "".join(gone)
 
 
 def _row(variant: dict[str, Any]) -> str:

@@ -72,15 +72,8 @@ def _card(trained: Run, calibration: Calibration, index: Index, config: ExportCo
     return ModelCard(
         name=trained.name, labels=LABELS, crop=index.crop, temperature=calibration.temperature, abstain_below=calibration.abstain_below,
         parameters=trained.config["parameters"], weights_hash=trained.weights_hash, backbone=trained.settings["backbone"], int8=config.int8,
-        mien=mien.__version__, git=base.git_revision(), sources=trained.config["index"]["sources"], licenses=_terms(trained),
+        mien=mien.__version__, git=base.git_revision(), sources=trained.config["index"]["sources"], licenses=trained.terms,
     )  # fmt: skip
-
-
-def _terms(trained: Run) -> Any:
-    """The terms of the data, and of the weights that training started from."""
-    started = trained.config["started_from"]
-    pretrained = [] if started is None else [f"starting weights {started['from']}: {started['license']}"]
-    return [*trained.config["index"]["licenses"], *pretrained]
 
 
 def _crops(index: Index, split: str, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

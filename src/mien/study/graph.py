@@ -55,12 +55,12 @@ def _train(study: StudyConfig, teacher: Teacher, folder: StudyFolder) -> Step:
     settings = dict(teacher.settings)
     if settings.get("init_from") in {other.name for other in study.teachers}:
         settings["init_from"] = str(folder.teacher(settings["init_from"]))  # a teacher that comes before
-    config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
-    return Step(
-        f"train {teacher.name}",
-        out / "manifest.json",
-        lambda: train.run(config, origin, folder.index, out, replace=True),
-    )
+
+    def run() -> Any:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
+        config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
+        return train.run(config, origin, folder.index, out, replace=True)
+
+    return Step(f"train {teacher.name}", out / "manifest.json", run)
 
 
 def _judge(study: StudyConfig, folder: StudyFolder, out: Path) -> list[Step]:

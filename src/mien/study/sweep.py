@@ -9,6 +9,7 @@ from typing import Any
 from mien.core.artifacts.sweep import SweepFolder, open_sweep
 from mien.core.config.base import expand
 from mien.core.config.sweep import SweepConfig
+from mien.core.errors import TrainingDiverged
 from mien.core.progress import say, warn
 
 
@@ -28,9 +29,13 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str) -> dict[str, Any]:
     folder = SweepFolder(root)
     index.run(sweep.index, folder.index, replace=True)
     plan = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
-    started = time.perf_counter()
+    started, failed = time.perf_counter(), dict[tuple[str, int], str]()
     for number, (variant, seed) in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {variant.name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
         config, origin = sweep.training(variant, seed)
-        train.run(config, origin, folder.index, folder.run(variant.name, seed), replace=True)
-    return compare.run(sweep, root)
+        try:
+            train.run(config, origin, folder.index, folder.run(variant.name, seed), replace=True)
+        except TrainingDiverged as error:
+            failed[variant.name, seed] = str(error)
+            warn(f"{variant.name}, seed {seed}: {error}")
+    return compare.run(sweep, root, failed)

@@ -60,7 +60,7 @@ def test_a_picture_is_augmented_alike_in_any_part_of_the_batch(strength):
     augment = Augmentation(**strength)
     whole = apply(augment, PICTURES, 5).float()
     for part in (slice(0, 8), slice(8, 16), slice(3, 6)):
-        found = augment(PICTURES[part], Draws(generator(5), 16, part)).float()
+        found = augment(PICTURES[part], Draws(generator(5), 16, part, PICTURES.device)).float()
         assert torch.allclose(found, whole[part], atol=1e-3)
 
 

@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 
 from mien.core.config.train import ALIASES, TrainConfig
 from mien.core.errors import ArtifactError, InputError, UsageError
-from mien.nn.backbones import _grid
 from mien.nn.lesson import Lesson
 from mien.nn.network import make_network, parameter_count
 from mien.nn.optim import make_optimizer
@@ -85,8 +84,17 @@ def test_every_head_takes_two_steps_and_reloads(head, tmp_path):
     "backbone", ["resnet18", "mobilenetv3_small", "convnext_atto", "vit_tiny", "hybrid", "efficientnet_b0"]
 )
 def test_input_sizes_leave_something_to_pool(backbone, size):
-    network = make(backbone, img_size=size)
-    assert _grid(network.backbone, size) >= 2
+    network = make(backbone, img_size=size).eval()
+    shapes = []
+    if hasattr(network.backbone, "forward_features"):
+        forward = network.backbone.forward_features
+        network.backbone.forward_features = lambda x, **rest: (
+            shapes.append(forward(x, **rest).shape) or forward(x, **rest)
+        )
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)).shape == (1, 7)
+    last = shapes[0]
+    assert min(last[2:]) >= 2 if len(last) == 4 else last[1] >= 4
 
 
 def test_the_automatic_stem_is_small_only_where_it_must_be():
@@ -139,8 +147,8 @@ def saved(tmp_path, network, prefix=""):
 
 def started(name, path, size=48, **changes):
     chosen = settings(name, pretrained=str(path), **changes)
-    weights, origin = load_pretrained(chosen)
-    return make_network(chosen, crop_size=size, color="rgb", weights=weights, where=str(path)), origin
+    start = load_pretrained(chosen)
+    return make_network(chosen, crop_size=size, color="rgb", start=start), start.origin
 
 
 def test_pretrained_files_are_loaded_with_their_terms(tmp_path):
@@ -150,9 +158,38 @@ def test_pretrained_files_are_loaded_with_their_terms(tmp_path):
     assert origin["license"] == "apache-2.0"
     assert len(origin["sha256"]) == 64
     assert "unknown" in started("resnet18", saved(tmp_path, source))[1]["license"]
-    # a run of ours is a file of weights too
-    network, _ = started("resnet18", saved(tmp_path, make("resnet18"), ""))
-    assert network.backbone.conv1.weight.shape == (64, 3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("resnet18", {"stem": "small"}), ("convnext_atto", {}), ("cnn", {"attention": "cbam"})]
+)
+def test_weights_of_ours_come_with_stem_and_attention(tmp_path, name, changes):
+    source = make(name, **changes)
+    network, _ = started(name, saved(tmp_path, source), **changes)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(network.backbone.state_dict().values(), source.backbone.state_dict().values(), strict=True)
+    )
+    if changes:
+        with pytest.raises(InputError, match="--stem, --attention"):
+            started(
+                name,
+                saved(tmp_path, source),
+                **({"stem": "native"} if "stem" in changes else {"attention": "none"}),
+                size=64,
+            )
+
+
+def test_pretrained_weights_bring_their_normalisation(tmp_path):
+    import timm
+
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=48, patch_size=8)
+    network, _ = started("vit_tiny", saved(tmp_path, source))
+    assert network.preprocess.mean.flatten().tolist() == pytest.approx([127.5] * 3)
+    other = make("vit_tiny")
+    assert other.preprocess.mean.flatten().tolist() == pytest.approx([255 * v for v in (0.485, 0.456, 0.406)])
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other.preprocess.mean, network.preprocess.mean)
 
 
 def test_pretrained_positions_and_patches_are_resampled(tmp_path):

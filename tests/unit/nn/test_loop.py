@@ -94,7 +94,7 @@ PAIRS = [
     ({"randaugment": 2}, {"randaugment_magnitude": 9.0}), ({"scale_start": 4.0, "scale_warmup_epochs": 1.0}, {"scale_start": 6.0}),
     ({"scale_start": 4.0, "scale_warmup_epochs": 1.0}, {"scale_warmup_epochs": 2.0}), ({"freeze_backbone_epochs": 1}, {"freeze_backbone_epochs": 2}),
     ({"backbone": "hybrid"}, {"drop_path": 0.5}), ({"backbone": "vit_tiny", "epochs": 1, "amp": "no"}, {"patch_size": 16}),
-    ({"backbone": "mobilenetv3_small", "epochs": 1, "img_size": 64}, {"stem": "small"}), ({"plain_logits_epochs": 0}, {"head": "cosface"}), ({"eval_every": 2}, {"backbone": "hybrid"}),
+    ({"backbone": "mobilenetv3_small", "epochs": 1, "img_size": 64}, {"stem": "small"}), ({"plain_logits_epochs": 0}, {"head": "cosface"}),
 ]  # fmt: skip
 # Flags that are tested elsewhere, each by its own test.
 ELSEWHERE = {
@@ -177,7 +177,7 @@ def test_a_tracker_gets_the_epochs(small_index, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = train(small_index, tmp_path / "r", tracker="tensorboard")
-    (events,) = (run.folder / "tracker").glob("events*")
+    (events,) = (run.folder / "mien").glob("events*")
     log = EventAccumulator(str(events))
     log.Reload()
     seen = [event.value for event in log.Scalars("val/macro_f1")]
@@ -255,20 +255,30 @@ def test_settings_that_contradict_each_other_are_refused(settings, expected):
 
 def test_accumulated_parts_give_the_gradient_of_the_whole(small_index, tmp_path):
     """With a network without batch statistics, parts change nothing but rounding."""
-    same = {
-        "backbone": "vit_tiny",
-        "img_size": 32,
-        "patch_size": 16,
-        "epochs": 1,
-        "amp": "no",
-        "drop_rate": 0.0,
-        "drop_path": 0.0,
-        "ema_decay": 0.0,
-    }
-    a, b = train(small_index, tmp_path / "a", **same), train(small_index, tmp_path / "b", **same, accumulate=4)
-    x, y = (load_file(r.weights) for r in (a, b))
-    assert max(float((x[k] - y[k]).abs().max()) for k in x) < 2e-3
-    assert read_metrics(a.folder)[-1]["train_loss"] == pytest.approx(read_metrics(b.folder)[-1]["train_loss"], abs=1e-4)
+    from mien.nn.network import make_network
+
+    gradients = []
+    for parts in (1, 4):
+        flags = {
+            "backbone": "vit_tiny",
+            "patch_size": 16,
+            "amp": "no",
+            "accumulate": parts,
+            "drop_path": 0.0,
+            "batch_size": 32,
+        }
+        config, _ = resolve(TrainConfig, ("flag", flags))
+        index = read_index(small_index)
+        torch.manual_seed(0)
+        network = make_network(config.model_dump(), crop_size=32, color=index.crop.color)
+        trainer = Trainer(config, index, tmp_path, network, score=score_logits)
+        x, y = trainer.feed(0, 0.0)
+        loss, _ = trainer._gradient(x, y, None, trainer.schedule())
+        gradients.append((float(loss), [p.grad.clone() for p in trainer.lesson.parameters()]))
+    (loss, whole), (same, parts) = gradients
+    assert same == pytest.approx(loss, abs=1e-5)
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.allclose(a, b, atol=1e-5 * float(a.abs().max()) + 1e-7, rtol=1e-3)
 
 
 def test_polishing_starts_from_a_finished_run_of_the_same_index(small_index, tmp_path):
@@ -291,7 +301,7 @@ def test_polishing_starts_from_a_finished_run_of_the_same_index(small_index, tmp
         "plain_logits_epochs",
     }
     with pytest.raises(UsageError, match="same backbone, stem and head"):
-        train(small_index, tmp_path / "r", init_from=str(first.folder))
+        train(small_index, tmp_path / "r", init_from=str(first.folder), head="arcface")
     from tests.helpers import faces
 
     with pytest.raises(InputError, match="another index"):
@@ -305,10 +315,14 @@ def test_polishing_starts_from_a_finished_run_of_the_same_index(small_index, tmp
 
 def test_the_starting_weights_are_part_of_a_run(small_index, tmp_path):
     first = train(small_index, tmp_path / "first", head="linear", epochs=1)
-    a = train(
-        small_index, tmp_path / "a", head="linear", epochs=1, pretrained=str(first.weights), pretrained_license="ours"
-    )
-    assert a.config["started_from"]["license"] == "ours"
+    a = train(small_index, tmp_path / "a", head="linear", epochs=1, pretrained=str(first.folder))
+    assert a.config["started_from"]["license"] == "; ".join(first.terms)
+    assert a.config["started_from"]["from"] == "run first"
+    from tests.helpers import faces
+
+    elsewhere = faces.index(tmp_path / "other", count=420, size=32, seed=5)
+    with pytest.raises(InputError, match="learned on another index"):
+        train(elsewhere, tmp_path / "r", head="linear", epochs=1, pretrained=str(first.weights))
     other = train(small_index, tmp_path / "second", head="linear", epochs=1, seed=4)
     with pytest.raises(UsageError, match="holds something else"):
         train(small_index, tmp_path / "a", head="linear", epochs=1, pretrained=str(other.weights))
@@ -345,7 +359,7 @@ def test_a_divergence_after_a_good_epoch_keeps_its_weights_and_is_recorded(small
     monkeypatch.setattr(Lesson, "forward", broken)
     run = train(small_index, tmp_path / "r", epochs=4)
     (event,) = run.manifest["events"]
-    assert event["kind"] == "loss not finite"
+    assert event["kind"] == "not finite"
     assert event["step"] == 15
     assert run.manifest["best"]["best_epoch"] == 1
     assert all(v.isfinite().all() for v in load_file(run.weights).values())
@@ -411,3 +425,84 @@ def test_predicted_priors_are_declared(small_index, tmp_path):
     assert run.config["predicts_prior"] == pytest.approx(shares)
     shift = load_file(run.weights)["prior_shift"].numpy()
     assert shift == pytest.approx(np.log(shares * 7), abs=1e-5)
+
+
+def test_weights_that_break_after_a_good_epoch_end_the_run_too(small_index, tmp_path, monkeypatch):
+    learn = Trainer._learn
+
+    def broken(self, x, target, now):
+        learn(self, x, target, now)
+        if self.step == 17:  # the loss was finite, the update is not
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("inf"))
+
+    monkeypatch.setattr(Trainer, "_learn", broken)
+    run = train(small_index, tmp_path / "r", epochs=4)
+    assert [event["kind"] for event in run.manifest["events"]] == ["not finite"]
+    assert all(v.isfinite().all() for v in load_file(run.weights).values())
+    assert all(
+        v.isfinite().all() for path in (run.folder / "last").glob("*.safetensors") for v in load_file(path).values()
+    )
+
+
+def test_each_line_tells_the_margin_and_rate_of_its_own_last_step(small_index, tmp_path):
+    run = train(
+        small_index,
+        tmp_path / "r",
+        epochs=4,
+        plain_logits_epochs=2,
+        arcface_warmup_epochs=0,
+        warmup_epochs=0,
+        scheduler="constant",
+    )
+    assert [line["margin"] for line in read_metrics(run.folder)] == [0, 0, 0.2, 0.2]
+
+
+def test_a_polish_stands_on_the_settings_of_its_run(small_index, tmp_path):
+    first = train(small_index, tmp_path / "first", epochs=1, margin=0.4, scale=17.0, drop_rate=0.1)
+    config, origin = resolve(TrainConfig, ("flag", {"init_from": str(first.folder)}))
+    assert (config.backbone, config.margin, config.scale, config.drop_rate, config.batch_size) == (
+        "cnn",
+        0.4,
+        17.0,
+        0.1,
+        32,
+    )
+    assert (config.epochs, origin["epochs"]["from"]) == (8, "recipe")
+    assert origin["margin"]["from"] == "run"
+    assert resolve(TrainConfig, ("flag", {"init_from": str(first.folder), "margin": 0.1}))[0].margin == 0.1
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"plain_logits_epochs": 3}, "the margin never starts"),
+        ({"freeze_backbone_epochs": 2}, "never learns"),
+        ({"warmup_epochs": 2}, "never leaves its warm-up"),
+        ({"focal_gamma": 1.0}, "focal_gamma does nothing without loss focal"),
+        ({"head": "linear", "margin": 0.3}, "margin does nothing without a head with a margin"),
+        ({"drop_path": 0.1}, "residual blocks"),
+    ],
+)
+def test_what_is_most_likely_not_meant_is_said(small_index, tmp_path, capsys, flags, expected):
+    train(small_index, tmp_path / "r", epochs=2, **({"warmup_epochs": 1} | flags))
+    assert expected in capsys.readouterr().err
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(small_index, tmp_path, monkeypatch):
+    from mien.nn import loop
+
+    step = Trainer._one_step
+
+    def one(self, progress):
+        if self.step == 5:
+            raise Killed
+        step(self, progress)
+
+    monkeypatch.setattr(loop, "pick_precision", lambda *_: "no")
+    monkeypatch.setattr(Trainer, "_one_step", one)
+    with pytest.raises(Killed):
+        train(small_index, tmp_path / "r")
+    monkeypatch.setattr(loop, "pick_precision", lambda *_: "bf16")
+    with pytest.raises(ArtifactError, match="begun in precision 'no'"):
+        train(small_index, tmp_path / "r")

@@ -114,13 +114,37 @@ def test_weight_decay_spares_biases_norms_scales_and_centres():
 )
 def test_layer_decay_falls_from_the_head_to_the_stem(name, first, last):
     backbone = make(name).backbone
-    blocks, scales = block_of(backbone), layer_scales(backbone, 0.5)
+    (blocks, depth), scales = block_of(backbone), layer_scales(backbone, 0.5)
     assert set(scales) == {key for key, _ in backbone.named_parameters()}
-    assert blocks[first] == min(blocks.values())
+    assert blocks[first] == min(blocks.values()) == (name == "cnn")  # it has no stem
     assert blocks[last] == max(blocks.values())
-    assert scales[last] == 0.5
-    assert scales[first] == 0.5 ** (blocks[last] + 1 - blocks[first])
-    assert len(set(blocks.values())) >= 3
+    assert blocks[last] in (depth, depth + 1)  # the last block, or what follows it: at the head's rate
+    assert scales[last] == (0.5 if blocks[last] == depth else 1.0)
+    assert scales[first] == 0.5 ** (depth + 1 - blocks[first])
+    assert depth >= 2
+
+
+def test_a_vits_layers_are_numbered_as_beit_and_mae_do():
+    scales = layer_scales(make("vit_tiny").backbone, 0.5)
+    assert [scales[f"blocks.{i}.attn.qkv.weight"] for i in (11, 10, 0)] == [0.5, 0.25, 0.5**12]
+    assert scales["pos_embed"] == scales["patch_embed.proj.weight"] == 0.5**13
+    assert scales["norm.weight"] == 1.0
+
+
+def test_positions_and_tokens_of_a_vit_do_not_decay():
+    taught = lesson("vit_tiny")
+    free = next(
+        g["params"] for g in make_optimizer(taught, TrainConfig(weight_decay=0.3)).param_groups if not g["weight_decay"]
+    )
+    backbone = taught.network.backbone
+    assert all(any(p is q for q in free) for p in (backbone.pos_embed, backbone.cls_token))
+
+
+def test_a_frozen_backbones_head_learns_at_the_peak_rate_and_the_warm_up_follows():
+    c = TrainConfig(lr=1.0, min_lr=0.1, warmup_epochs=2, epochs=14, freeze_backbone_epochs=2)
+    assert [lr_at(e, c) for e in (0, 1.9, 3, 4, 9, 14)] == pytest.approx([1.0, 1.0, 0.5, 1.0, 0.55, 0.1])
+    partly = c.model_copy(update={"freeze_blocks": 1})
+    assert lr_at(1, partly) == 0.5
 
 
 def test_layer_decay_reaches_the_optimiser():

@@ -48,6 +48,13 @@ class Run:
         return str(self.manifest["files"][WEIGHTS]["sha256"])
 
     @property
+    def terms(self) -> list[str]:
+        """The terms of the data, and of the weights that training started from."""
+        started = self.config["started_from"]
+        more = [] if started is None else [f"starting weights {started['from']}: {started['license']}"]
+        return [*self.config["index"]["licenses"], *more]
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Where and how the training ran."""
         found: dict[str, Any] = base.read_json(self.folder / "environment.json", kind="training environment", fix=FIX)
@@ -81,10 +88,18 @@ def check_index(trained: Run, index: Index) -> None:
     )
 
 
+def run_of(weights: Path) -> Run | None:
+    """The finished run whose weights these are, None for any other file."""
+    manifest = weights.parent / base.MANIFEST
+    if weights.name != WEIGHTS or not manifest.is_file():
+        return None
+    return read_run(weights.parent) if base.read_json(manifest, kind="manifest").get("kind") == KIND else None
+
+
 def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
     """The hash of what a training starts from, as a fingerprint's input; empty for random weights.
 
-    Polishing needs a run on the same index: on another, its train pictures may be val or test here.
+    A run of ours must have learned on the same index: on another, its train pictures may be val or test here.
     """
     if config.init_from is not None:
         earlier = read_run(Path(expand(config.init_from)))
@@ -93,6 +108,15 @@ def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
     if config.pretrained in ("none", "timm"):
         return {} if config.pretrained == "none" else {"pretrained": "timm"}
     path = Path(expand(config.pretrained))
+    found = read_run(path) if path.is_dir() else run_of(path) if path.is_file() else None
+    if found is not None:
+        if found.config["index"]["content"] != index.content_hash:
+            raise InputError(
+                f"--pretrained {path} is a run that learned on another index than {index.folder}.",
+                rule="Its train pictures may stand in val or test here.",
+                fix="Build one index of all sources; or, if you know that they share no picture, name a copy of its best.safetensors outside the run.",
+            )
+        return {"pretrained": found.weights_hash}
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
-from mien.core.config.base import read_toml
-from mien.core.config.train import ALIASES, TrainConfig
+from mien.core.config.base import expand, read_toml
+from mien.core.config.train import ALIASES, OF_THE_RUN, TrainConfig
 from mien.core.errors import ConfigError
 
 C = TypeVar("C", bound=TrainConfig)
@@ -38,15 +40,18 @@ def recipe(backbone: str, start: str = "scratch") -> dict[str, Any]:
 def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dict[str, dict[str, Any]]]:
     """Join layers (built-in < recipe < study < flag) into a config and each value's origin.
 
-    The recipe follows the backbone that the layers name, and what its training starts from.
-    Returns the config and `{key: {"value": …, "from": …}}`.
+    The recipe follows the backbone that the layers name, and what its training starts from. A
+    polish stands on the settings of the run that it starts from (run < recipe). Returns the config
+    and `{key: {"value": …, "from": …}}`.
     """
     given: dict[str, Any] = {key: value for _, layer in layers for key, value in layer.items()}
-    backbone = given.get("backbone", model.model_fields["backbone"].default)
+    earlier = _polished(given.get("init_from"))
+    backbone = given.get("backbone", earlier.get("backbone", model.model_fields["backbone"].default))
     start = (
         "polish" if given.get("init_from") else "finetune" if given.get("pretrained", "none") != "none" else "scratch"
     )
-    stack = [("recipe", {k: v for k, v in recipe(backbone, start).items() if k in model.model_fields}), *layers]
+    below = [("run", earlier), ("recipe", recipe(backbone, start))]
+    stack = [*((name, {k: v for k, v in layer.items() if k in model.model_fields}) for name, layer in below), *layers]
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for name, layer in stack:
@@ -58,3 +63,12 @@ def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dic
         raise ConfigError(f"{where}: " + "; ".join(wrong))
     dumped = config.model_dump(mode="json")
     return config, {key: {"value": dumped[key], "from": origin.get(key, "built-in")} for key in dumped}
+
+
+def _polished(run: str | None) -> dict[str, Any]:
+    """The settings of a finished run that a polish keeps; none while it is not there yet."""
+    path = None if run is None else Path(expand(run)) / "config.json"
+    if path is None or not path.is_file():
+        return {}
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return {key: entry["value"] for key, entry in settings.items() if key not in OF_THE_RUN}

@@ -103,7 +103,7 @@ class TrainConfig(StageConfig):
     freeze_backbone_epochs: float = Field(0, ge=0, description="epochs in which the backbone does not learn")
     freeze_blocks: int = Field(0, ge=0, description="freeze only the stem and this many blocks; 0: the whole backbone")
     # augmentation
-    crop_min: float = Field(0.7, gt=0, le=1, description="smallest area share of the random resized crop")
+    crop_min: float = Field(0.7, ge=0.1, le=1, description="smallest area share of the random resized crop")
     rotate: float = Field(10.0, ge=0, le=45, description="largest rotation, degrees")
     flip: bool = Field(True, description="mirror every second picture")
     jitter: float = Field(0.2, ge=0, le=1, description="largest change of brightness and contrast (colour: saturation)")
@@ -137,15 +137,10 @@ class TrainConfig(StageConfig):
         """Whether every class is drawn equally often."""
         return self.loss not in PRIOR_FREE if self.balanced_sampling is None else self.balanced_sampling
 
-    @property
-    def fine_tunes(self) -> bool:
-        """Whether training starts from weights that have learned something."""
-        return self.pretrained != "none" or self.init_from is not None
-
     def contradictions(self) -> list[str]:
         """Settings that do not go together, in words; to be asked once recipe, study and flags are joined."""
         faults = [
-            (self.min_lr > self.lr, f"min_lr {self.min_lr} is above lr {self.lr}"),
+            (self.scheduler == "cosine" and self.min_lr > self.lr, f"min_lr {self.min_lr} is above lr {self.lr}"),
             (
                 self.balanced_sampling is True and self.loss in PRIOR_FREE,
                 f"{self.loss} with balanced_sampling corrects for the class shares twice; leave one of them out",
@@ -169,6 +164,28 @@ class TrainConfig(StageConfig):
         ]
         return [text for wrong, text in faults if wrong]
 
+    def oddities(self, given: set[str]) -> list[str]:
+        """What is allowed and most likely not meant; `given` are the settings that a user named."""
+        margined, n = self.head != "linear", self.epochs
+        said = [
+            (margined and self.margin > 0 and self.plain_logits_epochs >= n, f"the margin never starts: plain_logits_epochs {self.plain_logits_epochs:g} of {n} epochs"),
+            (self.warmup_epochs >= n, f"the learning rate never leaves its warm-up: warmup_epochs {self.warmup_epochs:g} of {n} epochs"),
+            (self.freeze_backbone_epochs >= n, f"what is frozen never learns: freeze_backbone_epochs {self.freeze_backbone_epochs:g} of {n} epochs"),
+            (self.mixing != "none" and self.mix_off_epochs >= n, f"nothing is ever mixed: mix_off_epochs {self.mix_off_epochs:g} of {n} epochs"),
+        ]  # fmt: skip
+        needs: dict[str, tuple[bool, str]] = {
+            "focal_gamma": (self.loss == "focal", "loss focal"), "logit_adjust_tau": (self.loss == "logit_adjusted", "loss logit_adjusted"),
+            "subcenters": (self.head == "subcenter", "head subcenter"), "joint_weight": (self.head == "joint", "head joint"),
+            **dict.fromkeys(("margin", "scale", "scale_start", "scale_warmup_epochs", "plain_logits_epochs", "arcface_warmup_epochs"), (margined, "a head with a margin")),
+            **dict.fromkeys(("mix_alpha", "mix_probability", "mix_warmup_epochs", "mix_off_epochs"), (self.mixing != "none", "mixing")),
+            "randaugment_magnitude": (self.randaugment > 0, "randaugment"), "min_lr": (self.scheduler == "cosine", "scheduler cosine"),
+            "pretrained_license": (self.pretrained not in ("none", "timm"), "pretrained FILE"), "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"),
+        }  # fmt: skip
+        idle = [
+            f"{key} does nothing without {owner}" for key, (acts, owner) in needs.items() if key in given and not acts
+        ]
+        return [text for wrong, text in said if wrong] + idle
+
 
 class DistillConfig(TrainConfig):
     """How a student is taught: Hinton et al. 2015, arXiv 1503.02531, with the teacher on the same crop."""
@@ -181,6 +198,12 @@ class DistillConfig(TrainConfig):
     kd_temperature: float = Field(2.0, gt=0, le=20, description="softens teacher and student in the KL term")
     kd_weight: float = Field(0.8, ge=0, le=1, description="share of the KL term; the rest is the label's loss")
 
+
+# What a polish does not take over from the run that it starts from.
+OF_THE_RUN = (
+    "pretrained", "pretrained_license", "init_from", "plain_logits_epochs", "arcface_warmup_epochs", "scale_start", "scale_warmup_epochs", "lr", "scheduler",
+    "warmup_epochs", "min_lr", "epochs", "freeze_backbone_epochs", "freeze_blocks", "eval_every", "eval_raw", "patience", "seed", "save_every_steps", "tracker",
+)  # fmt: skip
 
 # What never changes a result, so that a run may go on under other values. `init_from` and
 # `pretrained` enter a run's fingerprint as the hash of their weights.
