@@ -159,3 +159,38 @@ def test_the_student_is_smaller_or_equal_and_states_its_teacher(small_study):
     study = read_study(small_study)
     assert student.config["teacher"]["name"] == study["selected"]["name"]
     assert student.config["teacher"]["selection_hash"] == study["selected"]["hash"]
+
+
+def test_the_report_shows_peaks_and_what_went_wrong(small_study):
+    from mien.core.artifacts.run import read_metrics
+    from mien.core.artifacts.study import read_study
+    from mien.report import sections
+    from mien.report.blocks import Table, Text
+
+    study = read_study(small_study)
+    histories = {name: read_metrics(small_study / "teachers" / name) for name in ("arc", "plain")}
+    histories["student"] = read_metrics(small_study / "student")
+    event = {"kind": "collapse of val macro-F1", "step": 33, "epoch": 3, "text": "val macro-F1 fell"}
+    study["teachers"][0]["training"]["events"] = [event]
+    section = sections.training(study, histories)
+    peaks = next(b for b in section.blocks if isinstance(b, Table) and "peak" in b.caption)
+    for row in peaks.rows:
+        scores = [line["val"]["macro_f1"] for line in histories[row[0]] if "val" in line]
+        assert float(row[1]) == pytest.approx(max(scores), abs=5e-4)
+        assert float(row[4]) == pytest.approx(scores[-1], abs=5e-4)
+        assert row[6] != "–"
+    notes = [b.text for b in section.blocks if isinstance(b, Text)]
+    assert notes == ["`arc`, collapse of val macro-F1: val macro-F1 fell. The best weights before were kept."]
+
+
+def test_a_teacher_may_be_polished_from_the_one_before(tmp_path):
+    from mien.core.config.study import load_study
+    from mien.core.errors import ConfigError
+
+    text = faces.study_file(tmp_path / "s.toml").read_text()
+    two = text.replace('name = "plain"', 'name = "polished"\ninit_from = "arc"')
+    (tmp_path / "s.toml").write_text(two)
+    assert load_study(tmp_path / "s.toml").teachers[1].settings["init_from"] == "arc"
+    (tmp_path / "s.toml").write_text(text.replace('name = "arc"', 'name = "arc"\ninit_from = "plain"'))
+    with pytest.raises(ConfigError, match="must come before it"):
+        load_study(tmp_path / "s.toml")

@@ -132,6 +132,53 @@ EQUAL = (
 )  # fmt: skip
 
 
+def several(processes: int, arguments: list[str]) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(processes),
+        "--master-port",
+        str(21000 + os.getpid() % 20000),
+        *arguments,
+    ]
+
+
+def test_two_processes_stop_together_and_go_on(small_index, tmp_path):
+    """SIGTERM to the launcher: both processes agree on the step, the first saves, and the epoch's sums go on whole."""
+    flags = ("--epochs", "60", "--eval-every", "20", "--no-eval-raw", "--save-every-steps", "1000")
+    told = os.environ | {"OMP_NUM_THREADS": "1"}
+    out = tmp_path / "r"
+    process = subprocess.Popen(several(2, command(small_index, out, *flags)), stderr=subprocess.PIPE, env=told)
+    state = out / "last" / "state.json"
+    for _ in range(1200):
+        if (state.is_file() and json.loads(state.read_text())["step"] >= 22) or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    stopped = json.loads(state.read_text())
+    assert 22 <= stopped["step"] < 660, errors.decode()[-2000:]
+    done = subprocess.run(
+        several(2, command(small_index, out, *flags)), capture_output=True, text=True, check=False, env=told
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count(f"goes on after step {stopped['step']}") == 1
+    whole = subprocess.run(
+        several(2, command(small_index, tmp_path / "whole", *flags)),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=told,
+    )
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    for a, b in zip(read_metrics(out), read_metrics(tmp_path / "whole"), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-9)
+        assert a["train_accuracy"] == b["train_accuracy"]
+
+
 def test_two_processes_with_half_the_batch_each_learn_the_same(small_index, tmp_path):
     """Twenty steps of a ViT, one an epoch, in fp32: the same losses; and the first process alone writes and speaks."""
 

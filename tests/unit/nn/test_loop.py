@@ -302,7 +302,7 @@ def test_polishing_starts_from_a_finished_run_of_the_same_index(small_index, tmp
     }
     with pytest.raises(UsageError, match="same backbone, stem and head"):
         train(small_index, tmp_path / "r", init_from=str(first.folder), head="arcface")
-    from tests.helpers import faces
+    from helpers import faces
 
     with pytest.raises(InputError, match="another index"):
         train(
@@ -318,7 +318,7 @@ def test_the_starting_weights_are_part_of_a_run(small_index, tmp_path):
     a = train(small_index, tmp_path / "a", head="linear", epochs=1, pretrained=str(first.folder))
     assert a.config["started_from"]["license"] == "; ".join(first.terms)
     assert a.config["started_from"]["from"] == "run first"
-    from tests.helpers import faces
+    from helpers import faces
 
     elsewhere = faces.index(tmp_path / "other", count=420, size=32, seed=5)
     with pytest.raises(InputError, match="learned on another index"):
