@@ -10,9 +10,12 @@ For each setting, in processes of their own, one after the other, on the same 2,
 - pil: an ordinary loop: PNG files, Pillow, torchvision transforms, `DataLoader` with 2 workers.
 - timm: timm's own pipeline (`ImageDataset`, `create_transform`, `create_loader`, its default PIL loader, 2 workers).
 
+How near mien is to the limit is measured in one process that takes turns, a step on the resident batch and a step of
+training, since a shared machine's speed wanders by more than the difference: the ratio of the medians of their times, with
+a bootstrap interval over pairs. The four speeds are medians over rounds that alternate between four processes.
+
 All four do the same update. Augmentation of the ordinary loops: random resized crop, mirror image, brightness and
-contrast, erasing; rotation too in ours. Images/s are medians over rounds that alternate between the four, since a shared
-machine's speed wanders; peak memory is each process's largest resident set.
+contrast, erasing; rotation too in ours. Peak memory is each process's largest resident set.
 """
 
 from __future__ import annotations
@@ -167,6 +170,43 @@ def worker(kind: str, backbone: str, folder: Path) -> None:
         print(seen / (time.perf_counter() - begin), flush=True)
 
 
+def paired(backbone: str, folder: Path, pairs: int) -> None:
+    """Print the ratio of a resident step's time to a training step's, taking turns."""
+    import numpy as np
+
+    from mien.nn.torchvision_cure import import_timm
+
+    import_timm()
+    one = trainer(backbone, folder)
+    turns = (resident(one, folder), mien(one, folder))
+    times = np.empty((pairs + 5, 2))
+    for row in times:
+        for number, steps in enumerate(turns):
+            wait(one)
+            begin = time.perf_counter()
+            next(steps)
+            wait(one)
+            row[number] = time.perf_counter() - begin
+    times = times[5:]
+    drawn = np.random.default_rng(0).integers(0, pairs, (2000, pairs))
+    medians = np.median(times[drawn], 1)
+    low, high = np.percentile(medians[:, 0] / medians[:, 1], [2.5, 97.5])
+    ratio = np.median(times[:, 0]) / np.median(times[:, 1])
+    milliseconds = {
+        name: round(float(1000 * v), 2) for name, v in zip(("resident", "mien"), np.median(times, 0), strict=True)
+    }
+    print(
+        json.dumps(
+            {
+                "ratio": round(float(ratio), 4),
+                "ci95": [round(float(low), 4), round(float(high), 4)],
+                "pairs": pairs,
+                "ms_a_step": milliseconds,
+            }
+        )
+    )
+
+
 def measure(backbone: str, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """All four, alternating; a process that does not have its turn waits on its stdin."""
     speeds: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -186,10 +226,11 @@ def measure(backbone: str, folder: Path, rounds: int, seconds: float) -> dict[st
         print("end", file=process.stdin, flush=True)
         memory[kind] = {k: round(v) for k, v in json.loads(process.stdout.readline()).items()}  # type: ignore[union-attr]
         process.wait()
-    ratios = [m / r for m, r in zip(speeds["mien"], speeds["resident"], strict=True)]
+    command = [sys.executable, __file__, "--worker", "paired", "--backbone", backbone, "--folder", str(folder)]
+    turns = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {
         "images_per_second": {kind: round(statistics.median(v), 1) for kind, v in speeds.items()}, "all_rounds": {k: [round(x, 1) for x in v] for k, v in speeds.items()},
-        "mien_of_resident": {"median": round(statistics.median(ratios), 4), "all": [round(r, 4) for r in ratios]},
+        "mien_of_resident": turns,
         "mien_to_pil": round(statistics.median(speeds["mien"]) / statistics.median(speeds["pil"]), 2),
         "mien_to_timm": round(statistics.median(speeds["mien"]) / statistics.median(speeds["timm"]), 2), "peak_memory_mib": memory,
     }  # fmt: skip
@@ -219,10 +260,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--worker", choices=KINDS)
+    parser.add_argument("--worker", choices=(*KINDS, "paired"))
     parser.add_argument("--backbone")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
+    if given.worker == "paired":
+        paired(given.backbone, given.folder, pairs=60)
+        return
     if given.worker:
         worker(given.worker, given.backbone, given.folder)
         return
