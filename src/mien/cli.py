@@ -199,7 +199,7 @@ def _shipped(file: Path, kind: str) -> Path:
     shipped = {path.stem: path for path in folder.glob("*.toml")}
     if str(file) not in shipped:
         raise UsageError(
-            f"No file {file}.{nearest(str(file), shipped)}",
+            f"No {'study' if kind == 'studies' else 'sweep'} {file}.{nearest(str(file), shipped)}",
             rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.",
         )
     return shipped[str(file)]

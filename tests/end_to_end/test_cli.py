@@ -126,7 +126,7 @@ def test_index_as_text(small_index, capsys):
     [
         (["train", "--index", "i", "--out", "r", "--bacth-size", "3"], "Did you mean --batch-size"),
         (["train", "--index", "i", "--out", "r", "--lr", "-1"], "--lr: Input should be greater than 0"),
-        (["train", "--index", "i", "--out", "r", "--head", "cosface"], "arcface"),
+        (["train", "--index", "i", "--out", "r", "--head", "cosine"], "arcface"),
         (["trian"], 'Did you mean "train"'),
         (["train", "--index", "nowhere", "--out", "r"], "No folder nowhere"),
         (["train", "--index", "{index}", "--out", "r", "--backbone", "resnt18"], "Did you mean 'resnet18'"),

@@ -169,7 +169,7 @@ class Trainer:
         progress.advance(len(x) * self.world, note=shown)
         if ends:
             self._finish_epoch()
-        if saves or self.stop:
+        if (saves or self.stop) and not self._broke():
             self._save()
         if self.stop:
             raise KeyboardInterrupt
@@ -247,9 +247,13 @@ class Trainer:
             {"kind": "not finite", "step": step, "epoch": step / self.sampler.steps_per_epoch, "text": text}
         )
 
+    def _broke(self) -> bool:
+        """Whether something was not finite: such a state is never saved."""
+        return any(event["kind"] == "not finite" for event in self.events)
+
     def _is_over(self) -> bool:
-        """Whether the run ends before its last step: it diverged, or its patience is exhausted."""
-        return any(event["kind"] in ("not finite", "patience exhausted") for event in self.events)
+        """Whether the run ends before its last step: it broke, or its patience is exhausted."""
+        return self._broke() or any(event["kind"] == "patience exhausted" for event in self.events)
 
     def _finish_epoch(self) -> None:
         """Log the epoch; look at val; keep the weights that val likes best."""

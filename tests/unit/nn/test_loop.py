@@ -427,12 +427,14 @@ def test_predicted_priors_are_declared(small_index, tmp_path):
     assert shift == pytest.approx(np.log(shares * 7), abs=1e-5)
 
 
-def test_weights_that_break_after_a_good_epoch_end_the_run_too(small_index, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", [17, "last of an epoch"])
+def test_weights_that_break_after_a_good_epoch_end_the_run_too(small_index, tmp_path, monkeypatch, at):
     learn = Trainer._learn
 
     def broken(self, x, target, now):
         learn(self, x, target, now)
-        if self.step == 17:  # the loss was finite, the update is not
+        last = self.step == 3 * self.sampler.steps_per_epoch - 1
+        if last if at == "last of an epoch" else self.step == at:  # the loss was finite, the update is not
             with torch.no_grad():
                 next(self.network.parameters()).fill_(float("inf"))
 
