@@ -10,7 +10,6 @@ import pytest
 from mien.cli import run
 from mien.core.config.sweep import load_sweep
 from mien.core.errors import ConfigError
-from mien.study import sweep as runner
 
 SWEEP = """
 name = "small"
@@ -117,7 +116,6 @@ def test_the_shipped_sweeps_are_valid_and_found_by_name(tmp_path, capsys, monkey
     assert run(["sweep", "ablatoin", "--out", str(tmp_path / "o")]) == 2
     assert "Did you mean 'ablation'" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
-    assert runner.__doc__
 
 
 def test_a_variant_that_diverges_is_listed_and_the_rest_compared(file, tmp_path, capsys):
@@ -131,3 +129,11 @@ def test_a_variant_that_diverges_is_listed_and_the_rest_compared(file, tmp_path,
     assert [v["name"] for v in told["variants"]] == ["plain", "margin"]
     assert set(told["without_result"]["slow"]) == {"0", "1"}
     assert "slow has no result: " in (tmp_path / "out" / "sweep.md").read_text()
+
+
+def test_a_sweeps_folder_is_its_own(file, tmp_path, small_study, capsys):
+    assert run(["sweep", str(file), "--out", str(small_study)]) == 2
+    assert "holds the study 'small', not the sweep 'small'" in " ".join(capsys.readouterr().err.split())
+    file.write_text(SWEEP.replace("synthetic=420", f"folder={tmp_path / 'nowhere'}"))
+    assert run(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mien.core.errors import UsageError
 from mien.nn.torchvision_cure import import_timm
-
-
-class Stage(NamedTuple):
-    """What timm's models say of each of their stages."""
-
-    module: str
-    num_chs: int
-    reduction: int
 
 
 def conv_stages(width: int) -> nn.ModuleList:
@@ -31,6 +23,11 @@ def conv_stages(width: int) -> nn.ModuleList:
     return stages
 
 
+def stage_info(width: int) -> list[dict[str, Any]]:
+    """What timm's models say of their stages, of these three."""
+    return [{"module": f"stages.{i}", "num_chs": width << i, "reduction": 2 << i} for i in range(3)]
+
+
 class SmallCnn(nn.Module):
     """The report's earliest prototype: three convolution blocks (its "naive CNN")."""
 
@@ -39,7 +36,7 @@ class SmallCnn(nn.Module):
         self.stages = conv_stages(width)
         self.drop = nn.Dropout(drop)
         self.num_features = 4 * width
-        self.feature_info = [Stage(f"stages.{i}", width << i, 2 << i)._asdict() for i in range(3)]
+        self.feature_info = stage_info(width)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map (b, d, h, w) of pictures (b, 3, 8h, 8w)."""
@@ -82,7 +79,7 @@ class Hybrid(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
         self.drop = nn.Dropout(drop)
-        self.feature_info = [Stage(f"stages.{i}", width << i, 2 << i)._asdict() for i in range(3)]
+        self.feature_info = stage_info(width)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map (b, d, h, w)."""

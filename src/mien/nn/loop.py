@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import write_metrics
+from mien.core.artifacts.run import best_look, write_metrics
 from mien.core.config.train import TrainConfig
 from mien.core.errors import ArtifactError, TrainingDiverged, UsageError
 from mien.core.progress import Meter, meter, say, warn
@@ -115,7 +115,7 @@ class Trainer:
             self.feed.close()
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-        best = watch.best_line(self.history)
+        best = best_look(self.history)
         return {
             "best_epoch": int(best["epoch"]), "best_val_macro_f1": self.best, "steps": self.step, "precision": self.precision,
             "seconds": round(self.seconds, 1), "device": str(self.device), "processes": self.world, "events": self.events,

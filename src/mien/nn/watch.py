@@ -1,21 +1,13 @@
-"""What a training's history says: its best epoch, its collapse, and whether to go on. Pure functions on epochs' lines."""
+"""What a training's history says: a collapse, and whether to go on. Pure functions on epochs' lines."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from mien.core.artifacts.run import best_look, looks
+
 COLLAPSE = 0.7  # of the best macro-F1
 ABOVE_CHANCE = 0.2  # a macro-F1 that guessing one class (at most .14) or at random does not reach
-
-
-def looks(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The epochs at which val was looked at."""
-    return [line for line in history if "val" in line]
-
-
-def best_line(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first epoch with the highest val macro-F1."""
-    return max(looks(history), key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
 
 
 def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -26,7 +18,7 @@ def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     seen = looks(history)
     if len(seen) < 2:
         return None
-    best, last = best_line(seen[:-1]), seen[-1]
+    best, last = best_look(seen[:-1]), seen[-1]
     high, low = best["val"]["macro_f1"], last["val"]["macro_f1"]
     if high < ABOVE_CHANCE or low >= COLLAPSE * high:
         return None
@@ -39,4 +31,4 @@ def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
 def exhausted(history: list[dict[str, Any]], patience: int) -> bool:
     """Whether the last `patience` looks at val brought nothing better."""
     seen = looks(history)
-    return patience > 0 and len(seen) > patience and best_line(seen) not in seen[-patience:]
+    return patience > 0 and len(seen) > patience and best_look(seen) not in seen[-patience:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mien.core.artifacts.run import best_look, looks
 from mien.core.labels import LABELS
 from mien.report import figures
 from mien.report.blocks import Block, Figure, Section, Table, Text
@@ -248,9 +249,8 @@ def training(study: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) 
 
 
 def _peak(name: str, history: list[dict[str, Any]], epochs: int) -> tuple[str, ...]:
-    looks = [line for line in history if "val" in line]
-    best = max(looks, key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
-    peak, end = best["val"]["macro_f1"], looks[-1]["val"]["macro_f1"]
+    best = best_look(history)
+    peak, end = best["val"]["macro_f1"], looks(history)[-1]["val"]["macro_f1"]
     raw = fixed(best["val_raw"]["macro_f1"]) if "val_raw" in best else "–"
     return (name, fixed(peak), str(best["epoch"]), str(epochs), fixed(end), fixed(peak - end), raw)
 

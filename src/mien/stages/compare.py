@@ -9,7 +9,7 @@ import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import environment, read_metrics, read_run
+from mien.core.artifacts.run import best_look, environment, looks, read_metrics, read_run
 from mien.core.artifacts.sweep import SCHEMA, SweepFolder, write_sweep
 from mien.core.config.sweep import SweepConfig
 from mien.core.errors import TrainingDiverged
@@ -52,12 +52,11 @@ def _variant(
     runs = []
     for seed, history in zip(sweep.seeds, histories, strict=True):
         trained = read_run(folder.run(name, seed))
-        looks = [line for line in history if "val" in line]
-        best = max(looks, key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
+        seen, best = looks(history), best_look(history)
         runs.append({
-            "seed": seed, "best": {k: best["val"][k] for k in METRICS}, "best_epoch": best["epoch"], "last": looks[-1]["val"]["macro_f1"],
-            "fall_after_margin": fall_after_margin(looks), "events": trained.manifest["events"], "seconds": trained.environment["training"]["seconds"],
-            "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in looks],
+            "seed": seed, "best": {k: best["val"][k] for k in METRICS}, "best_epoch": best["epoch"], "last": seen[-1]["val"]["macro_f1"],
+            "fall_after_margin": fall_after_margin(seen), "events": trained.manifest["events"], "seconds": trained.environment["training"]["seconds"],
+            "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in seen],
         })  # fmt: skip
     settings = next(v.settings for v in sweep.variants if v.name == name)
     values = {key: [one["best"][key] for one in runs] for key in METRICS} | {"last": [one["last"] for one in runs]}
@@ -65,13 +64,13 @@ def _variant(
     return {"name": name, "settings": settings, "runs": runs, "val": stats}
 
 
-def fall_after_margin(looks: list[dict[str, Any]]) -> float | None:
+def fall_after_margin(seen: list[dict[str, Any]]) -> float | None:
     """How far val macro-F1 fell under its best before the margin, at its lowest after; None without a margin.
 
     Negative when it never came back down to it.
     """
-    before = [line["val"]["macro_f1"] for line in looks if line["margin"] == 0]
-    after = [line["val"]["macro_f1"] for line in looks if line["margin"] > 0]
+    before = [line["val"]["macro_f1"] for line in seen if line["margin"] == 0]
+    after = [line["val"]["macro_f1"] for line in seen if line["margin"] > 0]
     return max(before) - min(after) if before and after else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mien.core.artifacts.study import StudyFolder
 from mien.core.config.judge import PredictConfig
 from mien.core.config.recipes import resolve
-from mien.core.config.study import StudyConfig, Teacher, seeded
+from mien.core.config.study import Named, StudyConfig, seeded
 from mien.core.config.train import DistillConfig, TrainConfig
 
 
@@ -48,7 +48,7 @@ def _index(study: StudyConfig, folder: StudyFolder) -> Step:
     return Step("index", folder.index / "manifest.json", lambda: index.run(config, folder.index, replace=True))
 
 
-def _train(study: StudyConfig, teacher: Teacher, folder: StudyFolder) -> Step:
+def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
     from mien.stages import train
 
     out = folder.teacher(teacher.name)

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mien.core.artifacts.sweep import SweepFolder, open_sweep
+from mien.core.artifacts.study import close_study, open_study
+from mien.core.artifacts.sweep import SweepFolder
 from mien.core.config.base import expand
 from mien.core.config.sweep import SweepConfig
-from mien.core.errors import TrainingDiverged
+from mien.core.errors import MienError, TrainingDiverged
 from mien.core.progress import say, warn
 
 
@@ -24,10 +25,16 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str) -> dict[str, Any]:
         expand(source)
     for variant in sweep.variants:
         train.check(sweep.training(variant, sweep.seeds[0])[0])
-    if open_sweep(root, sweep.name, sweep.model_dump(mode="json"), text):
+    fresh = not root.exists()
+    if open_study(root, sweep.name, sweep.model_dump(mode="json"), text, kind="sweep"):
         warn(f"{root} was made with other settings; what they touch is made again.")
     folder = SweepFolder(root)
-    index.run(sweep.index, folder.index, replace=True)
+    try:
+        index.run(sweep.index, folder.index, replace=True)
+    except MienError:
+        if fresh:
+            close_study(root)
+        raise
     plan = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
     started, failed = time.perf_counter(), dict[tuple[str, int], str]()
     for number, (variant, seed) in enumerate(plan, 1):

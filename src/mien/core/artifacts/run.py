@@ -128,6 +128,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
+def looks(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of a history at which val was looked at."""
+    return [line for line in history if "val" in line]
+
+
+def best_look(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first epoch with the highest val macro-F1: the one whose weights are kept."""
+    return max(looks(history), key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
+
+
 def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Rewrite `metrics.jsonl`; whole, so that a resumed run never doubles a line."""
     base.write_text(folder / "metrics.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))

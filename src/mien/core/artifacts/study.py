@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mien.core.artifacts import base
 from mien.core.errors import UsageError
@@ -54,34 +54,41 @@ class StudyFolder:
         return self.root / "report" / "index.html"
 
 
-def open_study(root: Path, name: str, request: dict[str, Any], text: str | None = None) -> bool:
-    """Take `root` for a study; True when the same study was there with other settings.
+def open_study(
+    root: Path,
+    name: str,
+    request: dict[str, Any],
+    text: str | None = None,
+    *,
+    kind: Literal["study", "sweep"] = "study",
+) -> bool:
+    """Take `root` for a study or a sweep; True when the same one was there with other settings.
 
-    A folder that holds anything else is refused. `text` is the study file, kept as `study.toml`.
+    A folder that holds anything else is refused. `text` is its file, kept as `study.toml` or `sweep.toml`.
     """
     path = root / REQUEST
-    before: dict[str, Any] | None = base.read_json(path, kind="study request") if path.is_file() else None
+    before: dict[str, Any] | None = base.read_json(path, kind=f"{kind} request") if path.is_file() else None
     if before is None and root.exists() and (not root.is_dir() or base.occupied(root)):
         raise UsageError(
-            f"{root} is not empty and holds no study.",
-            rule="A study has a folder of its own.",
+            f"{root} is not empty and holds no {kind}.",
+            rule=f"A {kind} has a folder of its own.",
             fix="Name another --out.",
         )
-    if before is not None and before.get("name") != name:
+    if before is not None and (before.get("name") != name or kind not in before):
         raise UsageError(
-            f"{root} holds the study {before['name']!r}, not {name!r}.",
-            rule="A study has a folder of its own.",
+            f"{root} holds the {'study' if 'study' in before else 'sweep'} {before.get('name')!r}, not the {kind} {name!r}.",
+            rule=f"A {kind} has a folder of its own.",
             fix="Name another --out.",
         )
-    base.write_json(path, {"name": name, "study": request})
+    base.write_json(path, {"name": name, kind: request})
     if text is not None:
-        base.write_text(root / "study.toml", text)
-    return before is not None and before.get("study") != request
+        base.write_text(root / f"{kind}.toml", text)
+    return before is not None and before[kind] != request
 
 
 def close_study(root: Path) -> None:
-    """Leave nothing of a study that failed before it made anything."""
-    if {path.name for path in root.iterdir()} <= {REQUEST, "study.toml"}:
+    """Leave nothing of a study or sweep that failed before it made anything."""
+    if {path.name for path in root.iterdir()} <= {REQUEST, "study.toml", "sweep.toml"}:
         for path in root.iterdir():
             path.unlink()
         root.rmdir()

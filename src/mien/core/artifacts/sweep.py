@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
-from mien.core.artifacts.study import open_study
 
 SCHEMA = 1
 
@@ -31,11 +30,6 @@ class SweepFolder:
     def summary(self) -> Path:
         """`sweep.json`."""
         return self.root / "sweep.json"
-
-
-def open_sweep(root: Path, name: str, request: dict[str, Any], text: str) -> bool:
-    """Take `root` for a sweep; True when it was there with other settings. `text` is the sweep file."""
-    return open_study(root, name, request, text)
 
 
 def write_sweep(root: Path, document: dict[str, Any], table: str, curves: bytes | None) -> None:

@@ -15,14 +15,33 @@ from mien.core.config.recipes import resolve
 from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import ConfigError
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
 
-class Teacher(StageConfig):
-    """One teacher: its name and the training settings that the study changes."""
+class Named(StageConfig):
+    """A training by its name (a study's teacher, a sweep's variant), and the settings that are changed for it."""
 
     name: str
     settings: dict[str, Any]
+
+
+def named(value: Any, what: str) -> list[dict[str, Any]]:
+    """Tables [[`what`]] as names and settings; a table without a name has its backbone's."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"{what} is a list of tables ([[{what}]])")
+    return [
+        {"name": t.get("name", t.get("backbone", "")), "settings": {k: v for k, v in t.items() if k != "name"}}
+        for t in value
+    ]
+
+
+def check_names(names: list[str], what: str) -> None:
+    """Raise for two of one name, and for names that no folder should have."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"two {what} have one name: {names}")
+    for name in names:
+        if not _NAME.match(name):
+            raise ValueError(f"{what}: name {name!r}: lower-case letters, digits, _ and -")
 
 
 class StudyConfig(StageConfig):
@@ -34,7 +53,7 @@ class StudyConfig(StageConfig):
     expected: str = ""
     seed: int = Field(0, ge=0, le=2**63 - 1)
     index: IndexConfig
-    teachers: tuple[Teacher, ...] = Field(min_length=1)
+    teachers: tuple[Named, ...] = Field(min_length=1)
     calibrate: CalibrateConfig = CalibrateConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
     student: dict[str, Any] | None = None
@@ -44,22 +63,16 @@ class StudyConfig(StageConfig):
     @field_validator("teachers", mode="before")
     @classmethod
     def _split_settings(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
-            raise ValueError("teachers is a list of tables ([[teachers]])")
-        return [
-            {"name": t.get("name", t.get("backbone", "")), "settings": {k: v for k, v in t.items() if k != "name"}}
-            for t in value
-        ]
+        return named(value, "teachers")
 
     @field_validator("teachers")
     @classmethod
-    def _check_teachers(cls, value: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
+    def _check_teachers(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
         names = [teacher.name for teacher in value]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two teachers have one name: {names}")
+        check_names(names, "teachers")
+        if "student" in names:
+            raise ValueError("no teacher is called 'student': that is the student's folder")
         for teacher in value:
-            if not NAME.match(teacher.name) or teacher.name == "student":
-                raise ValueError(f"teacher name {teacher.name!r}: lower-case letters, digits, _ and -; not 'student'")
             _check_settings(TrainConfig, teacher.settings, f"teacher {teacher.name}")
             start = teacher.settings.get("init_from")
             if start in names and names.index(start) >= names.index(teacher.name):

@@ -10,16 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from mien.core.config.base import StageConfig, read_toml
 from mien.core.config.index import IndexConfig
 from mien.core.config.recipes import resolve
-from mien.core.config.study import NAME
+from mien.core.config.study import Named, check_names, named
 from mien.core.config.train import TrainConfig
 from mien.core.errors import MienError
-
-
-class Variant(StageConfig):
-    """One variant: its name and the settings in which it differs from `base`."""
-
-    name: str
-    settings: dict[str, Any]
 
 
 class SweepConfig(StageConfig):
@@ -32,26 +25,17 @@ class SweepConfig(StageConfig):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
     index: IndexConfig
     base: dict[str, Any] = Field(default_factory=dict)
-    variants: tuple[Variant, ...] = Field(min_length=2)
+    variants: tuple[Named, ...] = Field(min_length=2)
 
     @field_validator("variants", mode="before")
     @classmethod
     def _split_settings(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
-            raise ValueError("variants is a list of tables ([[variants]])")
-        return [
-            {"name": v.get("name", ""), "settings": v.get("settings", {k: x for k, x in v.items() if k != "name"})}
-            for v in value
-        ]
+        return named(value, "variants")
 
     @model_validator(mode="after")
     def _fits_together(self) -> SweepConfig:
         names = [variant.name for variant in self.variants]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two variants have one name: {names}")
-        wrong = [name for name in names if not NAME.match(name)]
-        if wrong:
-            raise ValueError(f"variant name {wrong[0]!r}: lower-case letters, digits, _ and -")
+        check_names(names, "variants")
         if self.baseline not in names:
             raise ValueError(f"baseline {self.baseline!r} is none of the variants: {', '.join(names)}")
         if len(set(self.seeds)) < len(self.seeds):
@@ -65,7 +49,7 @@ class SweepConfig(StageConfig):
                 raise ValueError(f"variant {variant.name}: {error}") from None
         return self
 
-    def training(self, variant: Variant, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
+    def training(self, variant: Named, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
         """The settings of one run, and where each came from: built-in < recipe < base < variant."""
         return resolve(TrainConfig, ("sweep", self.base), ("variant", variant.settings), ("seed", {"seed": seed}))
 
