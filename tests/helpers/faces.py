@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mien.core.artifacts.predictions import FitRows, Predictions
+from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.predictions import Predictions
 from mien.core.config.index import IndexConfig
 from mien.core.labels import LABELS
 from mien.stages import index as stage

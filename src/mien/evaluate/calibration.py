@@ -1,4 +1,4 @@
-"""Temperature scaling by NLL, its sweep for the figure, the abstention threshold, and alarms.
+"""Temperature scaling by NLL, the report's sweep, and alarms.
 
 Guo et al. 2017, arXiv 1706.04599, section 4. Fitters take `FitRows` only, which test rows never are.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from mien.core.artifacts.predictions import FitRows
+from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import CalibrationError
-from mien.evaluate.metrics import Floats, Ints, confusion, ece, f1_scores, log_softmax, softmax
+from mien.evaluate.calibration_error import Floats, Ints, ece
+from mien.evaluate.metrics import confusion, f1_scores, log_softmax, row_sum, softmax
 
 RANGE = (0.05, 20.0)
 _EDGE = 1e-3  # of the range in log T: an optimum this close to an end is an edge
+SWEEP = (0.8, 1.2, 0.02)  # the report's
 
 
 @dataclass(frozen=True)
@@ -32,46 +33,76 @@ def at_edge(temperature: float) -> bool:
     return not low + _EDGE < np.log(temperature) < high - _EDGE
 
 
-def nll_at(temperature: float, logits: Floats, labels: Ints, weights: Floats | None = None) -> float:
+def nll_at(temperature: float, logits: Floats, labels: Ints) -> float:
     """Mean NLL of softmax(logits / T)."""
-    picked = log_softmax(logits / temperature)[np.arange(len(labels)), labels]
-    return float(-np.average(picked, weights=weights))
+    return float(-log_softmax(logits / temperature)[np.arange(len(labels)), labels].mean())
 
 
-def _best(logits: Floats, labels: Ints, weights: Floats | None = None) -> float:
-    low, high = np.log(RANGE)
-    done = minimize_scalar(
-        lambda x: nll_at(np.exp(x), logits, labels, weights),
-        bounds=(low, high),
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    return float(np.exp(done.x))
+def _slopes(beta: float, logits: Floats, picked: Floats) -> tuple[Floats, Floats]:
+    """First and second derivative of each row's NLL by beta = 1/T: mean and variance of the logits under softmax."""
+    weighted = softmax(beta * logits) * logits
+    mean = row_sum(weighted)
+    return mean - picked, row_sum(weighted * logits) - mean**2
+
+
+def _root(logits: Floats, picked: Floats) -> float:
+    """The beta at which the NLL is least: Newton on log beta inside a bracket; NLL is convex in beta."""
+    low, high = -np.log(RANGE[1]), -np.log(RANGE[0])
+    x = 0.0
+    for _ in range(60):
+        beta = np.exp(x)
+        slope, curve = (float(v.mean()) for v in _slopes(beta, logits, picked))
+        low, high = (x, high) if slope < 0 else (low, x)
+        step = x - slope / max(curve * beta, 1e-300)
+        before, x = x, step if low < step < high else (low + high) / 2
+        if abs(x - before) < 1e-10 or high - low < 1e-10:
+            break
+    return float(np.exp(x))
+
+
+def minimum(logits: Floats, labels: Ints) -> float:
+    """The T in `RANGE` at which the NLL is least, without checks: for searches that need it at every step."""
+    centred = logits - logits.mean(1, keepdims=True)
+    return 1 / _root(centred, centred[np.arange(len(labels)), labels])
 
 
 def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Temperature:
     """The T that minimises NLL over log T in `RANGE`; an optimum on an edge is an error.
 
-    NLL is convex in 1/T, so the minimum is the only one.
+    NLL is convex in 1/T, so the minimum is the only one. The interval is a bootstrap's percentiles.
     """
-    if not isinstance(rows, FitRows):
-        raise TypeError(f"fit_temperature takes FitRows, not {type(rows).__name__}: test rows may not be fitted on")
-    value = _best(rows.logits, rows.labels)
-    if at_edge(value):
+    require(rows, "fit_temperature")
+    logits = rows.logits - rows.logits.mean(1, keepdims=True)
+    picked = logits[np.arange(len(rows)), rows.labels]
+    beta = _root(logits, picked)
+    if at_edge(1 / beta):
         raise CalibrationError(
-            f"The best temperature lies on the edge of its range, at T = {value:.4g}.",
+            f"The best temperature lies on the edge of its range, at T = {1 / beta:.4g}.",
             rule=f"An optimum on an edge of [{RANGE[0]}, {RANGE[1]}] means: not found.",
             fix="Look at the logits: all right, all wrong, without their scale, or of a model that has learned nothing yet (train longer).",
         )
     check_direction(rows.logits)
+    if not resamples:
+        return Temperature(1 / beta, (1 / beta, 1 / beta))
+    betas = _bootstrap(beta, logits, picked, resamples, seed)
+    low, high = np.quantile(1 / betas, [0.025, 0.975])
+    return Temperature(1 / beta, (float(low), float(high)))
+
+
+def _bootstrap(beta: float, logits: Floats, picked: Floats, resamples: int, seed: int) -> Floats:
+    """Betas of resamples: a resample's slope is a weighted sum of rows' slopes, which rise with beta; it is
+    interpolated between nodes a standard error apart."""
+    slope, curve = _slopes(beta, logits, picked)
+    n = len(picked)
+    error = float(np.sqrt((slope**2).sum()) / max(curve.sum() * beta, 1e-300))  # of log beta
+    spread = np.clip(error * np.linspace(-4.5, 4.5, 10), *(-np.log(RANGE[::-1]) - np.log(beta)))
+    nodes = np.unique(beta * np.exp(spread))
+    if len(nodes) < 2:
+        return np.full(resamples, beta)
+    slopes = np.column_stack([_slopes(b, logits, picked)[0] for b in nodes])
     rng = np.random.default_rng(seed)
-    n = len(rows)
-    drawn = [
-        _best(rows.logits, rows.labels, np.bincount(rng.integers(0, n, n), minlength=n).astype(float))
-        for _ in range(resamples)
-    ]
-    low_t, high_t = np.quantile(drawn, [0.025, 0.975]) if drawn else (value, value)
-    return Temperature(value, (float(low_t), float(high_t)))
+    drawn = (np.bincount(rng.integers(0, n, n), minlength=n) @ slopes for _ in range(resamples))
+    return np.array([np.interp(0.0, np.maximum.accumulate(values), nodes) for values in drawn])
 
 
 def check_direction(logits: Floats, *, temperatures: tuple[float, ...] = (0.5, 1.0, 2.0)) -> None:
@@ -108,12 +139,22 @@ def sweep(logits: Floats, labels: Ints, temperatures: Floats) -> dict[str, list[
     return out
 
 
-def threshold_for_coverage(rows: FitRows, temperature: float, coverage: float) -> float:
-    """The confidence below which nothing is answered, so that `coverage` of the rows are.
+def fit_by_sweep(rows: FitRows, low: float = SWEEP[0], high: float = SWEEP[1], step: float = SWEEP[2]) -> Temperature:
+    """The best T of a grid by NLL, then ECE, then macro-F1, as the report chose; an edge is an error.
 
-    A split-sample quantile; Geifman & El-Yaniv 2017, arXiv 1705.08500, for selective classification.
+    For comparison with results that were made this way: `fit_temperature` finds T wherever it lies.
     """
-    if not isinstance(rows, FitRows):
-        raise TypeError(f"threshold_for_coverage takes FitRows, not {type(rows).__name__}")
-    confidence = softmax(rows.logits / temperature).max(1)
-    return float(np.quantile(confidence, 1 - coverage)) if coverage < 1 else 0.0
+    require(rows, "fit_by_sweep")
+    grid = np.linspace(low, high, round((high - low) / step) + 1)
+    seen = sweep(rows.logits, rows.labels, grid)
+    check_falling(tuple(seen["temperature"]), seen["mean_confidence"])
+    order = [(round(n, 6), round(e, 6), -f) for n, e, f in zip(seen["nll"], seen["ece"], seen["macro_f1"], strict=True)]
+    best = min(range(len(grid)), key=lambda i: order[i])
+    value = float(grid[best])
+    if best in (0, len(grid) - 1):
+        raise CalibrationError(
+            f"The sweep from {low:g} to {high:g} is best at its edge, T = {value:g}.",
+            rule="An optimum on an edge was not found: the best T lies there or beyond.",
+            fix="Fit it instead (`--method temperature`), or widen the sweep.",
+        )
+    return Temperature(value, (value, value))

@@ -1,12 +1,7 @@
 """Metrics with pinned definitions. `probabilities` is (n, k), rows sum to 1; `labels` is (n,) in 0..k-1.
 
 * F1 of a class is 2TP / (2TP + FP + FN), and 0 where that is 0/0: an absent class costs.
-* ECE: 15 equal-width bins (lo, hi] of the largest probability (Guo et al. 2017, arXiv 1706.04599,
-  eq. 3); the absolute gaps weighted by the bins' shares.
-* class-wise ECE: the same for each class's probability, averaged over classes (Kull et al. 2019,
-  arXiv 1910.12656, section 2).
-* ECE floor: the mean ECE of labels resampled from the probabilities themselves: what a perfectly
-  calibrated model would show at this n.
+* calibration errors: see `mien.evaluate.calibration_error`.
 * Brier: the sum over classes of squared differences, averaged over rows (Brier 1950): 0 to 2.
 * NLL: mean of -log p(label), p floored at 1e-12.
 * signed gap: mean confidence minus accuracy; above 0 is over-confident.
@@ -21,26 +16,39 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError
 from mien.core.labels import INDEX, LABELS, MINORITY
+from mien.evaluate.calibration_error import Floats, Ints, ece, ece_by_class, ece_debiased, ece_floor, smooth_ece
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-BINS = 15
 FLOOR = 1e-12
 GAP_ALARM = 0.3
 
 
+def row_sum(values: Floats) -> Floats:
+    """Sums (n,) of short rows; a product with ones takes a fifth of numpy's reduction along them."""
+    return np.asarray(values @ np.ones(values.shape[1]))
+
+
+def row_max(values: Floats) -> Floats:
+    """Largest values (n,) of short rows, column by column for the same reason."""
+    out = values[:, 0].copy()
+    for column in range(1, values.shape[1]):
+        np.maximum(out, values[:, column], out=out)
+    return out
+
+
 def softmax(logits: Floats) -> Floats:
     """Row-wise softmax of (n, k) logits in float64."""
-    shifted = np.asarray(logits, dtype=np.float64) - np.max(logits, axis=1, keepdims=True)
-    exp = np.exp(shifted)
-    return np.asarray(exp / exp.sum(axis=1, keepdims=True))
+    values = np.asarray(logits, dtype=np.float64)
+    exp = np.exp(values - row_max(values)[:, None])
+    exp /= row_sum(exp)[:, None]
+    return np.asarray(exp)
 
 
 def log_softmax(logits: Floats) -> Floats:
     """Row-wise log softmax of (n, k) logits in float64."""
-    shifted = np.asarray(logits, dtype=np.float64) - np.max(logits, axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    values = np.asarray(logits, dtype=np.float64)
+    shifted = values - row_max(values)[:, None]
+    shifted -= np.log(row_sum(np.exp(shifted)))[:, None]
+    return np.asarray(shifted)
 
 
 def check(probabilities: Floats, labels: Ints) -> None:
@@ -69,38 +77,6 @@ def f1_scores(counts: NDArray[Any]) -> Floats:
     return np.asarray(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0))
 
 
-def bin_of(confidence: Floats, bins: int = BINS) -> Ints:
-    """Bin number of each confidence: bin b is (b / bins, (b + 1) / bins]; 0 falls into the first."""
-    edges = np.linspace(0, 1, bins + 1)
-    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1).astype(np.int64)
-
-
-def binned_gap(confidence: Floats, hit: Floats, bins: int = BINS) -> float:
-    """Sum over bins of |sum of (confidence - hit)| / n: the expected calibration error."""
-    sums = np.bincount(bin_of(confidence, bins), weights=confidence - hit, minlength=bins)
-    return float(np.abs(sums).sum() / len(hit))
-
-
-def ece(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
-    """Expected calibration error of the largest probability."""
-    confidence = probabilities.max(1)
-    return binned_gap(confidence, (probabilities.argmax(1) == labels).astype(np.float64), bins)
-
-
-def ece_classwise(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
-    """Mean over classes of the calibration error of that class's probability."""
-    k = probabilities.shape[1]
-    return float(np.mean([binned_gap(probabilities[:, c], (labels == c).astype(np.float64), bins) for c in range(k)]))
-
-
-def ece_floor(probabilities: Floats, bins: int = BINS, *, resamples: int = 50, seed: int = 0) -> float:
-    """Mean ECE when labels are drawn from the probabilities: the floor at this n."""
-    rng = np.random.default_rng(seed)
-    confidence = probabilities.max(1)
-    hits = rng.random((resamples, len(confidence))) < confidence
-    return float(np.mean([binned_gap(confidence, hit.astype(np.float64), bins) for hit in hits]))
-
-
 def brier(probabilities: Floats, labels: Ints) -> float:
     """Brier score, summed over classes."""
     return float(np.mean(brier_rows(probabilities, labels)))
@@ -125,6 +101,7 @@ def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = 
     f1 = f1_scores(counts)
     accuracy = float((predicted == labels).mean())
     mean_confidence = float(probabilities.max(1).mean())
+    by_class = ece_by_class(probabilities, labels)
     return {
         "n": len(labels),
         "accuracy": accuracy,
@@ -133,26 +110,15 @@ def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = 
         "per_class_f1": {name: float(f1[i]) for i, name in enumerate(LABELS)},
         "ece": ece(probabilities, labels),
         "ece_floor": ece_floor(probabilities),
-        "ece_classwise": ece_classwise(probabilities, labels),
+        "ece_debiased": ece_debiased(probabilities, labels),
+        "smooth_ece": smooth_ece(probabilities, labels),
+        "ece_classwise": float(by_class.mean()),
+        "per_class_ece": {name: float(by_class[i]) for i, name in enumerate(LABELS)},
         "brier": brier(probabilities, labels),
         "nll": float(nll_rows(probabilities, labels).mean()),
         "mean_confidence": mean_confidence,
         "signed_gap": mean_confidence - accuracy,
         "confusion": counts.tolist(),
-    }
-
-
-def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> dict[str, list[float]]:
-    """Per bin: count, mean confidence and accuracy (0 where empty), for a reliability diagram."""
-    confidence = probabilities.max(1)
-    where = bin_of(confidence, bins)
-    count = np.bincount(where, minlength=bins).astype(np.float64)
-    safe = np.maximum(count, 1)
-    hit = (probabilities.argmax(1) == labels).astype(np.float64)
-    return {
-        "count": count.tolist(),
-        "confidence": (np.bincount(where, weights=confidence, minlength=bins) / safe).tolist(),
-        "accuracy": (np.bincount(where, weights=hit, minlength=bins) / safe).tolist(),
     }
 
 

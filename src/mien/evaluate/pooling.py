@@ -1,26 +1,32 @@
-"""Joining models: probability and logit pools, weights on calib, one temperature after averaging.
+"""Joining models: probability and logit pools, weights that must earn their place, one temperature after averaging.
 
-Calibrating after averaging is what keeps a pool calibrated (Rahaman & Thiery, arXiv 2007.08792).
-Weights must beat equal weights on held-out folds of calib, or equal weights are used.
+Calibrating after averaging is what keeps a pool calibrated (Rahaman & Thiery, arXiv 2007.08792). Weights are
+searched on one part of calib, the temperature is fitted on another. A search must beat equal weights on
+held-out folds, or equal weights are used.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize
 
-from mien.core.artifacts.predictions import FitRows
+from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import InputError
-from mien.evaluate.calibration import Temperature, fit_temperature
-from mien.evaluate.metrics import FLOOR, Floats, log_softmax, nll_rows, softmax
+from mien.evaluate.calibration import Temperature, fit_temperature, minimum
+from mien.evaluate.calibration_error import Floats, Ints
+from mien.evaluate.metrics import log_softmax, nll_rows, softmax
+from mien.evaluate.scaling import spread_folds
+from mien.evaluate.weights import SEARCHES, Pool, Search, combine, search_nll, stack
 
-Pool = Literal["probability", "logit"]
+Z = 1.645  # one-sided 5 %: what a search must be better than equal weights by, in standard errors
+STACKING_PENALTIES = (1e-3, 1e-2, 1e-1)
 
 
-def pooled_logits(members: list[Floats], weights: Floats, temperatures: list[float], pool: Pool) -> Floats:
+def pooled_logits(members: Sequence[Floats], weights: Floats, temperatures: Sequence[float], pool: Pool) -> Floats:
     """Logits (n, k) of the pool: log of the weighted mean probability, or the weighted mean logit.
 
     `members` are logits (n, k) each, divided by their own temperatures first.
@@ -29,87 +35,147 @@ def pooled_logits(members: list[Floats], weights: Floats, temperatures: list[flo
         raise InputError(f"{len(members)} members, {len(weights)} weights, {len(temperatures)} temperatures.")
     if np.min(weights) < 0 or abs(float(np.sum(weights)) - 1) > 1e-6:
         raise InputError(f"Weights {np.round(weights, 4).tolist()}.", rule="Weights are not negative and sum to 1.")
-    scaled = [z / t for z, t in zip(members, temperatures, strict=True)]
-    if pool == "probability":
-        mean = sum(w * softmax(z) for w, z in zip(weights, scaled, strict=True))
-        return np.asarray(np.log(np.maximum(mean, FLOOR)))
-    mean = sum(w * log_softmax(z) for w, z in zip(weights, scaled, strict=True))
-    return np.asarray(mean)
+    return combine(tempered(members, temperatures), np.asarray(weights), pool)
 
 
-def _fit_weights(
-    members: list[Floats], labels: np.ndarray[tuple[int], np.dtype[np.int64]], temperatures: list[float], pool: Pool
-) -> Floats:
-    """Weights on the simplex and a free temperature that minimise NLL, started from equal weights."""
-    k = len(members)
-    scaled = np.stack([log_softmax(z / t) for z, t in zip(members, temperatures, strict=True)])
-    probabilities = np.exp(scaled)
-    rows = np.arange(len(labels))
-
-    def loss(x: Floats) -> float:
-        w, t = np.clip(x[:k], 0, None), float(np.exp(x[k]))
-        w = w / max(w.sum(), 1e-9)
-        values = probabilities if pool == "probability" else scaled
-        mean = np.einsum("m,mnk->nk", w, values)
-        logits = np.log(np.maximum(mean, FLOOR)) if pool == "probability" else mean
-        return float(-log_softmax(logits / t)[rows, labels].mean())
-
-    start = np.append(np.full(k, 1 / k), 0.0)
-    bounds = [(0.0, 1.0)] * k + [(-2.0, 2.0)]
-    done = minimize(
-        loss,
-        start,
-        method="SLSQP",
-        bounds=bounds,
-        constraints={"type": "eq", "fun": lambda x: x[:k].sum() - 1},
-        options={"maxiter": 60, "ftol": 1e-7},
-    )
-    weights = np.clip(done.x[:k], 0, None)
-    return np.asarray(weights / weights.sum())
+def tempered(members: Sequence[Floats], temperatures: Sequence[float]) -> Floats:
+    """Members' log-probabilities (m, n, k) at their own temperatures."""
+    return np.stack([log_softmax(z / t) for z, t in zip(members, temperatures, strict=True)])
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a pool is joined, and why."""
+    """How a pool is joined, and why. `heldout` is each candidate's gain in NLL over equal weights: (mean, se)."""
 
     pool: Pool
     weights: Floats
-    weighting: Literal["single", "equal", "fitted"]
+    weighting: Literal["single", "equal", "nll", "grid", "greedy"]
     temperature: Temperature
-    heldout_gain: float
-    heldout_se: float
-    why: str
+    heldout: dict[str, tuple[float, float]] = field(default_factory=dict)
+    why: str = ""
 
 
-def fit_pool(members: list[FitRows], temperatures: list[float], pool: Pool, *, folds: int = 5, seed: int = 0) -> Fitted:
-    """Choose equal or fitted weights by cross-validated NLL on calib, then fit the final temperature.
+def fit_pool(
+    members: Sequence[FitRows],
+    temperatures: Sequence[float],
+    pool: Pool,
+    *,
+    searches: Sequence[Search] = ("nll",),
+    folds: int = 5,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Fitted:
+    """Choose equal or searched weights on calib's part for weights, then fit the temperature on its part for that.
 
-    `members` are the same rows seen by each model. Fitted weights are used only when their held-out
-    NLL is better than that of equal weights by more than 1.645 standard errors of the paired
-    difference (one-sided 5 %).
+    `members` are the same calib rows seen by each model, in whole. The searches' weights compete with equal
+    ones in held-out NLL (nested cross-validation, temperatures fitted inside the folds too); the best search is
+    used only when it is better by more than 1.645 standard errors of the paired difference (one-sided 5 %).
     """
-    logits, labels = [m.logits for m in members], members[0].labels
-    if any(not np.array_equal(m.labels, labels) for m in members):
+    _check(members)
+    m = len(members)
+    equal = np.full(m, 1 / m)
+    whole = tempered([rows.logits for rows in members], temperatures)
+
+    def final(weights: Floats) -> Temperature:
+        rows = members[0].with_logits(combine(whole, weights, pool)).part("temperature")
+        return fit_temperature(rows, resamples=resamples, seed=seed)
+
+    if m == 1:
+        return Fitted(pool, equal, "single", final(equal), why="one member")
+    logs, labels = _weights_part(members, temperatures)
+    found = {name: SEARCHES[name](logs, labels, pool) for name in searches}
+    gains = heldout_gains(logs, labels, pool, found, folds=folds, seed=seed)
+    if not found:
+        return Fitted(pool, equal, "equal", final(equal), why="equal weights, no search was asked for")
+    best = max(found, key=lambda name: gains[name][0])
+    mean, se = gains[best]
+    chosen: Search | None = best if mean > Z * se else None
+    weights = found[chosen] if chosen else equal
+    why = f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones on held-out folds: NLL better by {mean:.4f} ± {se:.4f}"
+    return Fitted(pool, weights, chosen or "equal", final(weights), gains, why)
+
+
+def _check(members: Sequence[FitRows]) -> None:
+    for rows in members:
+        require(rows, "fit_pool")
+    if any(not np.array_equal(m.labels, members[0].labels) for m in members):
         raise InputError("Members were given on different rows.", rule="All members predict the same pictures.")
-    k = len(members)
-    equal = np.full(k, 1 / k)
-    if k == 1:
-        final = fit_temperature(members[0].with_logits(pooled_logits(logits, equal, temperatures, pool)), seed=seed)
-        return Fitted(pool, equal, "single", final, 0.0, 0.0, "one member")
-    fold = np.random.default_rng(seed).permutation(len(labels)) % folds
-    gain = np.empty(len(labels))
+
+
+def _weights_part(members: Sequence[FitRows], temperatures: Sequence[float]) -> tuple[Floats, Ints]:
+    parts = [rows.part("weights") for rows in members]
+    return tempered([rows.logits for rows in parts], temperatures), parts[0].labels
+
+
+def heldout_gains(
+    logs: Floats, labels: Ints, pool: Pool, found: dict[Search, Floats], *, folds: int = 5, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Each search's gain in held-out NLL over equal weights (mean and standard error over rows).
+
+    `found` are the searches' weights on all rows: where the likelihood's search may start in each fold.
+    """
+    m = len(logs)
+    losses: dict[str, Floats] = {name: np.empty(len(labels)) for name in ["equal", *found]}
+    fold = spread_folds(labels, folds, seed)
     for f in range(folds):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
-        weights = _fit_weights([z[inside] for z in logits], labels[inside], temperatures, pool)
-        losses = []
-        for w in (equal, weights):
-            z = pooled_logits(logits, w, temperatures, pool)
-            t = fit_temperature(members[0].take(inside, z), resamples=0).value
-            losses.append(nll_rows(softmax(z[outside] / t), labels[outside]))
-        gain[outside] = losses[0] - losses[1]
-    mean, se = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
-    fitted = mean > 1.645 * se
-    weights = _fit_weights(logits, labels, temperatures, pool) if fitted else equal
-    final = fit_temperature(members[0].with_logits(pooled_logits(logits, weights, temperatures, pool)), seed=seed)
-    why = f"fitted weights {'beat' if fitted else 'do not beat'} equal ones on held-out folds: NLL better by {mean:.4f} ± {se:.4f}"
-    return Fitted(pool, weights, "fitted" if fitted else "equal", final, mean, se, why)
+        there, then = logs[:, inside], labels[inside]
+        weights: dict[str, Floats] = {"equal": np.full(m, 1 / m)}
+        for search, start in found.items():
+            near = search == "nll"  # its optimum in a fold lies near that of all rows
+            weights[search] = search_nll(there, then, pool, start=start) if near else SEARCHES[search](there, then, pool)  # fmt: skip
+        for name, w in weights.items():
+            t = minimum(combine(there, w, pool), then)
+            losses[name][outside] = nll_rows(softmax(combine(logs[:, outside], w, pool) / t), labels[outside])
+    gains = {name: losses["equal"] - losses[name] for name in found}
+    return {str(n): (float(g.mean()), float(g.std(ddof=1) / np.sqrt(len(g)))) for n, g in gains.items()}
+
+
+def rivals(
+    members: Sequence[FitRows], temperatures: Sequence[float], pool: Pool, *, folds: int = 5, seed: int = 0
+) -> dict[str, float]:
+    """Held-out NLL, on calib's part for weights, of every way to join all members: each search, equal weights,
+    each member alone (the best is `best_single`), and stacking."""
+    _check(members)
+    logs, labels = _weights_part(members, temperatures)
+    m = len(logs)
+    ways: dict[str, Callable[[Floats, Ints], Callable[[Floats], Floats]]] = {
+        "equal": lambda at, y: _pooler(at, y, np.full(m, 1 / m), pool),
+        **{str(n): lambda at, y, s=s: _pooler(at, y, s(at, y, pool), pool) for n, s in SEARCHES.items()},  # type: ignore[misc]
+        **{f"single {j}": lambda at, y, j=j: _pooler(at, y, np.eye(m)[j], pool) for j in range(m)},  # type: ignore[misc]
+        **{f"stacking {p}": lambda at, y, p=p: stack(at, y, p) for p in STACKING_PENALTIES},  # type: ignore[misc]
+    }
+    fold = spread_folds(labels, folds, seed)
+    losses = {name: np.empty(len(labels)) for name in ways}
+    for f in range(folds):
+        inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
+        for name, fit in ways.items():
+            joined = fit(logs[:, inside], labels[inside])
+            losses[name][outside] = nll_rows(softmax(joined(logs[:, outside])), labels[outside])
+    means = {name: float(values.mean()) for name, values in losses.items()}
+    best = {kind: min(v for n, v in means.items() if n.startswith(kind)) for kind in ("single", "stacking")}
+    return {name: means[name] for name in ("equal", *SEARCHES)} | {"best_single": best["single"], "stacking": best["stacking"]}  # fmt: skip
+
+
+def _pooler(logs: Floats, labels: Ints, weights: Floats, pool: Pool) -> Callable[[Floats], Floats]:
+    t = minimum(combine(logs, weights, pool), labels)
+    return lambda other: combine(other, weights, pool) / t
+
+
+def diversity(predicted: dict[str, Ints], labels: Ints) -> list[dict[str, float | str]]:
+    """How the errors of each pair of models differ (Kuncheva and Whitaker 2003, Machine Learning 51, section 2).
+
+    disagreement: share of rows named differently; double_fault: share on which both are wrong; q: Yule's Q of
+    being right, 1 where they err on the same rows, 0 where independently.
+    """
+    rows: list[dict[str, float | str]] = []
+    for a, b in combinations(predicted, 2):
+        first, second = predicted[a] == labels, predicted[b] == labels
+        n11, n00 = float((first & second).sum()), float((~first & ~second).sum())
+        n10, n01 = float((first & ~second).sum()), float((~first & second).sum())
+        total = n11 * n00 + n01 * n10
+        rows.append({
+            "first": a, "second": b, "disagreement": float((predicted[a] != predicted[b]).mean()), "double_fault": n00 / len(labels),
+            "q": (n11 * n00 - n01 * n10) / total if total else 0.0,
+        })  # fmt: skip
+    return rows

@@ -1,31 +1,46 @@
 """Choosing one candidate on val by the report's order, with differences that noise explains set aside.
 
-Order: macro-F1, minority-F1, ECE, accuracy (the report, section 7), then NLL, a proper score that
-tells apart what the counts cannot, then the fewest parameters. At each criterion the candidates that
-are not significantly worse than the leader survive: the paired bootstrap interval of the difference,
-at 5 % divided by the number of comparisons (Bonferroni), must not lie wholly on the worse side.
+Order (the report, section 7): macro-F1, minority-F1, ECE, accuracy, then NLL, a proper score that resolves what
+counts cannot (docs/decisions/0003), then stability over seeds, parameters, latency.
+At each criterion those that are not significantly worse than the leader survive, and the next one decides
+among them. The first five are compared by the paired bootstrap, for all candidates at once: a lead must exceed
+the 95 % quantile of the studentised range (as in the model confidence set: Hansen, Lunde and Nason 2011, section 3.1). Stability compares
+variances over seeds by an F test (Bonferroni). Of those left in the end the lowest NLL wins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mien.core.labels import INDEX, LABELS, MINORITY
-from mien.evaluate.bootstrap import HIGHER_IS_BETTER, interval, resampled, unbiased
-from mien.evaluate.metrics import Floats, Ints, metrics
+from mien.evaluate.bootstrap import HIGHER_IS_BETTER, resampled_many, unbiased
+from mien.evaluate.calibration_error import Floats, Ints
+from mien.evaluate.metrics import metrics
 
-ORDER = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
+SCORED = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
+LEVEL = 0.05
+SLACK = {
+    "parameters": 1.1,
+    "latency": 1.5,
+}  # within this factor of the least is as good; a latency is a noisy measurement
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model or ensemble: calibrated probabilities (n, k) on val, and its size."""
+    """A model or ensemble: calibrated probabilities (n, k) on val, what it costs, and its reruns.
+
+    `seeds`: val macro-F1 of trainings that differ by their seed alone, this one among them; for an ensemble
+    those of its least stable member.
+    """
 
     name: str
     probabilities: Floats
-    parameters: int
+    parameters: int | None
+    latency_ms: float | None = None
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,44 +51,89 @@ class Selection:
     why: list[str]
 
 
-def select(candidates: list[Candidate], labels: Ints, *, resamples: int = 1000, seed: int = 0) -> Selection:
+def select(candidates: Sequence[Candidate], labels: Ints, *, resamples: int = 1000, seed: int = 0) -> Selection:
     """Select by the order of this module; `labels` are val's."""
     values = {c.name: metrics(c.probabilities, labels) for c in candidates}
-    draws = {
-        c.name: {
-            key: unbiased(key, drawn, values[c.name].get(key, 0.0))
-            for key, drawn in resampled(c.probabilities, labels, resamples=resamples, seed=seed).items()
-        }
-        for c in candidates
-    }
-    left = [c.name for c in candidates]
-    why: list[str] = []
-    for criterion in ORDER:
+    drawn = resampled_many([c.probabilities for c in candidates], labels, resamples=resamples, seed=seed, full=False)  # fmt: skip
+    draws = {c.name: d for c, d in zip(candidates, drawn, strict=True)}
+    left, why = list(candidates), list[str]()
+    for criterion in SCORED:
         if len(left) == 1:
             break
         sign = 1.0 if HIGHER_IS_BETTER[criterion] else -1.0
-        leader = max(left, key=lambda name: sign * values[name][criterion])
-        alpha = 0.05 / (len(left) - 1)
-        worse = {
-            name: interval(sign * (draws[leader][criterion] - draws[name][criterion]), alpha)
-            for name in left
-            if name != leader
-        }
-        out = [name for name, (low, _) in worse.items() if low > 0]
-        left = [name for name in left if name not in out]
-        lost = f"; significantly worse: {', '.join(out)}" if out else "; none is significantly worse"
-        why.append(f"{criterion}: {leader} leads with {values[leader][criterion]:.4f}{lost}")
+        points = np.array([sign * values[c.name][criterion] for c in left])
+        rows = np.array([sign * unbiased(criterion, draws[c.name][criterion], values[c.name][criterion]) for c in left])
+        leader = int(points.argmax())
+        out = _worse(points, rows, leader)
+        why.append(f"{criterion}: {left[leader].name} leads with {values[left[leader].name][criterion]:.4f}{_said(left, out)}")  # fmt: skip
+        left = [c for c, gone in zip(left, out, strict=True) if not gone]
+    for rule in (_by_stability, _by_parameters, _by_latency):
+        if len(left) > 1:
+            left, text = rule(left)
+            why.append(text)
     if len(left) > 1:
-        sizes = {c.name: c.parameters for c in candidates}
-        smallest = min(sizes[name] for name in left)
-        left = [name for name in left if sizes[name] == smallest]
-        best = min(left, key=lambda name: values[name]["nll"])
-        why.append(
-            f"fewest parameters of the survivors: {smallest:,}"
-            + (f"; of these the lowest NLL: {best}" if len(left) > 1 else "")
-        )
-        left = [best]
-    return Selection(left[0], why)
+        left = [min(left, key=lambda c: values[c.name]["nll"])]
+        why.append(f"nll, to settle it: {left[0].name} has the lowest, {values[left[0].name]['nll']:.4f}")
+    return Selection(left[0].name, why or ["there is no other candidate"])
+
+
+def _said(left: Sequence[Candidate], out: Sequence[bool]) -> str:
+    gone = [c.name for c, lost in zip(left, out, strict=True) if lost]
+    return f"; significantly worse: {', '.join(gone)}" if gone else "; none is significantly worse"
+
+
+def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:
+    """Which candidates are significantly worse than the leader.
+
+    Who leads is chance too: a lead counts when it exceeds, in standard errors, the largest difference of any two
+    candidates that chance alone would show.
+    """
+    noise = draws - points[:, None]
+    largest = np.zeros(draws.shape[1])
+    for row in noise:
+        gaps = row - noise
+        error = gaps.std(1)
+        apart = error > 1e-12
+        if apart.any():
+            largest = np.maximum(largest, (np.abs(gaps[apart]) / error[apart, None]).max(0))
+    critical = float(np.quantile(largest, 1 - LEVEL))
+    lead, error = points[leader] - points, (noise[leader] - noise).std(1)
+    return [bool(e > 1e-12 and gap > critical * e) for gap, e in zip(lead, error, strict=True)]
+
+
+def _by_stability(left: list[Candidate]) -> tuple[list[Candidate], str]:
+    unknown = [c.name for c in left if len(c.seeds) < 2]
+    if unknown:
+        return left, f"stability over seeds: not known of {', '.join(unknown)} (fewer than two seeds); passed over"
+    from scipy.stats import f  # noqa: PLC0415  (a second to import)
+
+    spread = [float(np.std(c.seeds, ddof=1)) for c in left]
+    best = int(np.argmin(spread))
+
+    def p(i: int) -> float:
+        ratio = (spread[i] / max(spread[best], 1e-12)) ** 2
+        return float(f.sf(ratio, len(left[i].seeds) - 1, len(left[best].seeds) - 1))
+
+    out = [i != best and p(i) < LEVEL / (len(left) - 1) for i in range(len(left))]
+    kept = [c for c, gone in zip(left, out, strict=True) if not gone]
+    return kept, f"stability over seeds: {left[best].name} leads with a standard deviation of {spread[best]:.4f}{_said(left, out)}"  # fmt: skip
+
+
+def _by_parameters(left: list[Candidate]) -> tuple[list[Candidate], str]:
+    return _least(left, {c.name: c.parameters for c in left}, "parameters")
+
+
+def _by_latency(left: list[Candidate]) -> tuple[list[Candidate], str]:
+    return _least(left, {c.name: c.latency_ms for c in left}, "latency")
+
+
+def _least(left: list[Candidate], cost: dict[str, float | None], what: str) -> tuple[list[Candidate], str]:
+    known = {name: value for name, value in cost.items() if value is not None}
+    if len(known) < len(cost):
+        return left, f"{what}: not known of {', '.join(n for n in cost if n not in known)}; passed over"
+    least = min(known.values())
+    kept = [c for c in left if known[c.name] <= SLACK[what] * least]
+    return kept, f"{what}: within {SLACK[what]:g} times the least: {', '.join(c.name for c in kept)}"
 
 
 def baselines(val: Ints, labels: Ints) -> dict[str, dict[str, float]]:

@@ -1,9 +1,10 @@
-"""A network with its temperature as one ONNX graph: uint8 crops in, probabilities and logits out."""
+"""A network with its calibration as one ONNX graph: uint8 crops in, probabilities and logits out."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,25 @@ OPSET = 20
 
 
 class Calibrated(nn.Module):
-    """uint8 RGB crops (n, s, s, 3) to calibrated probabilities and logits (n, 7)."""
+    """uint8 RGB crops (n, s, s, 3) to calibrated probabilities and logits (n, 7): an affine map of log-probabilities."""
 
-    def __init__(self, network: Network, temperature: float) -> None:
+    def __init__(self, network: Network, matrix: Sequence[Sequence[float]], bias: Sequence[float]) -> None:
         super().__init__()
-        self.network, self.temperature = network, temperature
+        self.network = network
+        self.register_buffer("matrix", torch.tensor(matrix, dtype=torch.float32))
+        self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and logits."""
-        logits = self.network(crops.permute(0, 3, 1, 2)) / self.temperature
+        logs = torch.log_softmax(self.network(crops.permute(0, 3, 1, 2)), dim=1)
+        # Not a matrix product, which int8 would quantise.
+        logits = (logs[:, None, :] * self.get_buffer("matrix")).sum(2) + self.get_buffer("bias")
         return torch.softmax(logits, dim=1), logits
 
 
-def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
+def to_onnx(calibrated: Calibrated, card: ModelCard) -> onnx.ModelProto:
     """Export with any batch size and the card in the metadata."""
-    model = Calibrated(network, card.temperature).eval()
+    model = calibrated.eval()
     size = card.crop.size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)

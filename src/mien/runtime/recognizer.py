@@ -83,9 +83,8 @@ class Recognizer:
         return probabilities, logits
 
     def label(self, probabilities: NDArray[Any]) -> str | None:
-        """The likeliest label, None below the model's threshold."""
-        best = int(np.argmax(probabilities))
-        return LABELS[best] if float(probabilities[best]) >= self.card.abstain_below else None
+        """The likeliest label, None below the model's thresholds."""
+        return self.card.decisions.label(probabilities)
 
 
 def open_session(path: Path, threads: int) -> tuple[Any, ModelCard]:

@@ -41,11 +41,11 @@ def _gain(cutoff: np.floating, dt: float) -> float:
 
 
 class Smoother:
-    """One face's smoothed probabilities and the label that is shown."""
+    """One face's smoothed probabilities and the label that is shown; `thresholds` (7,) are what each class needs."""
 
-    def __init__(self, *, cutoff: float, beta: float, dwell: float, hysteresis: float, abstain_below: float) -> None:
+    def __init__(self, *, cutoff: float, beta: float, dwell: float, hysteresis: float, thresholds: Floats) -> None:
         self._filter = OneEuro(cutoff=cutoff, beta=beta)
-        self.dwell, self.hysteresis, self.abstain_below = dwell, hysteresis, abstain_below
+        self.dwell, self.hysteresis, self.thresholds = dwell, hysteresis, thresholds
         self._shown: int | None = None
         self._rival: int | None = None
         self._since = 0.0
@@ -66,5 +66,5 @@ class Smoother:
             self._rival, self._since = best, time_s
         if leads and time_s - self._since >= self.dwell:
             self._shown, self._rival = best, None
-        sure = p[self._shown] >= self.abstain_below
+        sure = p[self._shown] >= self.thresholds[self._shown]
         return p, LABELS[self._shown] if sure else None

@@ -1,52 +1,84 @@
-"""A run's calib predictions to its temperature and abstention threshold."""
+"""A run's calib predictions to its calibration: the map to probabilities, and when to answer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from mien.core.artifacts import base
 from mien.core.artifacts import calibration as store
-from mien.core.artifacts.predictions import FitRows, predictions_path, read_predictions
-from mien.core.artifacts.run import read_run
-from mien.core.config.judge import CalibrateConfig
+from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
+from mien.core.config.judge import CalibrateConfig, parse_prior
 from mien.core.errors import CalibrationError
 from mien.core.progress import warn
-from mien.evaluate.calibration import RANGE, fit_temperature, threshold_for_coverage
+from mien.evaluate.calibration import RANGE, Temperature, fit_by_sweep, fit_temperature
+from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.metrics import alarms, metrics, softmax
+from mien.evaluate.scaling import METHODS, Choice, by_temperature, choose, fit_dirichlet, fit_vector
 
 
 def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
     """Fit `RUN/calibration.json` on calib, or find it there, fitted on the same predictions."""
-    trained = read_run(run_folder)
+    judged = read_judged(run_folder)
     predictions = read_predictions(predictions_path(run_folder, "calib"))
-    if predictions.meta["weights_hash"] != trained.weights_hash:
+    if predictions.meta["weights_hash"] != judged.weights_hash:
         raise CalibrationError(
             f"The calib predictions in {run_folder} were made with other weights.",
             rule="A calibration belongs to the weights and predictions it was fitted on.",
             fix="Predict again: `mien predict RUN --index DIR --split calib`.",
         )
     mark = base.fingerprint(
-        store.KIND,
-        store.VERSION,
-        config.model_dump(mode="json"),
-        {"weights": trained.weights_hash, "predictions": predictions.hash},
-    )
+        store.KIND, store.VERSION, config.model_dump(mode="json"), {"weights": judged.weights_hash, "predictions": predictions.hash}
+    )  # fmt: skip
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == mark:
-        return store.read_calibration(path, weights_hash=trained.weights_hash)
-    rows = FitRows.of(predictions)
-    fitted = fit_temperature(rows, resamples=config.resamples, seed=config.seed)
-    before = metrics(softmax(rows.logits), rows.labels)
-    warnings = alarms(before)
-    if fitted.ci95[0] <= 1.01 * RANGE[0] or fitted.ci95[1] >= 0.99 * RANGE[1]:
-        warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
-    for text in warnings:
-        warn(f"{run_folder.name}: {text}")
-    calibration = store.Calibration(
-        fingerprint=mark, temperature=fitted.value, temperature_ci95=fitted.ci95, n=len(rows),
-        weights_hash=trained.weights_hash, predictions_hash=predictions.hash,
-        abstain_below=threshold_for_coverage(rows, fitted.value, config.coverage), coverage=config.coverage,
-        before=before, after=metrics(softmax(rows.logits / fitted.value), rows.labels), warnings=warnings,
-    )  # fmt: skip
+        return store.read_calibration(path, weights_hash=judged.weights_hash)
+    calibration = _fit(judged, predictions, config, mark)
+    for text in [*calibration.warnings, *calibration.decisions.warnings]:
+        warn(f"{judged.name}: {text}")
     store.write_calibration(path, calibration)
     return calibration
+
+
+def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark: str) -> store.Calibration:
+    whole = FitRows.of(predictions)
+    rows, last = whole.part("temperature"), whole.part("thresholds")
+    temperature = (
+        fit_by_sweep(rows)
+        if config.method == "sweep"
+        else fit_temperature(rows, resamples=config.resamples, seed=config.seed)
+    )
+    choice = _choose(rows, temperature, config)
+    held = [whole.part("weights"), last]
+    logits, labels = np.concatenate([r.logits for r in held]), np.concatenate([r.labels for r in held])
+    before, after = metrics(softmax(logits), labels), metrics(softmax(choice.scaling.apply(logits)), labels)
+    prior = parse_prior(config.prior)
+    scaling = choice.scaling
+    if prior is not None:
+        shares = np.bincount(rows.labels, minlength=len(prior)) + 1.0
+        scaling = scaling.with_prior(shares / shares.sum(), np.array(prior))
+    decisions = fit_decisions(
+        last.with_logits(scaling.apply(last.logits)),
+        coverage=config.coverage, precision=config.precision, max_fpr=config.fpr_bounds, alpha=config.alpha,
+    )  # fmt: skip
+    warnings = [*alarms(before), *rows.shortcomings()]
+    low, high = temperature.ci95
+    if low <= 1.01 * RANGE[0] or high >= 0.99 * RANGE[1]:
+        warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
+    return store.Calibration(
+        fingerprint=mark, method=scaling.method, matrix=scaling.matrix.tolist(), bias=tuple(scaling.bias.tolist()), why=choice.why,
+        heldout=choice.heldout, prior=prior, temperature=temperature.value, temperature_ci95=temperature.ci95, n=len(rows),
+        weights_hash=judged.weights_hash, predictions_hash=predictions.hash, decisions=decisions, before=before, after=after, warnings=warnings,
+    )  # fmt: skip
+
+
+def _choose(rows: FitRows, temperature: Temperature, config: CalibrateConfig) -> Choice:
+    if config.method == "auto":
+        return choose(rows, temperature.value, methods=METHODS, folds=config.folds, seed=config.seed)
+    fixed = {"vector": fit_vector, "dirichlet": fit_dirichlet}
+    if config.method in fixed:
+        return Choice(fixed[config.method](rows), {}, f"{config.method}, as was asked")
+    return Choice(by_temperature(temperature.value, config.method), {}, f"{config.method}, as was asked")

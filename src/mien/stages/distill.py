@@ -9,6 +9,7 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
 from mien.core.artifacts.index import read_index
+from mien.core.artifacts.judged import check_has_weights
 from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point
 from mien.core.config.train import NEUTRAL, DistillConfig
 from mien.core.errors import ArtifactError
@@ -68,6 +69,8 @@ def _find(teacher: Path) -> tuple[Path, Path]:
 
 
 def _members(ensemble: Ensemble, folder: Path) -> list[Run]:
+    for member in ensemble.members:
+        check_has_weights(folder / member.run, "teach with")
     runs = [read_run(folder / member.run) for member in ensemble.members]
     for trained, member in zip(runs, ensemble.members, strict=True):
         if trained.weights_hash != member.weights_hash:

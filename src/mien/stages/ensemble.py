@@ -8,80 +8,44 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien.core.artifacts import base
 from mien.core.artifacts import ensemble as store
 from mien.core.artifacts.calibration import Calibration, read_calibration
+from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.judged import Judged, read_judged
 from mien.core.artifacts.predictions import (
-    FitRows,
     Predictions,
     check_same_rows,
     predictions_path,
     read_predictions,
     write_predictions,
 )
-from mien.core.artifacts.run import Run, read_run
 from mien.core.config.judge import EnsembleConfig
+from mien.core.config.recipes import is_transformer
 from mien.core.errors import UsageError
-from mien.core.progress import meter, say
-from mien.evaluate.bootstrap import with_intervals
-from mien.evaluate.calibration import threshold_for_coverage
-from mien.evaluate.metrics import softmax
-from mien.evaluate.pooling import Fitted, fit_pool, pooled_logits
+from mien.core.progress import meter, say, warn
+from mien.evaluate.bootstrap import interval, mcnemar, resampled_many, with_intervals
+from mien.evaluate.calibration_error import Floats
+from mien.evaluate.decisions import fit_decisions
+from mien.evaluate.metrics import confusion, f1_scores, softmax
+from mien.evaluate.pooling import Fitted, diversity, fit_pool, pooled_logits, rivals
 from mien.evaluate.selection import Candidate, select
+
+KINDS = {1: "single", 2: "pair", 3: "triple"}
 
 
 @dataclass(frozen=True)
 class _Member:
-    run: Run
+    judged: Judged
     calibration: Calibration
     val: Predictions
     calib: Predictions
 
-
-def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = False) -> dict[str, Any]:
-    """Make all combinations below `out`, score them on val and write `selected.json`."""
-    members = [_open(folder) for folder in runs]
-    if len({m.run.name for m in members}) < len(members):
-        raise UsageError(
-            f"Two runs have one name: {[m.run.name for m in members]}.",
-            rule="Members are told apart by their folder's name.",
-        )
-    for split in ("val", "calib"):
-        check_same_rows([getattr(m, split) for m in members])
-    mark = base.fingerprint(
-        "ensembles", store.VERSION, config.model_dump(mode="json"),
-        {m.run.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
-    )  # fmt: skip
-    if base.is_complete(out, mark):
-        say(f"{out} holds these ensembles already.")
-        return store.read_selection(out / store.SELECTION)
-    if replace:
-        base.make_way(out, mark)
-    base.claim(out, kind="set of ensembles", fingerprint=mark)
-    made = _combine(members, out, config)
-    _choose(made, members, out, config)
-    base.write_manifest(
-        out, kind="ensembles", version=store.VERSION, fingerprint=mark, files=[store.SELECTION, "ensemble_summary.csv"]
-    )
-    return store.read_selection(out / store.SELECTION)
-
-
-def _open(folder: Path) -> _Member:
-    trained = read_run(folder)
-    val, calib = (read_predictions(predictions_path(folder, split)) for split in ("val", "calib"))
-    calibration = read_calibration(folder / "calibration.json", weights_hash=trained.weights_hash)
-    for predictions in (val, calib):
-        if predictions.meta["weights_hash"] != trained.weights_hash:
-            raise UsageError(
-                f"{folder} has {predictions.split} predictions of other weights.",
-                fix="Predict again with `mien predict`.",
-            )
-        if predictions.meta["index"] != trained.config["index"]["content"]:
-            raise UsageError(
-                f"{folder} has {predictions.split} predictions of another index than it was trained on.",
-                fix="Predict again with `mien predict`.",
-            )
-    return _Member(trained, calibration, val, calib)
+    @property
+    def name(self) -> str:
+        return self.judged.name
 
 
 @dataclass(frozen=True)
@@ -90,6 +54,70 @@ class _Made:
     members: list[_Member]
     val: Predictions
     fitted: Fitted
+
+    @property
+    def kind(self) -> str:
+        """single, pair, triple …; hybrid where convolutions and attention are joined."""
+        mixed = {is_transformer(m.judged.backbone) for m in self.members}
+        return "hybrid" if len(mixed) > 1 else KINDS.get(len(self.members), f"{len(self.members)} members")
+
+    @property
+    def parameters(self) -> int | None:
+        known = [m.judged.parameters for m in self.members if m.judged.parameters is not None]
+        return sum(known) if len(known) == len(self.members) else None
+
+    def latency_ms(self, of: dict[str, float | None]) -> float | None:
+        """Milliseconds of one picture through all members, from each one's."""
+        known = [t for m in self.members if (t := of[m.name]) is not None]
+        return sum(known) if len(known) == len(self.members) else None
+
+
+def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = False) -> dict[str, Any]:
+    """Make all combinations below `out`, score them on val and write `selected.json`."""
+    members = [_open(folder) for folder in runs]
+    if len({m.name for m in members}) < len(members):
+        raise UsageError(
+            f"Two runs have one name: {[m.name for m in members]}.",
+            rule="Members are told apart by their folder's name.",
+        )
+    for split in ("val", "calib"):
+        check_same_rows([getattr(m, split) for m in members])
+    mark = base.fingerprint(
+        "ensembles", store.VERSION, config.model_dump(mode="json"),
+        {m.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
+    )  # fmt: skip
+    if base.is_complete(out, mark):
+        say(f"{out} holds these ensembles already.")
+        return store.read_selection(out / store.SELECTION)
+    if replace:
+        base.make_way(out, mark)
+    base.claim(out, kind="set of ensembles", fingerprint=mark)
+    for text in FitRows.of(members[0].calib).part("weights").shortcomings() if len(members) > 1 else []:
+        warn(f"ensembles: {text}")
+    made = _combine(members, out, config)
+    _choose(made, members, out, config)
+    base.write_manifest(
+        out, kind="ensembles", version=store.VERSION, fingerprint=mark, files=[store.SELECTION, store.SUMMARY]
+    )
+    return store.read_selection(out / store.SELECTION)
+
+
+def _open(folder: Path) -> _Member:
+    judged = read_judged(folder)
+    val, calib = (read_predictions(predictions_path(folder, split)) for split in ("val", "calib"))
+    calibration = read_calibration(folder / "calibration.json", weights_hash=judged.weights_hash)
+    for predictions in (val, calib):
+        if predictions.meta["weights_hash"] != judged.weights_hash:
+            raise UsageError(
+                f"{folder} has {predictions.split} predictions of other weights.",
+                fix="Predict again with `mien predict`.",
+            )
+        if predictions.meta["index"] != judged.index_hash:
+            raise UsageError(
+                f"{folder} has {predictions.split} predictions of another index than it was trained on.",
+                fix="Predict again with `mien predict`.",
+            )
+    return _Member(judged, calibration, val, calib)
 
 
 def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[_Made]:
@@ -105,37 +133,35 @@ def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[
 
 def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) -> _Made:
     temperatures = [m.calibration.temperature for m in group]
-    fitted = fit_pool([FitRows.of(m.calib) for m in group], temperatures, pool, folds=config.folds, seed=config.seed)
-    name = "+".join(m.run.name for m in group) + (f".{pool}" if len(group) > 1 else "")
+    rows = [FitRows.of(m.calib) for m in group]
+    fitted = fit_pool(rows, temperatures, pool, searches=config.searches, folds=config.folds, seed=config.seed)
+    name = "+".join(m.name for m in group) + (f".{pool}" if len(group) > 1 else "")
     folder = out / name
     pooled = {
         s: pooled_logits([getattr(m, s).logits for m in group], fitted.weights, temperatures, pool)
+        / fitted.temperature.value
         for s in ("val", "calib")
     }
-    first = FitRows.of(group[0].calib)
-    threshold = threshold_for_coverage(first.with_logits(pooled["calib"]), fitted.temperature.value, config.coverage)
+    decisions = fit_decisions(
+        rows[0].with_logits(pooled["calib"]).part("thresholds"),
+        coverage=config.coverage, precision=config.precision, max_fpr=config.fpr_bounds, alpha=config.alpha,
+    )  # fmt: skip
     ensemble = store.Ensemble(
-        name=name, pool=pool, weighting=fitted.weighting, temperature=fitted.temperature.value, abstain_below=threshold, why=fitted.why,
+        name=name, pool=pool, weighting=fitted.weighting, temperature=fitted.temperature.value, temperature_ci95=fitted.temperature.ci95,
+        decisions=decisions, heldout=fitted.heldout, why=fitted.why,
         members=tuple(
             store.Member(
-                name=m.run.name, run=os.path.relpath(m.run.folder.resolve(), folder.resolve()), weights_hash=m.run.weights_hash,
+                name=m.name, run=os.path.relpath(m.judged.folder.resolve(), folder.resolve()), weights_hash=m.judged.weights_hash,
                 weight=float(w), temperature=t,
             ) for m, w, t in zip(group, fitted.weights, temperatures, strict=True)
         ),
     )  # fmt: skip
     store.write_ensemble(folder, ensemble)
-    meta = {
-        "name": name,
-        "weights_hash": ensemble.weights_hash,
-        "index": group[0].val.meta["index"],
-        "scale_in_logits": True,
-        "head": "pool",
-        "pooled": True,
-    }
+    meta = store.pooled_meta(ensemble, group[0].val.meta["index"])
     written = {}
     for split, logits in pooled.items():
         source: Predictions = getattr(group[0], split)
-        written[split] = Predictions(split, source.image_ids, source.labels, logits / ensemble.temperature, meta)
+        written[split] = Predictions(split, source.image_ids, source.labels, logits, meta)
         mark = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
         write_predictions(predictions_path(folder, split), written[split], fingerprint=mark)
     return _Made(ensemble, group, written["val"], fitted)
@@ -143,10 +169,13 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
 
 def _choose(made: list[_Made], members: list[_Member], out: Path, config: EnsembleConfig) -> None:
     labels = made[0].val.labels
+    seeds, latencies = _reruns(members), _latencies(members)
     candidates = [
-        Candidate(m.ensemble.name, softmax(m.val.logits), sum(x.run.config["parameters"] for x in m.members))
-        for m in made
-    ]
+        Candidate(
+            m.ensemble.name, softmax(m.val.logits), m.parameters, m.latency_ms(latencies),
+            min((seeds[x.name] for x in m.members), key=lambda s: (len(s) >= 2, -np.std(s))),
+        ) for m in made
+    ]  # fmt: skip
     choice = select(candidates, labels, resamples=config.resamples, seed=config.seed)
     scores = {
         c.name: with_intervals(c.probabilities, labels, resamples=config.resamples, seed=config.seed)
@@ -154,26 +183,86 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
     }
     singles = [m.ensemble.name for m in made if m.fitted.weighting == "single"]
     best_single = max(singles, key=lambda name: scores[name]["macro_f1"])  # type: ignore[arg-type,return-value]
-    store.write_summary(
-        out / "ensemble_summary.csv",
-        [_summary_row(m, scores[m.ensemble.name], scores[best_single], best_single) for m in made],
-    )
+    against = _against_best({c.name: c.probabilities for c in candidates}, best_single, labels, config)
+    rows = [
+        _summary_row(m, scores[m.ensemble.name], against[m.ensemble.name], best_single, m.latency_ms(latencies))
+        for m in made
+    ]
+    store.write_summary(out, rows)
     store.write_selection(out, {
         "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "index": members[0].val.meta["index"], "best_single": best_single,
-        "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "val": scores[m.ensemble.name]} for m in made},
-        "runs": {m.run.name: m.run.weights_hash for m in members},
+        "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
+        "runs": {m.name: m.judged.weights_hash for m in members}, "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
+        "rivals": _rivals(members, config),
     })  # fmt: skip
 
 
-def _summary_row(made: _Made, score: dict[str, Any], best: dict[str, Any], best_name: str) -> dict[str, Any]:
-    """The report's columns and ours."""
+def _reruns(members: list[_Member]) -> dict[str, tuple[float, ...]]:
+    """Val macro-F1 of each member and of those trained with the same settings but for the seed."""
+    scores = {
+        m.name: float(f1_scores(confusion(m.val.labels, m.val.logits.argmax(1), m.val.logits.shape[1])).mean())
+        for m in members
+    }
+
+    def key(member: _Member) -> str:
+        settings = {k: v for k, v in member.judged.settings.items() if k != "seed"}
+        return base.canonical(settings) if settings else member.name
+
+    return {m.name: tuple(scores[o.name] for o in members if key(o) == key(m)) for m in members}
+
+
+ARCHITECTURE = ("backbone", "stem", "img_size", "patch_size", "attention")
+
+
+def _latencies(members: list[_Member]) -> dict[str, float | None]:
+    """What one picture takes each member: the least that was measured of its architecture, so that a busy moment
+    tells no two trainings of one network apart."""
+
+    def key(member: _Member) -> str:
+        settings = member.judged.settings
+        return base.canonical({k: settings.get(k) for k in ARCHITECTURE}) if settings else member.name
+
+    out: dict[str, float | None] = {}
+    for m in members:
+        known = [t for o in members if key(o) == key(m) and (t := o.judged.latency_ms) is not None]
+        out[m.name] = min(known, default=None)
+    return out
+
+
+def _rivals(members: list[_Member], config: EnsembleConfig) -> dict[str, dict[str, float]]:
+    """Held-out NLL of every way to join all runs, a row a pool; nothing for one run."""
+    if len(members) < 2:
+        return {}
+    rows, temperatures = [FitRows.of(m.calib) for m in members], [m.calibration.temperature for m in members]
+    return {pool: rivals(rows, temperatures, pool, folds=config.folds, seed=config.seed) for pool in config.pools}
+
+
+def _against_best(
+    probabilities: dict[str, Floats], best: str, labels: Any, config: EnsembleConfig
+) -> dict[str, dict[str, float]]:
+    """Each candidate's macro-F1 less the best single's on val, with its paired interval, and McNemar's p."""
+    drawn = dict(zip(probabilities, resampled_many(list(probabilities.values()), labels, resamples=config.resamples, seed=config.seed, full=False), strict=True))  # fmt: skip
+    f1 = {name: float(f1_scores(confusion(labels, p.argmax(1), p.shape[1])).mean()) for name, p in probabilities.items()}  # fmt: skip
+    best_hit = probabilities[best].argmax(1) == labels
+    out = {}
+    for name, p in probabilities.items():
+        low, high = interval(drawn[name]["macro_f1"] - drawn[best]["macro_f1"])
+        p_value = mcnemar(p.argmax(1) == labels, best_hit)["p"]
+        out[name] = {"delta": f1[name] - f1[best], "low": low, "high": high, "p": p_value}
+    return out
+
+
+def _summary_row(made: _Made, score: dict[str, Any], against: dict[str, float], best: str, latency: float | None) -> dict[str, Any]:  # fmt: skip
+    """The report's columns and ours; an unknown cost is an empty cell."""
     e = made.ensemble
+    ends = score["ci95"]["macro_f1"]
     return {
-        "ensemble": e.name, "members": len(e.members), "pool": e.pool, "weighting": e.weighting,
-        "weights": "/".join(f"{w:.3f}" for w in e.weights), "T": round(e.temperature, 4),
-        "macro_f1": round(score["macro_f1"], 5), "delta_macro_f1": round(score["macro_f1"] - best["macro_f1"], 5), "best_single": best_name,
-        "minority_f1": round(score["minority_f1"], 5), "accuracy": round(score["accuracy"], 5), "ece": round(score["ece"], 5),
-        "ece_floor": round(score["ece_floor"], 5), "brier": round(score["brier"], 5), "nll": round(score["nll"], 5),
-        "macro_f1_low": round(score["ci95"]["macro_f1"][0], 5), "macro_f1_high": round(score["ci95"]["macro_f1"][1], 5),
-        "parameters": sum(m.run.config["parameters"] for m in made.members), "comment": e.why,
+        "ensemble": e.name, "kind": made.kind, "members": len(e.members), "pool": e.pool, "weighting": e.weighting,
+        "weights": "/".join(f"{w:.3f}" for w in e.weights), "T": round(e.temperature, 4), "T_low": round(e.temperature_ci95[0], 4), "T_high": round(e.temperature_ci95[1], 4),
+        "macro_f1": round(score["macro_f1"], 5), "macro_f1_low": round(ends[0], 5), "macro_f1_high": round(ends[1], 5), "minority_f1": round(score["minority_f1"], 5),
+        "accuracy": round(score["accuracy"], 5), **{f"f1_{name}": round(value, 5) for name, value in score["per_class_f1"].items()},
+        "ece": round(score["ece"], 5), "ece_floor": round(score["ece_floor"], 5), "ece_debiased": round(score["ece_debiased"], 5), "smooth_ece": round(score["smooth_ece"], 5),
+        "brier": round(score["brier"], 5), "nll": round(score["nll"], 5), "best_single": best,
+        "delta_macro_f1": round(against["delta"], 5), "delta_macro_f1_low": round(against["low"], 5), "delta_macro_f1_high": round(against["high"], 5), "mcnemar_p": round(against["p"], 5),
+        "parameters": made.parameters if made.parameters is not None else "", "latency_ms": round(latency, 3) if latency is not None else "", "comment": e.why,
     }  # fmt: skip

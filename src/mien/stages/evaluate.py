@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +12,74 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection
+from mien.core.artifacts.ensemble import SELECTION, pooled_meta, read_ensemble, read_selection
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
-from mien.core.artifacts.run import Run, check_index, read_run
+from mien.core.artifacts.judged import Judged, read_judged, read_latency
+from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
-from mien.core.errors import ArtifactError, SplitError
+from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
 from mien.core.labels import INDEX
 from mien.core.progress import warn
 from mien.evaluate.bootstrap import interval, mcnemar, resampled, unbiased, with_intervals
 from mien.evaluate.calibration import sweep
-from mien.evaluate.metrics import alarms, metrics, reliability, softmax
+from mien.evaluate.calibration_error import Floats, reliability
+from mien.evaluate.decisions import judge
+from mien.evaluate.metrics import alarms, metrics, softmax
 from mien.evaluate.pooling import pooled_logits
+from mien.evaluate.scaling import scaling_of
 
-Floats = NDArray[np.float64]
 COMPARED = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
 
 
-def run(target: Path, index_folder: Path, config: EvaluateConfig, *, selection: Path | None = None) -> dict[str, Any]:
-    """Score a run, one ensemble, or what a folder of ensembles selected, on test."""
-    index = read_index(index_folder)
+@dataclass(frozen=True)
+class _Job:
+    """The index (None where only imported predictions are judged) and the settings."""
+
+    index: Index | None
+    config: EvaluateConfig
+
+    def mark(self, weights: str, selection: str, more: dict[str, str]) -> str:
+        content = "none" if self.index is None else self.index.content_hash
+        inputs = {"index": content, "weights": weights, "selection": selection, **more}
+        return base.fingerprint(KIND, VERSION, self.config.model_dump(mode="json"), inputs)
+
+
+def run(
+    target: Path, index_folder: Path | None, config: EvaluateConfig, *, selection: Path | None = None
+) -> dict[str, Any]:
+    """Score a run, one ensemble, or what a folder of ensembles selected, on test.
+
+    `index_folder` may be None for predictions that were imported without an index.
+    """
+    job = _Job(None if index_folder is None else read_index(index_folder), config)
     if (target / SELECTION).is_file():
         target = target / read_selection(target / SELECTION)["name"]
     if (target / "ensemble.json").is_file():
-        return _evaluate_ensemble(target, index, config)
-    return _evaluate_run(target, index, config, selection)
+        return _evaluate_ensemble(target, job)
+    return _evaluate_run(target, job, selection)
 
 
-def _evaluate_run(target: Path, index: Index, config: EvaluateConfig, selection_path: Path | None) -> dict[str, Any]:
-    trained = read_run(target)
-    check_index(trained, index)
-    selection = _selection_of(trained, selection_path)
-    calibration = read_calibration(target / "calibration.json", weights_hash=trained.weights_hash)
-    mark = _mark(config, index, trained.weights_hash, selection["hash"], {"calibration": calibration.hash})
+def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[str, Any]:
+    judged = read_judged(target)
+    _check_index(judged, job.index)
+    selection = _selection_of(judged, selection_path)
+    calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
+    mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
-    test = _test_predictions(trained, index, config.batch_size)
-    document = _scores(trained.name, test.logits, calibration.temperature, test, index, config)
+    test = _test_predictions(judged, job)
+    probabilities = softmax(scaling_of(calibration).apply(test.logits))
+    document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
     document |= {
-        "latency": _latency(trained),
-        "abstain": _abstention(softmax(test.logits / calibration.temperature), test.labels, calibration.abstain_below),
-    }
+        "calibration": calibration.method, "latency": read_latency(target),
+        "abstain": judge(probabilities, test.labels, calibration.decisions),
+    }  # fmt: skip
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
 
 
-def _evaluate_ensemble(target: Path, index: Index, config: EvaluateConfig) -> dict[str, Any]:
+def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     ensemble, selection = read_ensemble(target), read_selection(target.parent / SELECTION)
     known = selection["candidates"].get(ensemble.name)
     if known is None or known["weights_hash"] != ensemble.weights_hash:
@@ -65,36 +87,24 @@ def _evaluate_ensemble(target: Path, index: Index, config: EvaluateConfig) -> di
             f"{target} is not among the candidates of {target.parent / SELECTION}.",
             rule="Test is opened for what the selection knew.",
         )
-    mark = _mark(config, index, ensemble.weights_hash, selection["hash"], {"T": str(ensemble.temperature)})
+    decided = base.fingerprint("decisions", 1, ensemble.decisions.model_dump(), {})
+    mark = job.mark(ensemble.weights_hash, selection["hash"], {"T": str(ensemble.temperature), "decisions": decided})
     if (done := _done(target, mark)) is not None:
         return done
-    logits, test = _pooled_test(target, index, config.batch_size)
-    document = _scores(ensemble.name, logits, ensemble.temperature, test, index, config)
+    logits, test = _pooled_test(target, job)
+    probabilities = softmax(logits / ensemble.temperature)
+    document = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)
     best = selection["best_single"]
     if best != ensemble.name:
-        rival, _ = _pooled_test(target.parent / best, index, config.batch_size)
+        rival, _ = _pooled_test(target.parent / best, job)
         rival_t = read_ensemble(target.parent / best).temperature
-        document["vs_best_single"] = _versus(
-            softmax(logits / ensemble.temperature), softmax(rival / rival_t), test.labels, best, config
-        )
-    document["abstain"] = _abstention(softmax(logits / ensemble.temperature), test.labels, ensemble.abstain_below)
-    meta = {
-        "name": ensemble.name,
-        "weights_hash": ensemble.weights_hash,
-        "index": index.content_hash,
-        "scale_in_logits": True,
-        "head": "pool",
-        "pooled": True,
-    }
+        document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test.labels, best, job.config)
+    document["abstain"] = judge(probabilities, test.labels, ensemble.decisions)
+    meta = pooled_meta(ensemble, test.meta["index"])
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
-
-
-def _mark(config: EvaluateConfig, index: Index, weights: str, selection: str, more: dict[str, str]) -> str:
-    inputs = {"index": index.content_hash, "weights": weights, "selection": selection, **more}
-    return base.fingerprint(KIND, VERSION, config.model_dump(mode="json"), inputs)
 
 
 def _done(target: Path, mark: str) -> dict[str, Any] | None:
@@ -104,55 +114,76 @@ def _done(target: Path, mark: str) -> dict[str, Any] | None:
     return found if found.get("fingerprint") == mark else None
 
 
-def _selection_of(trained: Run, explicit: Path | None) -> dict[str, Any]:
+def _check_index(judged: Judged, index: Index | None) -> None:
+    """Raise unless `index` is what these predictions need: their own, or none for those that have none."""
+    if judged.run is not None and index is not None:
+        return check_index(judged.run, index)
+    if index is None and judged.run is None:
+        return None
+    if index is None:
+        raise UsageError(f"{judged.folder} was trained on an index.", fix="Name it: --index DIR.")
+    if judged.index_hash != index.content_hash:
+        raise InputError(
+            f"{judged.folder} was not imported with the index {index.folder}.",
+            rule="Predictions are judged with the index that they were checked against, or without one.",
+            fix="Import them with --index, or leave --index out here.",
+        )
+    return None
+
+
+def _selection_of(judged: Judged, explicit: Path | None) -> dict[str, Any]:
     """The selection that knew this run: named, its teacher's, or one in a folder beside it."""
-    taught = trained.config.get("teacher")
+    taught = None if judged.run is None else judged.run.config.get("teacher")
     if explicit is None and taught is not None:
-        explicit = trained.folder / taught["selection"]
+        explicit = judged.folder / taught["selection"]
     if explicit is not None:
         selection = read_selection(explicit)
         teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
-        knows = trained.weights_hash in selection["runs"].values() or (taught or {}).get("weights_hash") in teachers
+        knows = judged.weights_hash in selection["runs"].values() or (taught or {}).get("weights_hash") in teachers
         if knows:
             return selection
         raise SplitError(
-            f"{explicit} was written without {trained.folder}.", rule="Test is opened for what the selection knew."
+            f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
         )
-    here = trained.folder.resolve()
+    here = judged.folder.resolve()
     for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
         selection = read_selection(path)
-        if trained.weights_hash in selection["runs"].values():
+        if judged.weights_hash in selection["runs"].values():
             return selection
     raise SplitError(
-        f"No selection knows {trained.folder}.",
+        f"No selection knows {judged.folder}.",
         rule="Test is opened only after a selection is written.",
         fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
     )
 
 
-def _test_predictions(trained: Run, index: Index, batch_size: int) -> store.Predictions:
-    """The run's test predictions, made once."""
-    path = store.predictions_path(trained.folder, "test")
-    mark = store.mark_of(trained.weights_hash, index.content_hash, "test")
-    if store.stored_fingerprint(path) != mark:
-        from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
+def _test_predictions(judged: Judged, job: _Job) -> store.Predictions:
+    """The model's test predictions: made once by a run of ours, kept from the import of another."""
+    path = store.predictions_path(judged.folder, "test")
+    if judged.run is not None and job.index is not None:
+        mark = store.mark_of(judged.weights_hash, job.index.content_hash, "test")
+        if store.stored_fingerprint(path) != mark:
+            from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
 
-        store.write_predictions(path, predict_split(trained, index, "test", batch_size), fingerprint=mark)
+            made = predict_split(judged.run, job.index, "test", job.config.batch_size)
+            store.write_predictions(path, made, fingerprint=mark)
+    elif not path.is_file():
+        raise ArtifactError(f"{judged.folder} was imported without test rows.", fix="Import them with the others.")
     return store.read_predictions(path, allow_test=True)
 
 
-def _pooled_test(folder: Path, index: Index, batch_size: int) -> tuple[Floats, store.Predictions]:
+def _pooled_test(folder: Path, job: _Job) -> tuple[Floats, store.Predictions]:
     """An ensemble's pooled test logits, before its final temperature."""
     ensemble = read_ensemble(folder)
     tests = []
     for member in ensemble.members:
-        trained = read_run(folder / member.run)
-        if trained.weights_hash != member.weights_hash:
+        judged = read_judged(folder / member.run)
+        if judged.weights_hash != member.weights_hash:
             raise ArtifactError(
-                f"{trained.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
+                f"{judged.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
             )
-        check_index(trained, index)
-        tests.append(_test_predictions(trained, index, batch_size))
+        _check_index(judged, job.index)
+        tests.append(_test_predictions(judged, job))
     store.check_same_rows(tests)
     return pooled_logits(
         [t.logits for t in tests], ensemble.weights, [m.temperature for m in ensemble.members], ensemble.pool
@@ -160,16 +191,16 @@ def _pooled_test(folder: Path, index: Index, batch_size: int) -> tuple[Floats, s
 
 
 def _scores(
-    name: str, logits: Floats, temperature: float, test: store.Predictions, index: Index, config: EvaluateConfig
+    name: str, logits: Floats, probabilities: Floats, temperature: float, test: store.Predictions, job: _Job
 ) -> dict[str, Any]:
-    after, before = softmax(logits / temperature), softmax(logits)
-    scored = with_intervals(after, test.labels, resamples=config.resamples, seed=config.seed)
+    before = softmax(logits)
+    scored = with_intervals(probabilities, test.labels, resamples=job.config.resamples, seed=job.config.seed)
     for text in alarms(scored):
         warn(f"{name}: {text}")
     return {
         "name": name, "temperature": temperature, "test": scored, "test_uncalibrated": metrics(before, test.labels),
-        "test_as_distributed": _as_distributed(after, test, index),
-        "reliability": {"before": reliability(before, test.labels), "after": reliability(after, test.labels)},
+        "test_as_distributed": None if job.index is None else _as_distributed(probabilities, test, job.index),
+        "reliability": {"before": reliability(before, test.labels), "after": reliability(probabilities, test.labels)},
         "sweep": sweep(logits, test.labels, np.geomspace(0.25, 4, 33)),
     }  # fmt: skip
 
@@ -204,41 +235,4 @@ def _versus(
             for name in COMPARED
         },
         "mcnemar": mcnemar(first.argmax(1) == labels, second.argmax(1) == labels),
-    }
-
-
-def _abstention(probabilities: Floats, labels: NDArray[np.int64], threshold: float) -> dict[str, float]:
-    """What the threshold found on calib does on test."""
-    answered = probabilities.max(1) >= threshold
-    hits = (probabilities.argmax(1) == labels)[answered]
-    return {
-        "threshold": threshold,
-        "coverage": float(answered.mean()),
-        "accuracy_answered": float(hits.mean()) if len(hits) else 0.0,
-    }
-
-
-def _latency(trained: Run, runs: int = 60, warmup: int = 10) -> dict[str, Any]:
-    """Milliseconds of one picture through the network in torch, as it is trained (eager, fp32)."""
-    import torch  # noqa: PLC0415
-
-    from mien.nn.inference import load_network  # noqa: PLC0415
-
-    network = load_network(trained)
-    size = trained.config["crop"]["size"]
-    picture = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    times = []
-    with torch.inference_mode():
-        for _ in range(runs + warmup):
-            start = time.perf_counter()
-            network(picture)
-            times.append(1000 * (time.perf_counter() - start))
-    p50, p95 = np.percentile(times[warmup:], [50, 95])
-    return {
-        "engine": "torch eager fp32",
-        "batch": 1,
-        "threads": torch.get_num_threads(),
-        "input": network.preprocess.img_size,
-        "p50_ms": float(p50),
-        "p95_ms": float(p95),
     }

@@ -13,6 +13,7 @@ import mien
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.judged import check_has_weights
 from mien.core.artifacts.onnx_model import ModelCard, read_parity, write_model, write_parity
 from mien.core.artifacts.run import Run, check_index, environment, read_run
 from mien.core.config.judge import ExportConfig
@@ -27,6 +28,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     """Write the model and `parity.json`; an export whose parity does not hold leaves nothing."""
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out}.", rule="The model's file name ends in .onnx.")
+    check_has_weights(run_folder, "export")
     trained, index = read_run(run_folder), read_index(index_folder)
     check_index(trained, index)
     calibration = read_calibration(run_folder / "calibration.json", weights_hash=trained.weights_hash)
@@ -45,17 +47,17 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     ):
         say(f"{out} is exported already.")
         return done
-    from mien.nn.export import quantize, to_onnx  # noqa: PLC0415  (torch)
+    from mien.nn.export import Calibrated, quantize, to_onnx  # noqa: PLC0415  (torch)
     from mien.nn.inference import load_network  # noqa: PLC0415
 
     card = _card(trained, calibration, index, config)
-    network = load_network(trained)
-    proto = to_onnx(network, card)
+    model = Calibrated(load_network(trained), calibration.matrix, calibration.bias).eval()
+    proto = to_onnx(model, card)
     if config.int8:
         with tempfile.TemporaryDirectory() as folder:
             proto = quantize(proto, _crops(index, "train", 512), Path(folder), card)
     data = proto.SerializeToString()
-    parity = _parity(data, network, card, _crops(index, "val", config.check), config)
+    parity = _parity(data, model, card, _crops(index, "val", config.check), config)
     write_model(out, data)
     parity |= {
         "fingerprint": mark,
@@ -70,7 +72,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
 
 def _card(trained: Run, calibration: Calibration, index: Index, config: ExportConfig) -> ModelCard:
     return ModelCard(
-        name=trained.name, labels=LABELS, crop=index.crop, temperature=calibration.temperature, abstain_below=calibration.abstain_below,
+        name=trained.name, labels=LABELS, crop=index.crop, calibration=calibration.method, temperature=calibration.temperature, decisions=calibration.decisions,
         parameters=trained.config["parameters"], weights_hash=trained.weights_hash, backbone=trained.settings["backbone"], int8=config.int8,
         mien=mien.__version__, git=base.git_revision(), sources=trained.config["index"]["sources"], licenses=trained.terms,
     )  # fmt: skip
@@ -83,18 +85,16 @@ def _crops(index: Index, split: str, count: int) -> np.ndarray[Any, np.dtype[np.
 
 
 def _parity(
-    data: bytes, network: Any, card: ModelCard, crops: np.ndarray[Any, np.dtype[np.uint8]], config: ExportConfig
+    data: bytes, model: Any, card: ModelCard, crops: np.ndarray[Any, np.dtype[np.uint8]], config: ExportConfig
 ) -> dict[str, Any]:
     import onnxruntime  # noqa: PLC0415
     import torch  # noqa: PLC0415
-
-    from mien.nn.export import Calibrated  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        expected = Calibrated(network, card.temperature).eval()(torch.from_numpy(crops))[0].numpy()
+        expected = model(torch.from_numpy(crops))[0].numpy()
     seen = np.concatenate(
         [session.run(["probabilities"], {"crops": part})[0] for part in np.array_split(crops, max(1, len(crops) // 64))]
     )

@@ -68,7 +68,7 @@ class Session:
                 beta=c.beta,
                 dwell=c.dwell,
                 hysteresis=c.hysteresis,
-                abstain_below=self.recognizer.card.abstain_below,
+                thresholds=self.recognizer.card.decisions.thresholds,
             )
         return self.smoothers[face_id].update(logits, moment)
 

@@ -1,11 +1,13 @@
-"""A run and an index to predictions of val or calib."""
+"""A run and an index to predictions of val or calib, and what one picture takes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mien.core.artifacts import predictions as store
+from mien.core.artifacts.fit_rows import FITTABLE
 from mien.core.artifacts.index import read_index
+from mien.core.artifacts.judged import check_has_weights, read_latency, write_latency
 from mien.core.artifacts.run import check_index, read_run
 from mien.core.config.judge import PredictConfig
 from mien.core.errors import SplitError
@@ -13,11 +15,12 @@ from mien.core.errors import SplitError
 
 def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig) -> Path:
     """Write `RUN/predictions/SPLIT.parquet`, or find it there, made of the same; test is refused."""
-    if split not in store.FITTABLE:
+    if split not in FITTABLE:
         raise SplitError(
             f"Predictions of {split!r} were asked for.",
             rule="predict makes val and calib; `mien evaluate` alone opens test.",
         )
+    check_has_weights(run_folder, "predict with")
     trained, index = read_run(run_folder), read_index(index_folder)
     check_index(trained, index)
     path = store.predictions_path(run_folder, split)
@@ -26,4 +29,9 @@ def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig)
         from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
 
         store.write_predictions(path, predict_split(trained, index, split, config.batch_size), fingerprint=mark)
+    if read_latency(run_folder) is None:
+        from mien.nn.inference import load_network  # noqa: PLC0415
+        from mien.nn.latency import measure  # noqa: PLC0415
+
+        write_latency(run_folder, measure(load_network(trained), trained.config["crop"]["size"]))
     return path

@@ -17,6 +17,7 @@ from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_ti
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.metrics import metrics, softmax
+from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import baselines
 
 
@@ -33,7 +34,8 @@ def run(root: Path) -> dict[str, Any]:
         "baselines": {"test": baselines(val, test)},
         "teachers": [_model(folder.teacher(t["name"])) for t in study["teachers"]],
         "ensembles": [_ensemble(folder.ensembles / name) for name in selection["candidates"]],
-        "selected": {"name": selection["name"], "why": selection["why"], "hash": selection["hash"], "best_single": selection["best_single"]},
+        "selected": {"name": selection["name"], "why": selection["why"], "hash": selection["hash"], "best_single": selection["best_single"],
+                     "diversity": selection["diversity"], "rivals": selection["rivals"]},
         "student": None, "latency": [], "wall_s": read_timings(root),
     }  # fmt: skip
     if study["student"] is not None:
@@ -56,11 +58,11 @@ def _model(run_folder: Path) -> dict[str, Any]:
         "name": trained.name, "backbone": trained.settings["backbone"], "params": trained.config["parameters"],
         "size_mb": round(trained.weights.stat().st_size / 1e6, 2), "best_epoch": trained.manifest["best"]["best_epoch"], "epochs": trained.settings["epochs"],
         "training": base.read_json(run_folder / "environment.json", kind="environment")["training"],
-        "val": with_intervals(softmax(val.logits / calibration.temperature), val.labels),
+        "val": with_intervals(softmax(scaling_of(calibration).apply(val.logits)), val.labels),
         "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
-            "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
-            "n": calibration.n, "before": calibration.before, "after": calibration.after, "warnings": calibration.warnings,
+            "method": calibration.method, "why": calibration.why, "heldout": calibration.heldout, "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
+            "n": calibration.n, "before": calibration.before, "after": calibration.after, "warnings": [*calibration.warnings, *calibration.decisions.warnings],
         },
         "abstain": evaluation["abstain"], "latency": evaluation["latency"],
     }  # fmt: skip
@@ -74,7 +76,7 @@ def _ensemble(folder: Path) -> dict[str, Any]:
         scores[split] = metrics(softmax(predictions.logits), predictions.labels)
     return {
         "name": ensemble.name, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
-        "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
+        "heldout": ensemble.heldout, "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
         "test": evaluation["test"], "test_as_distributed": evaluation["test_as_distributed"],
         "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"],
     }  # fmt: skip

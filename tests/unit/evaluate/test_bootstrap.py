@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers import faces
 from mien.evaluate import bootstrap
+from mien.evaluate import calibration_error as e
 from mien.evaluate import metrics as m
 from mien.evaluate.selection import baselines
 
@@ -19,9 +21,10 @@ def test_every_metric_equals_that_of_the_resampled_rows():
     for r, w in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(80), w)
         truth = m.metrics(p[rows], y[rows])
-        for key in ("accuracy", "macro_f1", "minority_f1", "ece", "ece_classwise", "brier", "nll", "signed_gap"):
-            assert found[key][r] == pytest.approx(truth[key], abs=1e-10), key
-        assert found["f1_fear"][r] == pytest.approx(truth["per_class_f1"]["fear"], abs=1e-10)
+        for key in ("accuracy", "macro_f1", "minority_f1", "ece", "ece_debiased", "ece_classwise", "brier", "nll", "mean_confidence", "signed_gap"):  # fmt: skip
+            assert found[key][r] == pytest.approx(truth[key], abs=1e-5), key  # sums are taken in float32
+        assert found["f1_fear"][r] == pytest.approx(truth["per_class_f1"]["fear"], abs=1e-5)
+        assert found["ece_fear"][r] == pytest.approx(truth["per_class_ece"]["fear"], abs=1e-5)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
@@ -31,7 +34,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         y = rng.integers(0, 7, 200)
         right = rng.random(200) < 0.7
         p = np.eye(7)[np.where(right, y, (y + 1) % 7)]
-        low, high = bootstrap.intervals(p, y, resamples=300, seed=repeat)["accuracy"]
+        low, high = bootstrap.intervals(p, y, resamples=300, seed=repeat, smooth=0)["accuracy"]
         inside += low <= 0.7 <= high
     assert 50 <= inside <= 60
 
@@ -39,15 +42,13 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 @pytest.mark.parametrize("n", [60, 500, 3000])
 def test_intervals_of_ece_hold_the_estimate_and_cover_the_truth(n):
     """A calibrated model's ECE has expectation about its floor; the raw percentiles lie far above it."""
-    from helpers import faces
-
     inside = 0
     for seed in range(20):
         z, y = faces.simulated(n, seed=seed)
         p = m.softmax(z)
         low, high = bootstrap.intervals(p, y, resamples=200, seed=seed)["ece"]
-        assert 0 <= low <= m.ece(p, y) <= high
-        inside += low <= m.ece_floor(p) <= high
+        assert 0 <= low <= e.ece(p, y) <= high
+        inside += low <= e.ece_floor(p) <= high
     assert inside >= 17
 
 
@@ -56,6 +57,26 @@ def test_two_models_see_the_same_resamples():
     p, y = m.softmax(rng.normal(0, 2, (100, 7))), rng.integers(0, 7, 100)
     a, b = (bootstrap.resampled(p, y, resamples=20, seed=5)["nll"] for _ in range(2))
     assert (a == b).all()
+
+
+def test_several_models_at_once_are_each_by_itself():
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 7, 120)
+    several = [m.softmax(rng.normal(0, 2, (120, 7))) for _ in range(3)]
+    together = bootstrap.resampled_many(several, y, resamples=70, seed=1)
+    for p, found in zip(several, together, strict=True):
+        alone = bootstrap.resampled(p, y, resamples=70, seed=1)
+        assert all(found[key] == pytest.approx(alone[key], abs=1e-6) for key in alone)
+    basic = bootstrap.resampled_many(several, y, resamples=70, seed=1, full=False)[0]
+    assert set(basic) == set(bootstrap.BASIC)
+
+
+def test_the_interval_of_the_smooth_error_holds_its_estimate():
+    z, y = faces.simulated(400, seed=3, sharpness=2.0)
+    p = m.softmax(z)
+    low, high = bootstrap.intervals(p, y, resamples=100, smooth=60)["smooth_ece"]
+    assert low < m.metrics(p, y)["smooth_ece"] < high
+    assert "smooth_ece" not in bootstrap.intervals(p, y, resamples=100, smooth=0)
 
 
 def test_mcnemar_is_the_exact_binomial():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
+from mien.evaluate import calibration_error as e
 from mien.evaluate import metrics as m
 
 K = len(LABELS)
@@ -67,9 +68,9 @@ def test_against_sklearn(data):
 def test_ece_against_a_naive_loop(data):
     p, y = data
     hit = (p.argmax(1) == y).astype(float)
-    assert m.ece(p, y) == pytest.approx(naive_ece(p.max(1), hit, 15), abs=1e-9)
+    assert e.ece(p, y) == pytest.approx(naive_ece(p.max(1), hit, 15), abs=1e-9)
     naive = np.mean([naive_ece(p[:, c], (y == c).astype(float), 15) for c in range(K)])
-    assert m.ece_classwise(p, y) == pytest.approx(naive, abs=1e-9)
+    assert e.ece_classwise(p, y) == pytest.approx(naive, abs=1e-9)
 
 
 def test_ece_against_torchmetrics():
@@ -82,14 +83,14 @@ def test_ece_against_torchmetrics():
 
     p, y = CASES["random"]
     truth = float(multiclass_calibration_error(torch.tensor(p), torch.tensor(y), num_classes=K, n_bins=15, norm="l1"))
-    assert m.ece(p, y) == pytest.approx(truth, abs=1e-5)
+    assert e.ece(p, y) == pytest.approx(truth, abs=1e-5)
 
 
 def test_floor_of_a_calibrated_model_is_its_expected_ece():
     rng = np.random.default_rng(0)
     p = m.softmax(rng.normal(0, 1.5, (2000, K)))
-    drawn = [m.ece(p, (p.cumsum(1) > rng.random((2000, 1))).argmax(1)) for _ in range(40)]
-    assert m.ece_floor(p) == pytest.approx(np.mean(drawn), rel=0.15)
+    drawn = [e.ece(p, (p.cumsum(1) > rng.random((2000, 1))).argmax(1)) for _ in range(40)]
+    assert e.ece_floor(p) == pytest.approx(np.mean(drawn), rel=0.15)
 
 
 @settings(max_examples=40, deadline=None)
@@ -146,7 +147,7 @@ def test_the_reports_gap_raises_an_alarm():
 
 def test_reliability_counts_every_row():
     p, y = CASES["random"]
-    bins = m.reliability(p, y)
+    bins = e.reliability(p, y)
     gaps = sum(n * abs(c - a) for n, c, a in zip(bins["count"], bins["confidence"], bins["accuracy"], strict=True))
     assert sum(bins["count"]) == len(y)
-    assert gaps / len(y) == pytest.approx(m.ece(p, y), abs=1e-12)
+    assert gaps / len(y) == pytest.approx(e.ece(p, y), abs=1e-12)

@@ -61,7 +61,9 @@ def test_one_euro_equals_the_papers_recurrence():
 
 
 def smoother(**changes):
-    return Smoother(**({"cutoff": 5.0, "beta": 1.0, "dwell": 0.3, "hysteresis": 0.05, "abstain_below": 0.0} | changes))
+    return Smoother(
+        **({"cutoff": 5.0, "beta": 1.0, "dwell": 0.3, "hysteresis": 0.05, "thresholds": np.zeros(7)} | changes)
+    )
 
 
 def test_a_single_odd_frame_does_not_change_the_label():
@@ -79,7 +81,7 @@ def test_a_lasting_change_is_shown_after_the_dwell():
 
 
 def test_unsure_faces_get_no_label():
-    s = smoother(abstain_below=0.9)
+    s = smoother(thresholds=np.full(7, 0.9))
     p, label = s.update(np.zeros(7), 0.0)
     assert label is None
     assert p == pytest.approx(np.full(7, 1 / 7))
@@ -125,7 +127,9 @@ def test_recognizer_on_the_students_file(small_study):
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert face.probabilities == pytest.approx(recognizer.classify(picture))
     best = max(face.probabilities, key=face.probabilities.get)
-    assert face.label == (best if face.probabilities[best] >= recognizer.card.abstain_below else None)
+    assert face.label == (
+        best if face.probabilities[best] >= recognizer.card.decisions.thresholds[LABELS.index(best)] else None
+    )
     assert len(recognizer(picture[..., 0])) == 1
     with pytest.raises(InputError, match="RGB or grey uint8"):
         recognizer(picture.astype(np.float32))

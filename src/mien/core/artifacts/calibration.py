@@ -1,43 +1,48 @@
-"""`calibration.json`: one temperature and one threshold, tied to the weights and predictions they fit."""
+"""`calibration.json`: how logits become probabilities and answers, tied to the weights and predictions it fits."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.core.artifacts import base
+from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, CalibrationError
 
-KIND, VERSION = "calibration", 1
+KIND, VERSION = "calibration", 2
 
 
 class Calibration(BaseModel):
-    """Temperature scaling (Guo et al. 2017) and the abstention threshold of one model or ensemble."""
+    """How one model's logits become probabilities (an affine map of log-probabilities), and when it answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: str = KIND
     format: int = VERSION
     fingerprint: str
-    temperature: float = Field(gt=0)
+    method: Literal["temperature", "vector", "dirichlet", "sweep"]
+    matrix: tuple[tuple[float, ...], ...] = Field(description="(7, 7), on log-probabilities")
+    bias: tuple[float, ...] = Field(description="(7,)")
+    why: str = ""
+    heldout: dict[str, dict[str, float]] = Field(default={}, description="held-out NLL of each map that was tried")
+    prior: tuple[float, ...] | None = Field(default=None, description="class shares assumed; null: those of calib")
+    temperature: float = Field(gt=0, description="the one that minimises NLL; what ensembles use")
     temperature_ci95: tuple[float, float]
-    n: int = Field(gt=0, description="calib rows it was fitted on")
-    weights_hash: str = Field(description="the weights (or, for an ensemble, all members' weights) it belongs to")
-    predictions_hash: str = Field(description="the calib predictions it was fitted on")
-    abstain_below: float = Field(ge=0, le=1, description="no label below this calibrated confidence")
-    coverage: float = Field(gt=0, le=1, description="share of calib rows that the threshold lets answer")
-    before: dict[str, Any]
+    n: int = Field(gt=0, description="calib rows that the map was fitted on")
+    weights_hash: str = Field(description="the weights that it belongs to")
+    predictions_hash: str = Field(description="the calib predictions that it was fitted on")
+    decisions: Decisions
+    before: dict[str, Any] = Field(description="metrics on the rows of calib that the map was not fitted on")
     after: dict[str, Any]
     warnings: list[str] = []
 
     @property
     def hash(self) -> str:
-        """Hash of the figures that change predictions."""
-        return base.fingerprint(
-            KIND, VERSION, {"T": self.temperature, "below": self.abstain_below}, {"w": self.weights_hash}
-        )
+        """Hash of the figures that change predictions and answers."""
+        config = {"matrix": self.matrix, "bias": self.bias, "decisions": self.decisions.model_dump()}
+        return base.fingerprint(KIND, VERSION, config, {"w": self.weights_hash})
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

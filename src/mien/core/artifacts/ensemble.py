@@ -11,10 +11,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.core.artifacts import base
+from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, SplitError
 
-KIND, VERSION = "ensemble", 1
+KIND, VERSION = "ensemble", 2
 SELECTION = "selected.json"
+SUMMARY = "ensemble_summary.csv"
 FIX = "Make it: `mien ensemble RUN RUN --out ENS`."
 
 
@@ -39,10 +41,14 @@ class Ensemble(BaseModel):
     format: int = VERSION
     name: str
     pool: Literal["probability", "logit"]
-    weighting: Literal["single", "equal", "fitted"]
+    weighting: Literal["single", "equal", "nll", "grid", "greedy"]
     members: tuple[Member, ...]
     temperature: float = Field(gt=0)
-    abstain_below: float = Field(ge=0, le=1)
+    temperature_ci95: tuple[float, float]
+    decisions: Decisions
+    heldout: dict[str, tuple[float, float]] = Field(
+        default={}, description="gain in held-out NLL over equal weights: mean, se"
+    )
     why: str = ""
 
     @property
@@ -78,13 +84,20 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
     base.write_json(folder / "ensemble.json", ensemble.model_dump())
 
 
-def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
+def pooled_meta(ensemble: Ensemble, index: str) -> dict[str, Any]:
+    """What an ensemble's predictions say of themselves."""
+    return {
+        "name": ensemble.name, "weights_hash": ensemble.weights_hash, "index": index, "scale_in_logits": True, "head": "pool", "pooled": True,
+    }  # fmt: skip
+
+
+def write_summary(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Write `ensemble_summary.csv`: one row a combination."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    base.write_text(path, text.getvalue())
+    base.write_text(folder / SUMMARY, text.getvalue())
 
 
 def selection_hash(selection: dict[str, Any]) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mien.core.artifacts import base
+from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 
 KEY = "mien"
-VERSION = 1
+VERSION = 2
 FIX = "Export one: `mien export RUN --index DIR --out model.onnx`."
 
 
@@ -27,8 +28,9 @@ class ModelCard(BaseModel):
     name: str
     labels: tuple[str, ...]
     crop: CropSpec
-    temperature: float = Field(gt=0, description="already inside the graph; here for the record")
-    abstain_below: float = Field(ge=0, le=1)
+    calibration: str = Field(description="how it is calibrated; already inside the graph, here for the record")
+    temperature: float = Field(gt=0, description="the model's temperature, for the record")
+    decisions: Decisions = Field(description="when it answers")
     parameters: int
     weights_hash: str
     backbone: str

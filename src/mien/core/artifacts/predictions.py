@@ -1,4 +1,4 @@
-"""Predictions: image_id, split, label and seven logits, and the rows that may be fitted on.
+"""Predictions: image_id, split, label and seven logits.
 
 Logits are what softmax turns into probabilities: any scale (ArcFace's s) is already applied. The
 file says so in its metadata, and a reader refuses values that cannot be such logits.
@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,8 @@ from mien.core.errors import ArtifactError, InputError, SplitError
 from mien.core.labels import INDEX, LABELS
 
 KIND, VERSION = "predictions", 2
-FITTABLE = ("val", "calib")
 COLUMNS = [f"logit_{name}" for name in LABELS]
 _META = b"mien.predictions"
-_TOKEN = object()
 REQUIRED = {"name", "weights_hash", "index", "head"}
 COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forgot its scale
 
@@ -80,46 +78,6 @@ class Predictions:
 
 def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-class FitRows:
-    """Rows that something may be fitted or chosen on: never test rows.
-
-    Fitters take only this type, and only `of` and `take` build it.
-    """
-
-    def __init__(self, logits: NDArray[np.float64], labels: NDArray[np.int64], split: str, *, token: object) -> None:
-        if token is not _TOKEN:
-            raise SplitError(
-                "FitRows cannot be built by hand.", rule="They come from checked val or calib predictions."
-            )
-        self.logits, self.labels, self.split = logits, labels, split
-        logits.setflags(write=False)
-        labels.setflags(write=False)
-
-    @classmethod
-    def of(cls, predictions: Predictions) -> Self:
-        """The rows of val or calib predictions; any other split is a `SplitError`."""
-        if predictions.split not in FITTABLE:
-            raise SplitError(
-                f"These are {predictions.split} predictions.",
-                rule="Only val may choose and only calib may fit; test decides nothing.",
-            )
-        return cls(predictions.logits.copy(), predictions.labels.copy(), predictions.split, token=_TOKEN)
-
-    def take(self, rows: NDArray[np.int64], logits: NDArray[np.float64] | None = None) -> FitRows:
-        """A subset, optionally with other logits (pooled or scaled) for the same rows."""
-        values = self.logits if logits is None else logits
-        if len(values) != len(self.labels):
-            raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
-        return FitRows(np.array(values[rows]), np.array(self.labels[rows]), self.split, token=_TOKEN)
-
-    def with_logits(self, logits: NDArray[np.float64]) -> FitRows:
-        """The same rows with other logits, e.g. an ensemble's."""
-        return self.take(np.arange(len(self.labels)), logits)
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def predictions_path(run: Path, split: str) -> Path:

@@ -2,13 +2,20 @@
 
 from mien.core.config.base import StageConfig, read_toml
 from mien.core.config.index import IndexConfig, WorkConfig
-from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig, PredictConfig
+from mien.core.config.judge import (
+    CalibrateConfig,
+    EnsembleConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ImportConfig,
+    PredictConfig,
+)
 from mien.core.config.live import DetectConfig, LiveConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import StudyConfig, load_study
 from mien.core.config.train import DistillConfig, TrainConfig
 
 __all__ = [
-    "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "IndexConfig",
+    "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "ImportConfig", "IndexConfig",
     "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
 ]  # fmt: skip

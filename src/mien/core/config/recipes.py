@@ -37,6 +37,14 @@ def recipe(backbone: str, start: str = "scratch") -> dict[str, Any]:
     return fallback
 
 
+TRANSFORMERS = ("vit", "deit", "beit", "eva", "swin", "cait", "xcit")
+
+
+def is_transformer(backbone: str) -> bool:
+    """Whether a backbone's name is that of a vision transformer."""
+    return ALIASES.get(backbone, backbone).startswith(TRANSFORMERS)
+
+
 def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dict[str, dict[str, Any]]]:
     """Join layers (built-in < recipe < study < flag) into a config and each value's origin.
 

@@ -1,13 +1,8 @@
-"""The command line: one command a stage. Arguments become a config, the config goes to the stage.
-
-Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted. With `--json` one JSON
-object stands on stdout and nothing else.
-"""
+"""The app, how a command is run and how it fails, and the commands that have no file of their own."""
 
 from __future__ import annotations
 
 import errno
-import json as jsonlib
 import os
 import signal
 import sys
@@ -20,23 +15,13 @@ import pydantic
 from cyclopts import App, Parameter
 
 import mien
-from mien.core.config import (
-    CalibrateConfig,
-    DetectConfig,
-    DistillConfig,
-    EnsembleConfig,
-    EvaluateConfig,
-    ExportConfig,
-    IndexConfig,
-    LiveConfig,
-    PredictConfig,
-    TrainConfig,
-    WorkConfig,
-    resolve,
-)
+from mien.cli.common import Flat, Json, Model, Out, given, show
+from mien.cli.index import index_app
+from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
+from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, TrainConfig, resolve
 from mien.core.config.base import describe_flags
 from mien.core.errors import MienError, UsageError, nearest
-from mien.core.progress import FIRST, console
+from mien.core.progress import console
 
 app = App(
     name="mien",
@@ -44,12 +29,8 @@ app = App(
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
-index_app = App(name="index", help="Build and look at an index of labelled pictures.")
-app.command(index_app)
-
-Flat = Parameter(name="*")
-Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else")]
-Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+for command in (index_app, predictions_app):
+    app.command(command)
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
           "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "tensorboard": "track"}  # fmt: skip
 
@@ -117,26 +98,12 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
     return str(error) if cause is None else describe_flags(cause)
 
 
-def _print(value: Any, *, json: bool, text: str) -> None:
-    if not FIRST:
-        return
-    if json:
-        sys.stdout.write(jsonlib.dumps(value, indent=2, allow_nan=False) + "\n")
-    elif text:
-        sys.stdout.write(text + "\n")
-
-
 def _print_best(run: Path, manifest: dict[str, Any], *, json: bool) -> None:
     """What a finished training says of itself."""
     best, events = manifest["best"], manifest["events"]
     lines = [f"{run}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]
     lines += [f"  {event['kind']}: {event['text']}" for event in events]
-    _print({"run": str(run), **best, "events": events}, json=json, text="\n".join(lines))
-
-
-def _given(config: pydantic.BaseModel | None) -> dict[str, Any]:
-    """The flags that were really given."""
-    return {} if config is None else config.model_dump(include=config.model_fields_set)
+    show({"run": str(run), **best, "events": events}, json=json, text="\n".join(lines))
 
 
 @app.command
@@ -159,14 +126,14 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
     config = load_study(file)
     if dry_run:
         plan = plan_study(config, out)
-        _print(
+        show(
             {"study": config.name, "steps": plan},
             json=json,
             text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
         )
         return
     document = run_study(config, out, file.read_text(encoding="utf-8"))
-    _print(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
+    show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
 
 
 @app.command
@@ -186,7 +153,7 @@ def sweep(file: Path, *, out: Out, json: Json = False) -> None:
 
     file = _shipped(file, "sweeps")
     done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"))
-    _print(done, json=json, text=table(done))
+    show(done, json=json, text=table(done))
 
 
 def _shipped(file: Path, kind: str) -> Path:
@@ -217,94 +184,6 @@ def quickstart(*, out: Out = Path("out/quickstart"), json: Json = False) -> None
     study(Path("quickstart"), out=out, json=json)
 
 
-@index_app.command(name="build")
-def index_build(
-    *,
-    out: Out,
-    config: Annotated[IndexConfig | None, Flat] = None,
-    work: Annotated[WorkConfig | None, Flat] = None,
-    json: Json = False,
-) -> None:
-    """Make one clean index of labelled pictures.
-
-    Parameters
-    ----------
-    out
-        the index's folder
-    """
-    from mien.data.text import audit_text
-    from mien.stages import index
-
-    index.run(config or IndexConfig(), out, work=work)
-    found = index.audit(out)
-    _print(found, json=json, text=audit_text(found))
-
-
-@index_app.command(name="audit")
-def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False) -> None:
-    """Print what an index holds: what looks suspicious, classes, splits, duplicates, what was dropped.
-
-    Parameters
-    ----------
-    folder
-        the index
-    figures
-        a folder for the composition's figures and a contact sheet of each class
-    """
-    from mien.data.text import audit_text
-    from mien.stages import index
-
-    found = index.audit(folder)
-    if figures is not None:
-        found = found | {"figures": [str(path) for path in index.figures(folder, figures)]}
-    _print(found, json=json, text=audit_text(found))
-
-
-@index_app.command(name="diff")
-def index_diff(first: Path, second: Path, *, json: Json = False) -> None:
-    """Say what changed from one index to another: pictures, labels, splits.
-
-    Parameters
-    ----------
-    first
-        the earlier index
-    second
-        the later one
-    """
-    from mien.data.text import diff_text
-    from mien.stages import index
-
-    found = index.diff(first, second)
-    _print(found, json=json, text=diff_text(found))
-
-
-@index_app.command(name="sources")
-def index_sources(*, json: Json = False) -> None:
-    """List the sources: the form in which each is named, its terms, how to get it."""
-    from mien.stages import index
-
-    rows = index.sources()
-    text = "\n".join(f"{r['name']}\n  form   {r['form']}\n  terms  {r['license']}\n  get    {r['get']}" for r in rows)
-    _print({"sources": rows}, json=json, text=text)
-
-
-@index_app.command(name="get")
-def index_get(name: str, *, out: Out, json: Json = False) -> None:
-    """Download what a source's terms allow, verified by a pinned hash; goes on where it broke off.
-
-    Parameters
-    ----------
-    name
-        the source, e.g. ferplus
-    out
-        the folder for its files
-    """
-    from mien.stages import index
-
-    lines = index.get(name, out)
-    _print({"files": lines}, json=json, text="\n".join(lines))
-
-
 @app.command
 def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] = None, json: Json = False) -> None:
     """Train one network; goes on by itself where an unfinished run lies.
@@ -318,68 +197,13 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
     """
     from mien.stages import train as stage
 
-    resolved, origin = resolve(TrainConfig, ("flag", _given(config)))
+    resolved, origin = resolve(TrainConfig, ("flag", given(config)))
     done = stage.run(resolved, origin, index, out)
     _print_best(out, done.manifest, json=json)
 
 
-@app.command
-def predict(
-    run: Path, *, index: Path, split: str, config: Annotated[PredictConfig | None, Flat] = None, json: Json = False
-) -> None:
-    """Write a run's logits on val or calib.
-
-    Parameters
-    ----------
-    run
-        the run's folder
-    index
-        the index it was trained on
-    split
-        val or calib; test is opened by `mien evaluate` alone
-    """
-    from mien.stages import predict as stage
-
-    path = stage.run(run, index, split, config or PredictConfig())
-    _print({"predictions": str(path)}, json=json, text=str(path))
-
-
-@app.command
-def calibrate(run: Path, *, config: Annotated[CalibrateConfig | None, Flat] = None, json: Json = False) -> None:
-    """Fit a run's temperature and abstention threshold on its calib predictions.
-
-    Parameters
-    ----------
-    run
-        the run's folder
-    """
-    from mien.stages import calibrate as stage
-
-    found = stage.run(run, config or CalibrateConfig())
-    text = (
-        f"T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} pictures; "
-        f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}"
-    )
-    _print(found.model_dump(), json=json, text=text)
-
-
-@app.command
-def ensemble(*runs: Path, out: Out, config: Annotated[EnsembleConfig | None, Flat] = None, json: Json = False) -> None:
-    """Make every combination of runs, and write which one is selected on val, and why.
-
-    Parameters
-    ----------
-    runs
-        calibrated runs with val and calib predictions
-    out
-        the folder of ensembles
-    """
-    from mien.stages import ensemble as stage
-
-    if not runs:
-        raise UsageError("No run was named.", fix="mien ensemble RUN [RUN …] --out ENS")
-    chosen = stage.run(list(runs), out, config or EnsembleConfig())
-    _print(chosen, json=json, text="\n".join([f"selected: {chosen['name']}", *(f"  {line}" for line in chosen["why"])]))
+for stage_command in (predict, calibrate, ensemble, evaluate):
+    app.command(stage_command)
 
 
 @app.command
@@ -399,40 +223,9 @@ def distill(
     """
     from mien.stages import distill as stage
 
-    resolved, origin = resolve(DistillConfig, ("flag", _given(config)))
+    resolved, origin = resolve(DistillConfig, ("flag", given(config)))
     done = stage.run(resolved, origin, teacher, index, out)
     _print_best(out, done.manifest, json=json)
-
-
-@app.command
-def evaluate(
-    target: Path,
-    *,
-    index: Path,
-    selection: Path | None = None,
-    config: Annotated[EvaluateConfig | None, Flat] = None,
-    json: Json = False,
-) -> None:
-    """Open test, once a selection is written, for a run, an ensemble, or what was selected.
-
-    Parameters
-    ----------
-    target
-        a run, an ensemble, or a folder of ensembles
-    index
-        the index whose test split is opened
-    selection
-        the selected.json that knows this run; found by itself in a folder beside it
-    """
-    from mien.stages import evaluate as stage
-
-    done = stage.run(target, index, config or EvaluateConfig(), selection=selection)
-    test, ends = done["test"], done["test"]["ci95"]
-    lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]
-    for key in ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll", "signed_gap"):
-        floor = f"  floor {test['ece_floor']:.4f}" if key == "ece" else ""
-        lines.append(f"  {key:12} {test[key]:8.4f}  [{ends[key][0]:.4f}, {ends[key][1]:.4f}]{floor}")
-    _print(done, json=json, text="\n".join(lines))
 
 
 @app.command
@@ -454,10 +247,7 @@ def export(
 
     done = stage.run(run, index, out, config or ExportConfig())
     text = f"{out}: {done['bytes'] / 1e6:.2f} MB, probabilities within {done['max_probability_difference']:.1e} of torch, {done['latency']['p50_ms']:.2f} ms a face"
-    _print(done, json=json, text=text)
-
-
-Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
+    show(done, json=json, text=text)
 
 
 @app.command
@@ -487,7 +277,7 @@ def recognize(
             lines.append(
                 f"  [{box}]  {face['label'] or 'unsure'}  (" + ", ".join(f"{k} {v:.2f}" for k, v in best) + ")"
             )
-    _print({"pictures": done}, json=json, text="\n".join(lines))
+    show({"pictures": done}, json=json, text="\n".join(lines))
 
 
 @app.command
@@ -514,7 +304,7 @@ def live(
     flips = done["flips_per_minute"]
     p50 = f"{done['latency_ms']['total']['p50']:.1f} ms a frame, " if done["latency_ms"] else ""
     text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities; {p50}{done['fps']:.0f} frames/s; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
-    _print(done, json=json, text=text)
+    show(done, json=json, text=text)
 
 
 @app.command
@@ -536,7 +326,7 @@ def report(
     from mien.stages import report as stage
 
     files = stage.run(folder, tuple(format))
-    _print({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))
+    show({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""What the commands share: types of arguments, and how a result is printed."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+from cyclopts import Parameter
+
+from mien.core.progress import FIRST
+
+Flat = Parameter(name="*")
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else")]
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
+
+
+def show(value: Any, *, json: bool, text: str) -> None:
+    """Print a result: one JSON object with `--json`, else a text for people; the first process alone speaks."""
+    if not FIRST:
+        return
+    if json:
+        sys.stdout.write(jsonlib.dumps(value, indent=2, allow_nan=False) + "\n")
+    elif text:
+        sys.stdout.write(text + "\n")
+
+
+def given(config: pydantic.BaseModel | None) -> dict[str, Any]:
+    """The flags that were really given."""
+    return {} if config is None else config.model_dump(include=config.model_fields_set)

@@ -1,0 +1,101 @@
+"""`mien index …`: build and look at an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App
+
+from mien.cli.common import Flat, Json, Out, show
+from mien.core.config import IndexConfig, WorkConfig
+
+index_app = App(name="index", help="Build and look at an index of labelled pictures.")
+
+
+@index_app.command(name="build")
+def index_build(
+    *,
+    out: Out,
+    config: Annotated[IndexConfig | None, Flat] = None,
+    work: Annotated[WorkConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
+    """Make one clean index of labelled pictures.
+
+    Parameters
+    ----------
+    out
+        the index's folder
+    """
+    from mien.data.text import audit_text
+    from mien.stages import index
+
+    index.run(config or IndexConfig(), out, work=work)
+    found = index.audit(out)
+    show(found, json=json, text=audit_text(found))
+
+
+@index_app.command(name="audit")
+def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False) -> None:
+    """Print what an index holds: what looks suspicious, classes, splits, duplicates, what was dropped.
+
+    Parameters
+    ----------
+    folder
+        the index
+    figures
+        a folder for the composition's figures and a contact sheet of each class
+    """
+    from mien.data.text import audit_text
+    from mien.stages import index
+
+    found = index.audit(folder)
+    if figures is not None:
+        found = found | {"figures": [str(path) for path in index.figures(folder, figures)]}
+    show(found, json=json, text=audit_text(found))
+
+
+@index_app.command(name="diff")
+def index_diff(first: Path, second: Path, *, json: Json = False) -> None:
+    """Say what changed from one index to another: pictures, labels, splits.
+
+    Parameters
+    ----------
+    first
+        the earlier index
+    second
+        the later one
+    """
+    from mien.data.text import diff_text
+    from mien.stages import index
+
+    found = index.diff(first, second)
+    show(found, json=json, text=diff_text(found))
+
+
+@index_app.command(name="sources")
+def index_sources(*, json: Json = False) -> None:
+    """List the sources: the form in which each is named, its terms, how to get it."""
+    from mien.stages import index
+
+    rows = index.sources()
+    text = "\n".join(f"{r['name']}\n  form   {r['form']}\n  terms  {r['license']}\n  get    {r['get']}" for r in rows)
+    show({"sources": rows}, json=json, text=text)
+
+
+@index_app.command(name="get")
+def index_get(name: str, *, out: Out, json: Json = False) -> None:
+    """Download what a source's terms allow, verified by a pinned hash; goes on where it broke off.
+
+    Parameters
+    ----------
+    name
+        the source, e.g. ferplus
+    out
+        the folder for its files
+    """
+    from mien.stages import index
+
+    lines = index.get(name, out)
+    show({"files": lines}, json=json, text="\n".join(lines))

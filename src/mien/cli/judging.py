@@ -1,0 +1,132 @@
+"""The commands that judge: predict, predictions import, calibrate, ensemble, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App
+
+from mien.cli.common import Flat, Json, Out, show
+from mien.core.config import CalibrateConfig, EnsembleConfig, EvaluateConfig, ImportConfig, PredictConfig
+from mien.core.errors import UsageError
+
+predictions_app = App(name="predictions", help="Predictions made elsewhere.")
+
+
+@predictions_app.command(name="import")
+def import_(
+    file: Path,
+    *,
+    out: Out,
+    index: Path | None = None,
+    config: Annotated[ImportConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
+    """Bring predictions made elsewhere: they then calibrate, join and are judged like a run.
+
+    Parameters
+    ----------
+    file
+        .csv, .parquet or .npz with ids, labels, splits and seven logits or probabilities a row
+    out
+        the folder to make
+    index
+        the index whose pictures these are; ids are its image_id or path
+    """
+    from mien.stages import imports as stage
+
+    done = stage.run(file, out, config or ImportConfig(), index_folder=index)
+    rows = ", ".join(f"{count:,} {split}" for split, count in done["rows"].items())
+    show(done, json=json, text=f"{out}: {rows} rows of {done['numbers']} from {file.name}")
+
+
+def predict(
+    run: Path, *, index: Path, split: str, config: Annotated[PredictConfig | None, Flat] = None, json: Json = False
+) -> None:
+    """Write a run's logits on val or calib.
+
+    Parameters
+    ----------
+    run
+        the run's folder
+    index
+        the index it was trained on
+    split
+        val or calib; test is opened by `mien evaluate` alone
+    """
+    from mien.stages import predict as stage
+
+    path = stage.run(run, index, split, config or PredictConfig())
+    show({"predictions": str(path)}, json=json, text=str(path))
+
+
+def calibrate(run: Path, *, config: Annotated[CalibrateConfig | None, Flat] = None, json: Json = False) -> None:
+    """Fit how a run's logits become probabilities, and when it answers, on its calib predictions.
+
+    Parameters
+    ----------
+    run
+        the run's folder
+    """
+    from mien.stages import calibrate as stage
+
+    found = stage.run(run, config or CalibrateConfig())
+    text = (
+        f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} pictures; on {found.after['n']:,} others "
+        f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
+        f"mean confidence - accuracy {found.before['signed_gap']:+.4f} -> {found.after['signed_gap']:+.4f}"
+    )
+    show(found.model_dump(), json=json, text=text)
+
+
+def ensemble(*runs: Path, out: Out, config: Annotated[EnsembleConfig | None, Flat] = None, json: Json = False) -> None:
+    """Make every combination of runs, and write which one is selected on val, and why.
+
+    Parameters
+    ----------
+    runs
+        calibrated runs with val and calib predictions
+    out
+        the folder of ensembles
+    """
+    from mien.stages import ensemble as stage
+
+    if not runs:
+        raise UsageError("No run was named.", fix="mien ensemble RUN [RUN …] --out ENS")
+    chosen = stage.run(list(runs), out, config or EnsembleConfig())
+    show(chosen, json=json, text="\n".join([f"selected: {chosen['name']}", *(f"  {line}" for line in chosen["why"])]))
+
+
+def evaluate(
+    target: Path,
+    *,
+    index: Path | None = None,
+    selection: Path | None = None,
+    config: Annotated[EvaluateConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
+    """Open test, once a selection is written, for a run, an ensemble, or what was selected.
+
+    Parameters
+    ----------
+    target
+        a run, an ensemble, or a folder of ensembles
+    index
+        the index whose test split is opened; left out for predictions that were imported without one
+    selection
+        the selected.json that knows this run; found by itself in a folder beside it
+    """
+    from mien.stages import evaluate as stage
+
+    done = stage.run(target, index, config or EvaluateConfig(), selection=selection)
+    test, ends = done["test"], done["test"]["ci95"]
+    lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]
+    for key in ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll", "signed_gap"):
+        floor = f"  floor {test['ece_floor']:.4f}" if key == "ece" else ""
+        lines.append(f"  {key:12} {test[key]:8.4f}  [{ends[key][0]:.4f}, {ends[key][1]:.4f}]{floor}")
+    answers = done["abstain"]
+    lines.append(
+        f"  answers {answers['coverage']:.1%}, of these right {answers['accuracy_answered']:.1%}; AURC {answers['aurc']:.4f}"
+    )
+    show(done, json=json, text="\n".join(lines))

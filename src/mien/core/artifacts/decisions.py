@@ -1,0 +1,63 @@
+"""When a model answers, and what else it may be: what `calibration.json`, `ensemble.json` and model files carry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from mien.core.labels import LABELS
+
+Share = Field(ge=0, le=1)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ConformalSets(_Frozen):
+    """Quantiles of `mien.evaluate.conformal`; null: too few rows, every class is in every set."""
+
+    alpha: float = Share
+    n: int
+    split: float | None
+    class_conditional: dict[str, float | None]
+    raps: float | None
+
+
+class Precision(_Frozen):
+    """The confidence from which answers are right at least `wanted` of the time; null: not to be had."""
+
+    wanted: float = Share
+    threshold: float | None
+
+
+class Decisions(_Frozen):
+    """Thresholds on calibrated confidence, fitted on calib's part for thresholds."""
+
+    abstain_below: float = Field(ge=0, le=1, description="no label below this confidence")
+    coverage: float = Field(ge=0, le=1, description="share of rows that this threshold lets answer")
+    precision: Precision | None = None
+    max_fpr: dict[str, float] = Field(default={}, description="wanted bounds of classes' false-positive rates")
+    class_thresholds: dict[str, float] = Field(
+        default={}, description="no such label below this confidence; above 1: never"
+    )
+    conformal: ConformalSets | None = None
+    n: int = Field(gt=0, description="rows it was fitted on")
+    warnings: list[str] = []
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """The confidence that each class needs, (7,)."""
+        return np.array([max(self.abstain_below, self.class_thresholds.get(name, 0.0)) for name in LABELS])
+
+    def answered(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which rows (n, 7) get a label."""
+        best = probabilities.argmax(1)
+        return np.asarray(probabilities[np.arange(len(best)), best] >= self.thresholds[best])
+
+    def label(self, probabilities: NDArray[Any]) -> str | None:
+        """The likeliest label of one row (7,), None where it is not sure enough."""
+        return LABELS[int(np.argmax(probabilities))] if self.answered(np.asarray(probabilities)[None])[0] else None

@@ -1,0 +1,117 @@
+"""The rows that something may be fitted or chosen on: val or calib rows, never test rows.
+
+Calib is dealt into parts, so that no picture serves two purposes: temperatures and other scalings are
+fitted on one, ensemble weights on the second, thresholds and conformal quantiles on the third.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.core.artifacts.predictions import Predictions
+from mien.core.errors import InputError, SplitError
+from mien.core.labels import LABELS
+
+FITTABLE = ("val", "calib")
+Part = Literal["temperature", "weights", "thresholds"]
+SHARES: dict[Part, float] = {"temperature": 0.4, "weights": 0.3, "thresholds": 0.3}
+FEWEST = 50
+_TOKEN = object()
+
+
+class FitRows:
+    """Logits (n, 7), labels (n,) and ids (n,) that may be fitted on.
+
+    Fitters take only this type, and only `of`, `part`, `take` and `with_logits` build it.
+    """
+
+    def __init__(
+        self,
+        logits: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        ids: NDArray[np.str_],
+        split: str,
+        *,
+        token: object,
+        name: Part | None = None,
+    ) -> None:
+        if token is not _TOKEN:
+            raise SplitError(
+                "FitRows cannot be built by hand.", rule="They come from checked val or calib predictions."
+            )
+        self.logits, self.labels, self.ids, self.split, self.name = logits, labels, ids, split, name
+        self._dealt: dict[Part, NDArray[np.int64]] | None = None
+        for array in (logits, labels):
+            array.setflags(write=False)
+
+    @classmethod
+    def of(cls, predictions: Predictions) -> Self:
+        """The rows of val or calib predictions; any other split is a `SplitError`."""
+        if predictions.split not in FITTABLE:
+            raise SplitError(
+                f"These are {predictions.split} predictions.",
+                rule="Only val may choose and only calib may fit; test decides nothing.",
+            )
+        return cls(
+            predictions.logits.copy(), predictions.labels.copy(), predictions.image_ids, predictions.split, token=_TOKEN
+        )
+
+    def take(self, rows: NDArray[np.int64], logits: NDArray[np.float64] | None = None) -> FitRows:
+        """A subset, optionally with other logits (pooled or scaled) for the same rows."""
+        values = self.logits if logits is None else logits
+        if len(values) != len(self.labels):
+            raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
+        picked = np.array(values[rows], dtype=np.float64), np.array(self.labels[rows]), self.ids[rows]
+        return FitRows(*picked, self.split, token=_TOKEN, name=self.name)
+
+    def with_logits(self, logits: NDArray[np.float64]) -> FitRows:
+        """The same rows with other logits, e.g. an ensemble's."""
+        out = self.take(np.arange(len(self.labels)), logits)
+        out._dealt = self._dealt
+        return out
+
+    def part(self, name: Part) -> FitRows:
+        """The rows of one part; parts are not dealt again."""
+        if self.name is not None:
+            raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
+        if self._dealt is None:
+            self._dealt = deal(self.ids, self.labels)
+        out = self.take(self._dealt[name])
+        out.name = name
+        return out
+
+    def shortcomings(self) -> list[str]:
+        """Named warnings about rows that are too few: `few_rows`, `class_missing`."""
+        where = f"the part {self.name} of {self.split}" if self.name else self.split
+        said = [f"few_rows: {where} has {len(self)} rows, under {FEWEST}"] if len(self) < FEWEST else []
+        missing = [LABELS[c] for c in range(len(LABELS)) if not (self.labels == c).any()]
+        return said + ([f"class_missing: {where} has no {', '.join(missing)}"] if missing else [])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def require(rows: object, fitter: str) -> None:
+    """Raise `TypeError` unless `rows` are `FitRows`."""
+    if not isinstance(rows, FitRows):
+        raise TypeError(f"{fitter} takes FitRows, not {type(rows).__name__}: test rows may not be fitted on")
+
+
+def deal(ids: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[Part, NDArray[np.int64]]:
+    """Row numbers of each part: within each class by the hash of the id, in the shares of `SHARES`.
+
+    A function of ids and labels alone: the same for every model, whatever the order of the rows.
+    """
+    keys = np.array([hashlib.sha256(f"part:{i}".encode()).hexdigest() for i in ids.tolist()])
+    ends = np.cumsum(list(SHARES.values()))
+    owner = np.empty(len(labels), dtype=np.int64)
+    for c in np.unique(labels):
+        rows = np.flatnonzero(labels == c)
+        ranked = rows[np.argsort(keys[rows], kind="stable")]
+        place = (np.arange(len(rows)) + 0.5) / len(rows)
+        owner[ranked] = np.minimum(np.searchsorted(ends, place, side="right"), len(ends) - 1)
+    return {name: np.flatnonzero(owner == i) for i, name in enumerate(SHARES)}

@@ -1,0 +1,87 @@
+"""What can be calibrated, joined and judged: a run of ours, or predictions that were imported.
+
+An imported folder has `config.json`, `predictions/SPLIT.parquet` and its manifest; the hash of the file that
+it came from stands for its weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts import base
+from mien.core.artifacts import run as runs
+from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
+from mien.core.errors import UsageError
+
+KIND, VERSION = "imported", 1
+FIX = "Train one with `mien train`, or bring predictions with `mien predictions import FILE --out RUN`."
+LATENCY = "latency.json"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model by what its judges need. `run` is None for imported predictions, which have no weights."""
+
+    folder: Path
+    backbone: str
+    weights_hash: str
+    index_hash: str
+    parameters: int | None
+    settings: dict[str, Any]
+    run: runs.Run | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median milliseconds of one picture, None where it was not measured."""
+        found = read_latency(self.folder)
+        return None if found is None else float(found["p50_ms"])
+
+
+def read_judged(folder: Path) -> Judged:
+    """Open a finished run or imported predictions."""
+    manifest = base.read_json(folder / base.MANIFEST, kind="run", fix=FIX)
+    if manifest.get("kind") != KIND:
+        run = runs.read_run(folder)
+        index, settings = run.config["index"]["content"], run.settings
+        return Judged(folder, settings["backbone"], run.weights_hash, index, run.config["parameters"], settings, run)
+    base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
+    config = base.read_json(folder / "config.json", kind="import", fix=FIX)
+    return Judged(folder, config["backbone"], config["source_hash"], config["index"], config["parameters"], {}, None)
+
+
+def check_has_weights(folder: Path, what: str) -> None:
+    """Raise for imported predictions where a network is needed."""
+    path = folder / base.MANIFEST
+    if path.is_file() and base.read_json(path, kind="manifest").get("kind") == KIND:
+        raise UsageError(
+            f"{folder} holds imported predictions.", rule=f"They have no weights to {what}.", fix="Name a trained run."
+        )
+
+
+def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predictions], mark: str) -> None:
+    """Write an imported folder; its manifest comes last."""
+    base.claim(folder, kind="import", fingerprint=mark)
+    for p in predictions:
+        fingerprint = mark_of(p.meta["weights_hash"], p.meta["index"], p.split)
+        write_predictions(predictions_path(folder, p.split), p, fingerprint=fingerprint)
+    base.write_json(folder / "config.json", config)
+    files = ["config.json", *(f"predictions/{p.split}.parquet" for p in predictions)]
+    base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=mark, files=files)
+
+
+def read_latency(folder: Path) -> dict[str, Any] | None:
+    """What one picture takes, where `mien predict` measured it."""
+    path = folder / LATENCY
+    return base.read_json(path, kind="latency") if path.is_file() else None
+
+
+def write_latency(folder: Path, latency: dict[str, Any]) -> None:
+    """Keep what one picture takes."""
+    base.write_json(folder / LATENCY, latency)

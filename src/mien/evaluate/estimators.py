@@ -1,0 +1,178 @@
+"""The kit as objects in scikit-learn's style: `fit`, then `predict_proba`. For arrays from anywhere.
+
+    rows = calib_rows(logits, labels)                      # refuses test rows
+    model = AutoScaling().fit(rows)
+    probabilities = model.predict_proba(other_logits)
+
+    pool = Pool().fit([calib_rows(a, labels), calib_rows(b, labels)])
+    probabilities = pool.predict_proba([other_a, other_b])
+
+    sets = ConformalSets(alpha=0.1).fit(calib_rows(calibrated_logits, labels)).predict_set(probabilities)
+
+Logits are (n, 7) in the order of `mien.LABELS`, labels class numbers or names. What a fit found stands in
+attributes that end in an underscore.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.predictions import Predictions
+from mien.core.errors import InputError, UsageError
+from mien.core.labels import INDEX, LABELS, parse_label
+from mien.evaluate.calibration import Temperature, fit_temperature
+from mien.evaluate.calibration_error import Floats
+from mien.evaluate.conformal import Conformal, Kind, fit_conformal
+from mien.evaluate.metrics import softmax
+from mien.evaluate.pooling import Fitted, fit_pool, pooled_logits
+from mien.evaluate.scaling import Choice, Scaling, by_temperature, choose, fit_dirichlet, fit_vector
+from mien.evaluate.weights import Pool as PoolKind
+from mien.evaluate.weights import Search
+
+
+def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | None = None, split: str = "calib") -> FitRows:  # fmt: skip
+    """Arrays as rows that may be fitted on; `split` says where they come from, and test rows are refused.
+
+    `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the
+    rows' numbers; members of an ensemble need the same. Raises `InputError` for shapes, NaN and unknown labels.
+    """
+    z = np.array(logits, dtype=np.float64)
+    if z.ndim != 2 or z.shape[1] != len(LABELS):
+        raise InputError(f"Logits of shape {z.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}.")
+    y = _class_numbers(np.asarray(labels))
+    names = np.array([str(i) for i in range(len(y))] if ids is None else list(ids), dtype=str)
+    content = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
+    meta: dict[str, Any] = {"name": "arrays", "weights_hash": content, "index": content, "head": "arrays", "scale_in_logits": True}  # fmt: skip
+    return FitRows.of(Predictions(split, names, y, z, meta))
+
+
+def _class_numbers(labels: NDArray[Any]) -> NDArray[np.int64]:
+    if labels.dtype.kind in "USO":
+        return np.array([INDEX[parse_label(str(name))] for name in labels], dtype=np.int64)
+    if len(labels) and (labels.min() < 0 or labels.max() >= len(LABELS) or (labels != np.round(labels)).any()):
+        raise InputError(f"Labels reach from {labels.min()} to {labels.max()}.", rule=f"Whole numbers from 0 to {len(LABELS) - 1}.")  # fmt: skip
+    return labels.astype(np.int64)
+
+
+class _Fitted:
+    """A calibrating map once it is fitted."""
+
+    scaling_: Scaling | None = None
+
+    def predict_logits(self, logits: ArrayLike) -> Floats:
+        """Calibrated logits (n, 7)."""
+        if self.scaling_ is None:
+            raise UsageError(f"This {type(self).__name__} is not fitted.", fix="Call fit(rows) first.")
+        return self.scaling_.apply(np.asarray(logits, dtype=np.float64))
+
+    def predict_proba(self, logits: ArrayLike) -> Floats:
+        """Calibrated probabilities (n, 7)."""
+        return softmax(self.predict_logits(logits))
+
+
+class TemperatureScaling(_Fitted):
+    """One temperature by NLL (Guo et al. 2017)."""
+
+    temperature_: Temperature
+
+    def __init__(self, *, resamples: int = 200, seed: int = 0) -> None:
+        self.resamples, self.seed = resamples, seed
+
+    def fit(self, rows: FitRows) -> Self:
+        """Fit on calib rows; an optimum on the edge of the range is a `CalibrationError`."""
+        self.temperature_ = fit_temperature(rows, resamples=self.resamples, seed=self.seed)
+        self.scaling_ = by_temperature(self.temperature_.value)
+        return self
+
+
+class VectorScaling(_Fitted):
+    """A scale and a bias for each class."""
+
+    def fit(self, rows: FitRows) -> Self:
+        """Fit on calib rows."""
+        self.scaling_ = fit_vector(rows)
+        return self
+
+
+class DirichletScaling(_Fitted):
+    """A full matrix and a bias, with ODIR's penalty (Kull et al. 2019)."""
+
+    def __init__(self, *, penalty: float = 1e-2) -> None:
+        self.penalty = penalty
+
+    def fit(self, rows: FitRows) -> Self:
+        """Fit on calib rows."""
+        self.scaling_ = fit_dirichlet(rows, self.penalty)
+        return self
+
+
+class AutoScaling(_Fitted):
+    """The simplest of the three that no richer one beats significantly on held-out folds."""
+
+    choice_: Choice
+
+    def __init__(self, *, folds: int = 5, seed: int = 0) -> None:
+        self.folds, self.seed = folds, seed
+
+    def fit(self, rows: FitRows) -> Self:
+        """Fit on calib rows; `choice_` says what was tried and why one was taken."""
+        temperature = fit_temperature(rows, resamples=0).value
+        self.choice_ = choose(rows, temperature, folds=self.folds, seed=self.seed)
+        self.scaling_ = self.choice_.scaling
+        return self
+
+
+class Pool:
+    """Several models joined: own temperatures, weights that must beat equal ones, one temperature after averaging."""
+
+    fitted_: Fitted | None = None
+    temperatures_: list[float]
+
+    def __init__(self, *, pool: PoolKind = "logit", searches: Sequence[Search] = ("nll",), folds: int = 5, seed: int = 0) -> None:  # fmt: skip
+        self.pool, self.searches, self.folds, self.seed = pool, tuple(searches), folds, seed
+
+    def fit(self, members: Sequence[FitRows]) -> Self:
+        """Fit on the same calib rows as each member saw them; `fitted_` says which weights were taken and why."""
+        self.temperatures_ = [fit_temperature(rows.part("temperature"), resamples=0).value for rows in members]
+        self.fitted_ = fit_pool(
+            members, self.temperatures_, self.pool, searches=self.searches, folds=self.folds, seed=self.seed
+        )
+        return self
+
+    def predict_logits(self, members: Sequence[ArrayLike]) -> Floats:
+        """Calibrated logits (n, 7) of the pool from each member's logits (n, 7)."""
+        if self.fitted_ is None:
+            raise UsageError("This Pool is not fitted.", fix="Call fit(members) first.")
+        logits = [np.asarray(z, dtype=np.float64) for z in members]
+        pooled = pooled_logits(logits, self.fitted_.weights, self.temperatures_, self.pool)
+        return np.asarray(pooled / self.fitted_.temperature.value)
+
+    def predict_proba(self, members: Sequence[ArrayLike]) -> Floats:
+        """Calibrated probabilities (n, 7) of the pool."""
+        return softmax(self.predict_logits(members))
+
+
+class ConformalSets:
+    """Sets of classes that hold the label at least 1 - alpha of the time."""
+
+    fitted_: Conformal | None = None
+
+    def __init__(self, *, alpha: float = 0.1, kind: Kind = "split") -> None:
+        self.alpha, self.kind = alpha, kind
+
+    def fit(self, rows: FitRows) -> Self:
+        """Fit on calib rows that nothing else was fitted on (`rows.part("thresholds")`), with calibrated logits."""
+        self.fitted_ = fit_conformal(rows, self.alpha)
+        return self
+
+    def predict_set(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
+        """Which classes are in each row's set, (n, 7)."""
+        if self.fitted_ is None:
+            raise UsageError("These ConformalSets are not fitted.", fix="Call fit(rows) first.")
+        return self.fitted_.sets(np.asarray(probabilities, dtype=np.float64), self.kind)

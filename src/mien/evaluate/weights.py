@@ -1,0 +1,140 @@
+"""Searches for the weights of a pool on calib rows: likelihood, grid, greedy; and stacking, their rival.
+
+`logs` are members' log-probabilities, each (n, k), after their own temperatures. A pool has one nuisance
+temperature beside its weights, since averaging changes how sharp probabilities are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from mien.core.errors import InputError
+from mien.evaluate.calibration import minimum
+from mien.evaluate.calibration_error import Floats, Ints
+from mien.evaluate.metrics import FLOOR, confusion, f1_scores, log_softmax, row_sum, softmax
+from mien.evaluate.scaling import fit_multinomial
+
+Pool = Literal["probability", "logit"]
+Search = Literal["nll", "grid", "greedy"]
+MOST_GRID_POINTS = 1001
+
+
+def combine(logs: Floats, weights: Floats, pool: Pool) -> Floats:
+    """Logits (n, k) of a pool of log-probabilities (m, n, k): the weighted mean logit, or the log of the mean probability."""
+    if pool == "logit":
+        return np.asarray(np.tensordot(weights, logs, 1))
+    return np.asarray(np.log(np.maximum(np.tensordot(weights, np.exp(logs), 1), FLOOR)))
+
+
+def _nll(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
+    return float(-log_softmax(logits / temperature)[np.arange(len(labels)), labels].mean())
+
+
+def search_nll(logs: Floats, labels: Ints, pool: Pool, *, start: Floats | None = None, tolerance: float = 1e-2) -> Floats:  # fmt: skip
+    """Weights (m,) that with a nuisance temperature minimise NLL, by Fisher scoring.
+
+    Weights are a softmax of free numbers, drawn towards equal ones by a ridge worth one picture in four.
+    Stops when another step would gain less than `tolerance` of log-likelihood in all; noise is about one.
+    """
+    m, n, k = logs.shape
+    probabilities, target = np.exp(logs) if pool == "probability" else logs, np.eye(k)[labels]
+    ridge = np.append(np.full(m, 0.25 / n), 1e-9)
+    x = np.zeros(m + 1) if start is None else np.append(np.log(np.maximum(start, 1e-6)), 0.0)
+
+    def slopes(at: Floats) -> tuple[float, Floats, Floats]:
+        weights, beta = softmax(at[None, :m])[0], float(np.exp(np.clip(at[m], -3, 3)))
+        z = combine(logs, weights, pool)
+        u = softmax(beta * z)
+        parts = np.empty((m + 1, n, k))
+        for j in range(m):
+            inner = probabilities[j] / np.exp(z) - 1 if pool == "probability" else logs[j] - z
+            parts[j] = beta * weights[j] * inner
+        parts[m] = beta * z
+        loss = _nll(z, labels, float(1 / beta)) + 0.5 * float((ridge * at**2).sum())
+        gradient = np.tensordot(parts, u - target, 2) / n + ridge * at
+        for j in range(m + 1):
+            parts[j] -= row_sum(u * parts[j])[:, None]
+        flat = (parts * np.sqrt(u)).reshape(m + 1, -1)
+        return loss, gradient, flat @ flat.T / n + np.diag(ridge)
+
+    value, gradient, fisher = slopes(x)
+    damping = 1e-8
+    for _ in range(60):
+        step = np.linalg.solve(fisher + damping * np.eye(m + 1), gradient)
+        if n * float(gradient @ step) < tolerance:
+            break
+        tried = slopes(x - step)
+        if tried[0] < value:
+            x, (value, gradient, fisher), damping = x - step, tried, damping / 10
+        elif damping > 1e3:
+            break
+        else:
+            damping = max(damping * 30, 1e-4)
+    return np.asarray(softmax(x[None, :m])[0])
+
+
+def simplex(members: int, step: float = 0.1) -> Floats:
+    """All weights (points, m) in multiples of `step`, coarser where they would be more than `MOST_GRID_POINTS`."""
+    for parts in range(round(1 / step), 0, -1):
+        points = list(combinations(range(parts + members - 1), members - 1))
+        if len(points) <= MOST_GRID_POINTS:
+            break
+    bars = np.array([(-1, *point, parts + members - 1) for point in points])
+    return np.asarray((np.diff(bars, axis=1) - 1) / parts)
+
+
+def search_grid(logs: Floats, labels: Ints, pool: Pool, *, step: float = 0.1) -> Floats:
+    """The point of a grid with the highest macro-F1, as the report chose; of equal ones the nearest to equal weights."""
+    k = logs.shape[2]
+
+    def score(weights: Floats) -> tuple[float, float]:
+        predicted = combine(logs, weights, pool).argmax(1)
+        return float(f1_scores(confusion(labels, predicted, k)).mean()), -float((weights**2).sum())
+
+    return np.asarray(max(simplex(len(logs), step), key=score))
+
+
+def search_greedy(logs: Floats, labels: Ints, pool: Pool, *, rounds: int = 30) -> Floats:
+    """Add the member that lowers NLL most, with replacement, until none does (Caruana et al. 2004, section 2.1)."""
+    m = len(logs)
+    counts, best = np.zeros(m), np.inf
+    for _ in range(rounds):
+        tried = []
+        for j in range(m):
+            z = combine(logs, (counts + np.eye(m)[j]) / (counts.sum() + 1), pool)
+            tried.append(_nll(z, labels, minimum(z, labels)))
+        if min(tried) >= best - 1e-7:
+            break
+        best = min(tried)
+        counts[int(np.argmin(tried))] += 1
+    return np.asarray(counts / counts.sum())
+
+
+SEARCHES: dict[Search, Callable[[Floats, Ints, Pool], Floats]] = {
+    "nll": search_nll,
+    "grid": search_grid,
+    "greedy": search_greedy,
+}
+
+
+def stack(logs: Floats, labels: Ints, penalty: float = 1e-2) -> Callable[[Floats], Floats]:
+    """Stacking: a multinomial regression on all members' log-probabilities (Wolpert 1992; Breiman 1996).
+
+    The ridge draws it to the logit pool with equal weights. Returns a function from `logs` to logits.
+    """
+    m, _, k = logs.shape
+    if not len(labels):
+        raise InputError("No rows to stack on.")
+    start = np.column_stack([np.tile(np.eye(k) / m, m), np.zeros(k)])
+    design = _design(logs)
+    found = fit_multinomial(design, labels, start, np.full(start.shape, penalty), np.ones(start.shape, dtype=bool))
+    return lambda other: np.asarray(_design(other) @ found.T)
+
+
+def _design(logs: Floats) -> Floats:
+    m, n, k = logs.shape
+    return np.column_stack([logs.transpose(1, 0, 2).reshape(n, m * k), np.ones(n)])

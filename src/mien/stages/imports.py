@@ -1,0 +1,112 @@
+"""A file of predictions made elsewhere to a folder that is calibrated, joined and judged like a run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts import base
+from mien.core.artifacts import judged as store
+from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.predictions import Predictions
+from mien.core.config.judge import ImportConfig
+from mien.core.errors import InputError
+from mien.core.labels import LABELS
+from mien.core.progress import say
+from mien.data.predictions_file import SPLITS, Imported, read_file
+
+
+def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | None = None) -> dict[str, Any]:
+    """Check `file` and write it as an imported folder; with an index its rows must be that index's."""
+    found = read_file(file, config)
+    index = None if index_folder is None else read_index(index_folder)
+    parts = _with_index(found, index, file) if index is not None else _without_index(found, file)
+    content = _content(parts) if index is None else index.content_hash
+    source = base.sha256_file(file)
+    mark = base.fingerprint(store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content})  # fmt: skip
+    weights = base.fingerprint("imported-weights", 1, {}, {"import": mark})
+    document = {
+        "file": file.name, "source_hash": weights, "file_sha256": source, "index": content, "backbone": config.backbone, "parameters": config.parameters,
+        "numbers": found.kind, "rows": {split: len(part[0]) for split, part in parts.items()},
+    }  # fmt: skip
+    if base.is_complete(out, mark):
+        say(f"{out} holds this import already.")
+        return document
+    meta = {"name": out.resolve().name, "weights_hash": weights, "index": content, "scale_in_logits": True, "head": "imported"}  # fmt: skip
+    predictions = [
+        Predictions(split, ids, labels, logits, {**meta, "imported": True})
+        for split, (ids, labels, logits) in parts.items()
+    ]
+    store.write_imported(out, document, predictions, mark)
+    return document
+
+
+Part = tuple[Any, Any, Any]
+
+
+def _without_index(found: Imported, file: Path) -> dict[str, Part]:
+    if found.labels is None:
+        raise InputError(f"{file} has no labels.", fix="Name the column (--label-column), or the index (--index DIR).")
+    parts = {}
+    for split in SPLITS:
+        rows = np.flatnonzero(found.splits == split)
+        if len(rows):
+            rows = rows[np.argsort(found.ids[rows])]  # one order, so that files of the same rows can be joined
+            parts[split] = (found.ids[rows], found.labels[rows], found.logits[rows])
+    return parts
+
+
+def _content(parts: dict[str, Part]) -> str:
+    """A hash of which rows these are: files of the same rows have the same."""
+    digest = hashlib.sha256()
+    for split, (ids, labels, _) in parts.items():
+        digest.update(f"{split}\n".encode())
+        digest.update("\n".join(ids.tolist()).encode())
+        digest.update(labels.tobytes())
+    return digest.hexdigest()
+
+
+def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
+    """Rows in the index's order, which must be all of each split that the file has."""
+    where = {name: i for i, name in enumerate(found.ids.tolist())}
+    paths = index.table["path"].to_pylist()
+    known = set(index.image_ids.tolist()) | set(paths)
+    strange = [name for name in where if name not in known]
+    if strange:
+        raise InputError(
+            f"{file} names {len(strange)} pictures that {index.folder} does not have, e.g. {strange[0]!r}.",
+            rule="Ids are the index's image_id or path.",
+        )
+    parts = {}
+    for split in SPLITS:
+        if not (found.splits == split).any():
+            continue
+        rows = index.rows(split)
+        places = [where.get(index.image_ids[r], where.get(paths[r], -1)) for r in rows.tolist()]
+        missing = sum(place < 0 for place in places)
+        if missing:
+            raise InputError(
+                f"{file} lacks {missing} of the {len(rows)} {split} pictures of {index.folder}.",
+                rule="A split is predicted in whole, so that all models see the same rows.",
+            )
+        picked = np.array(places)
+        if (found.splits[picked] != split).any():
+            other = int(np.flatnonzero(found.splits[picked] != split)[0])
+            raise InputError(f"{file} has {found.ids[picked[other]]!r} in {found.splits[picked[other]]}, the index in {split}.")  # fmt: skip
+        labels = index.labels[rows]
+        if found.labels is not None and (found.labels[picked] != labels).any():
+            wrong = np.flatnonzero(found.labels[picked] != labels)
+            first = wrong[0]
+            raise InputError(
+                f"{file} labels {len(wrong)} {split} pictures otherwise than {index.folder}, e.g. {found.ids[picked[first]]!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
+                rule="Labels are the index's.",
+                fix="Check --label-numbers, or leave the labels out.",
+            )
+        parts[split] = (index.image_ids[rows], labels, found.logits[picked])
+    extra = len(found.ids) - sum(len(part[0]) for part in parts.values())
+    if extra:
+        raise InputError(f"{file} has {extra} rows whose split is not that of {index.folder}.", rule="Each picture has one split.")  # fmt: skip
+    return parts

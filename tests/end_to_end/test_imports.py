@@ -1,0 +1,179 @@
+"""Predictions made elsewhere: imported, calibrated, joined, selected and judged; and what is refused at the door."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from helpers import faces
+from mien.cli import run
+from mien.core.artifacts.index import read_index
+from mien.core.labels import LABELS
+from mien.evaluate.metrics import softmax
+
+SPLITS = np.array(["validation"] * 300 + ["calib"] * 700 + ["test"] * 400)
+TRUTH, Y = faces.simulated(1400, seed=5, skill=2.0)
+IDS = np.array([f"face_{i:04d}.png" for i in range(1400)])
+FER_NUMBER = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
+
+
+def model(seed, noise=1.0):
+    return TRUTH + np.random.default_rng(seed).normal(0, noise, TRUTH.shape)
+
+
+def write_csv(path, *, values=None, order=LABELS, prefix="p_", ids=IDS, labels=None, splits=SPLITS):
+    """A table of probabilities with columns of its own names, in its own order of rows."""
+    p = softmax(model(1)) if values is None else values
+    names = np.array(LABELS)[Y] if labels is None else labels
+    columns = [LABELS.index(name) for name in order]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "truth", "part", *(prefix + name for name in order)])
+        for i in np.random.default_rng(9).permutation(len(p)):
+            writer.writerow([ids[i], names[i], splits[i], *(repr(float(v)) for v in p[i, columns])])
+    return path
+
+
+def write_npz(path, z, **arrays):
+    np.savez(
+        path, **({"image_id": IDS, "label": [FER_NUMBER[LABELS[c]] for c in Y], "split": SPLITS, "logits": z} | arrays)
+    )
+    return path
+
+
+FLAGS = ["--id-column", "file", "--label-column", "truth", "--split-column", "part", "--split-name", "validation=val"]
+ARRAY = ["--label-numbers", "fer2013", "--split-name", "validation=val", "--classes", ",".join(LABELS)]
+
+
+def bring(file, out, *flags):
+    return run(["predictions", "import", str(file), "--out", str(out), *flags])
+
+
+def test_two_files_go_all_the_way(tmp_path, capsys):
+    """One of probabilities with other column names, one of logits in an array: joined, selected and judged on test."""
+    first = write_csv(tmp_path / "first.csv", order=LABELS[::-1])
+    second = write_npz(tmp_path / "second.npz", 3 * model(2)[:, ::-1])
+    runs = [tmp_path / "a", tmp_path / "b"]
+    assert bring(first, runs[0], *FLAGS, "--parameters", "1000") == 0
+    array = [*ARRAY[:-1], ",".join(LABELS[::-1])]
+    assert bring(second, runs[1], *array, "--kind", "logits", "--backbone", "vit_b") == 0
+    assert bring(second, runs[1], *array, "--kind", "logits", "--backbone", "vit_b") == 0  # it is there already
+    for one in runs:
+        assert run(["calibrate", str(one), "--resamples", "40"]) == 0
+    ens = tmp_path / "ens"
+    assert run(["ensemble", *map(str, runs), "--out", str(ens), "--resamples", "200"]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", str(ens), "--resamples", "200", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test"]["n"] == 400
+    rows = list(csv.DictReader((ens / "ensemble_summary.csv").read_text().splitlines()))
+    assert {row["kind"] for row in rows} == {"single", "hybrid"}
+    assert all(row["parameters"] == ("1000" if row["ensemble"] == "a" else "") for row in rows)
+    calibration = json.loads((runs[1] / "calibration.json").read_text())
+    assert 2 < calibration["temperature"] < 6  # logits of a model three times too sure, and noisy
+    chosen = json.loads((ens / "selected.json").read_text())
+    assert {"equal", "nll", "grid", "greedy", "best_single", "stacking"} == set(chosen["rivals"]["logit"])
+    assert any("not known of" in line for line in chosen["why"])
+    # a member's test rows are what the file said
+    direct = run(["evaluate", str(runs[0]), "--resamples", "200", "--json"])
+    assert direct == 0
+    alone = json.loads(capsys.readouterr().out)
+    held = SPLITS == "test"
+    assert alone["test"]["accuracy"] == pytest.approx((model(1)[held].argmax(1) == Y[held]).mean())
+
+
+def test_with_an_index_of_ours(small_index, tmp_path, capsys):
+    """Ids are the index's own; then imported predictions stand beside trained runs of that index."""
+    index = read_index(small_index)
+    rows = np.concatenate([index.rows(s) for s in ("val", "calib", "test")])
+    z = 3 * np.eye(7)[index.labels[rows]] + np.random.default_rng(0).normal(0, 1, (len(rows), 7))
+    table = {"image_id": index.image_ids[rows].tolist(), "split": index.splits[rows].tolist()}
+    pq.write_table(pa.table(table | {f"logit_{n}": z[:, i] for i, n in enumerate(LABELS)}), tmp_path / "p.parquet")
+    assert bring(tmp_path / "p.parquet", tmp_path / "run", "--index", str(small_index)) == 0
+    short = pa.table({k: v[:-5] for k, v in table.items()} | {f"logit_{n}": z[:-5, i] for i, n in enumerate(LABELS)})
+    pq.write_table(short, tmp_path / "short.parquet")
+    assert bring(tmp_path / "short.parquet", tmp_path / "no", "--index", str(small_index)) == 2
+    assert "lacks 5 of the" in capsys.readouterr().err
+    wrong = table | {"label": np.roll(np.array(LABELS)[index.labels[rows]], 1).tolist()}
+    pq.write_table(pa.table(wrong | {f"logit_{n}": z[:, i] for i, n in enumerate(LABELS)}), tmp_path / "w.parquet")
+    assert bring(tmp_path / "w.parquet", tmp_path / "no", "--index", str(small_index)) == 2
+    assert not (tmp_path / "no").exists()
+    # what needs weights says that there are none
+    for command in (["predict", "--split", "val"], ["export", "--out", str(tmp_path / "m.onnx")]):
+        assert run([command[0], str(tmp_path / "run"), "--index", str(small_index), *command[1:]]) == 2
+    assert "no weights" in capsys.readouterr().err
+
+
+BASE = softmax(model(1))
+UNSUMMED = BASE.copy()
+UNSUMMED[17] *= 1.5
+HOLED = BASE.copy()
+HOLED[3, 2] = np.nan
+TWICE = IDS.copy()
+TWICE[5] = TWICE[6]
+REFUSED = {
+    "a wrong order of classes": (lambda p: write_csv(p / "f.csv", values=BASE[:, [3, 4, 5, 6, 0, 1, 2]]), FLAGS, "another order of classes"),
+    "wrong label numbers": (lambda p: write_npz(p / "f.npz", model(1)), ["--label-numbers", "mien", *ARRAY[2:], "--kind", "logits"], "another order of classes"),
+    "no sum of one": (lambda p: write_csv(p / "f.csv", values=UNSUMMED), FLAGS, "'face_0017.png'"),
+    "NaN": (lambda p: write_csv(p / "f.csv", values=HOLED), FLAGS, "NaN"),
+    "an id twice": (lambda p: write_csv(p / "f.csv", ids=TWICE), FLAGS, "more than once"),
+    "no such id column": (lambda p: write_csv(p / "f.csv"), ["--label-column", "truth"], "--id-column COLUMN"),
+    "an unknown split": (lambda p: write_csv(p / "f.csv"), FLAGS[:-2], "--split-name validation=val"),
+    "a column that is none": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--column", "angry=p_angri"], "Did you mean 'p_angry'"),
+    "a class without column": (lambda p: write_csv(p / "f.csv", order=LABELS[:6]), FLAGS, "no column for surprise"),
+    "a class of its own": (lambda p: write_csv(p / "f.csv", labels=np.full(1400, "bored")), FLAGS, "'bored'"),
+    "no kind": (lambda p: write_csv(p / "f.csv", prefix=""), FLAGS, "--kind logits or --kind probabilities"),
+    "an array without an order": (lambda p: write_npz(p / "f.npz", model(1)), ["--label-numbers", "fer2013"], "--classes"),
+    "an array of six": (lambda p: write_npz(p / "f.npz", model(1)[:, :6]), ARRAY, "shape (1400, 6)"),
+    "numbers of nobody": (lambda p: write_npz(p / "f.npz", model(1)), ARRAY[2:], "--label-numbers"),
+    "unscaled cosines": (lambda p: write_npz(p / "f.npz", np.tanh(0.1 * model(1))), [*ARRAY, "--kind", "logits"], "bare cosines"),
+    "pickles": (lambda p: write_npz(p / "f.npz", np.array([[{}]] * 3, dtype=object)), ARRAY, "cannot be read"),
+    "torn": (lambda p: (p / "f.npz").write_bytes(b"PK\x03\x04torn") and p / "f.npz", ARRAY, "cannot be read"),
+    "no file": (lambda p: p / "f.csv", FLAGS, "No file"),
+    "another format": (lambda p: (p / "f.xlsx").write_bytes(b"x") and p / "f.xlsx", FLAGS, ".csv, .parquet or .npz"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_at_the_door(name, tmp_path, capsys):
+    make, flags, said = REFUSED[name]
+    assert bring(make(tmp_path), tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_rows_and_test_rows_are_refused_later(tmp_path, capsys):
+    a, b, c = (tmp_path / n for n in "abc")
+    bring(write_csv(tmp_path / "a.csv"), a, *FLAGS)
+    others = np.array([f"x{i}" for i in range(1400)])
+    bring(write_csv(tmp_path / "b.csv", ids=others), b, *FLAGS)
+    for one in (a, b):
+        assert run(["calibrate", str(one), "--resamples", "40"]) == 0
+    assert run(["ensemble", str(a), str(b), "--out", str(tmp_path / "ens")]) == 2
+    assert "different pictures" in capsys.readouterr().err
+    # test stays closed without a selection, and test rows named calib are refused
+    assert run(["evaluate", str(a)]) == 2
+    assert "selection" in capsys.readouterr().err
+    shutil.copytree(a, c)
+    shutil.copy(c / "predictions" / "test.parquet", c / "predictions" / "calib.parquet")
+    assert run(["calibrate", str(c)]) == 2
+    assert "another size than the manifest says" in capsys.readouterr().err
+
+
+def test_few_rows_and_a_missing_class_are_named(tmp_path, capsys):
+    few = np.where(np.arange(1400) < 60, "calib", "val")
+    labels = np.array(LABELS)[np.where((Y == 1) & (np.arange(1400) < 60), 0, Y)]
+    assert bring(write_csv(tmp_path / "f.csv", splits=few, labels=labels), tmp_path / "r", *FLAGS[:-2]) == 0
+    assert run(["calibrate", str(tmp_path / "r"), "--resamples", "40"]) == 0
+    said = capsys.readouterr().err
+    assert "few_rows: the part temperature of calib has" in said
+    assert "class_missing: the part temperature of calib has no" in said
+    assert run(["evaluate", str(tmp_path / "r")]) == 2

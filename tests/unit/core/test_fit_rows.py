@@ -1,0 +1,60 @@
+"""Parts of calib: disjoint, whole, the same for every model and order; and rows that cannot be fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import faces
+from mien.core.artifacts.fit_rows import SHARES, FitRows, deal
+from mien.core.errors import InputError, SplitError
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 1000))
+def test_parts_are_disjoint_whole_and_the_same_in_any_order(n, seed):
+    rng = np.random.default_rng(seed)
+    ids, labels = np.array([f"{seed}-{i}" for i in range(n)]), rng.integers(0, 7, n)
+    parts = deal(ids, labels)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(n))
+    order = rng.permutation(n)
+    again = deal(ids[order], labels[order])
+    for name in SHARES:
+        assert set(ids[order][again[name]]) == set(ids[parts[name]])
+
+
+def test_shares_hold_in_every_class():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 5000)
+    for name, rows in deal(np.array([str(i) for i in range(5000)]), labels).items():
+        for c in range(7):
+            assert (labels[rows] == c).sum() == pytest.approx(SHARES[name] * (labels == c).sum(), abs=1)
+
+
+def test_parts_carry_their_name_and_are_not_dealt_again():
+    rows = faces.fit_rows(200)
+    part = rows.part("weights")
+    assert part.name == "weights"
+    assert part.take(np.arange(5)).name == "weights"
+    with pytest.raises(SplitError, match="already"):
+        part.part("temperature")
+
+
+def test_rows_cannot_be_altered_nor_built_by_hand():
+    rows = faces.fit_rows(60)
+    with pytest.raises(ValueError, match="read-only"):
+        rows.logits[0, 0] = 1.0
+    with pytest.raises(SplitError, match="by hand"):
+        FitRows(rows.logits, rows.labels, rows.ids, "calib", token=None)
+    with pytest.raises(InputError):
+        rows.with_logits(rows.logits[:3])
+
+
+def test_named_warnings():
+    few = FitRows.of(faces.predictions(np.eye(7)[:5] * 3, np.arange(5)))
+    said = few.shortcomings()
+    assert said[0].startswith("few_rows:")
+    assert said[1] == "class_missing: calib has no sad, surprise"
+    assert not faces.fit_rows(500).shortcomings()

@@ -1,0 +1,67 @@
+"""The kit's objects: the same as the functions, and closed to test rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helpers import faces
+from mien.core.errors import InputError, SplitError, UsageError
+from mien.core.labels import LABELS
+from mien.evaluate import estimators as e
+from mien.evaluate.calibration import fit_temperature
+from mien.evaluate.metrics import nll_rows, softmax
+
+Z, Y = faces.simulated(2000, seed=1, sharpness=3.0)
+OTHER, TRUTH = faces.simulated(2000, seed=2, sharpness=3.0)
+
+
+@pytest.mark.parametrize("kind", [e.TemperatureScaling, e.VectorScaling, e.DirichletScaling, e.AutoScaling])
+def test_calibrators_calibrate_other_rows(kind):
+    model = kind().fit(e.calib_rows(Z, Y))
+    p = model.predict_proba(OTHER)
+    assert p.sum(1) == pytest.approx(np.ones(2000))
+    assert nll_rows(p, TRUTH).mean() < nll_rows(softmax(OTHER), TRUTH).mean() - 0.2
+
+
+def test_the_temperature_is_that_of_the_function():
+    model = e.TemperatureScaling(resamples=20).fit(e.calib_rows(Z, Y))
+    assert model.temperature_.value == fit_temperature(e.calib_rows(Z, Y), resamples=0).value
+    assert e.AutoScaling().fit(e.calib_rows(Z, Y)).choice_.scaling.method == "temperature"
+
+
+def test_a_pool_of_two():
+    rng = np.random.default_rng(0)
+    a, b = (OTHER / 3 + rng.normal(0, 1, OTHER.shape) for _ in range(2))
+    pool = e.Pool().fit([e.calib_rows(a[:1000], TRUTH[:1000]), e.calib_rows(b[:1000], TRUTH[:1000])])
+    joined = nll_rows(pool.predict_proba([a[1000:], b[1000:]]), TRUTH[1000:]).mean()
+    assert joined < min(nll_rows(softmax(z[1000:]), TRUTH[1000:]).mean() for z in (a, b)) - 0.02
+    assert pool.fitted_.weighting in ("equal", "nll")
+
+
+def test_sets_cover():
+    p = softmax(OTHER)
+    for kind in ("split", "class_conditional", "raps"):
+        sets = e.ConformalSets(kind=kind).fit(e.calib_rows(Z, Y)).predict_set(p)
+        assert sets[np.arange(2000), TRUTH].mean() == pytest.approx(0.9, abs=0.025)
+
+
+def test_labels_may_be_names():
+    rows = e.calib_rows(Z, np.array(LABELS)[Y])
+    assert (rows.labels == Y).all()
+
+
+def test_test_rows_and_what_cannot_be():
+    with pytest.raises(SplitError, match="test decides nothing"):
+        e.calib_rows(Z, Y, split="test")
+    with pytest.raises(InputError, match="in the order"):
+        e.calib_rows(Z[:, :6], Y)
+    with pytest.raises(InputError, match="NaN"):
+        e.calib_rows(np.where(Z > 3, np.nan, Z), Y)
+    with pytest.raises(InputError, match="Labels reach"):
+        e.calib_rows(Z, Y + 1)
+    with pytest.raises(InputError, match="bare cosines"):
+        e.calib_rows(np.clip(Z, -1, 1), Y)
+    for model in (e.AutoScaling(), e.Pool(), e.ConformalSets()):
+        with pytest.raises(UsageError, match="not fitted"):
+            model.predict_set(Z) if isinstance(model, e.ConformalSets) else model.predict_proba(Z)
