@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mien.core.labels import LABELS, MINORITY
-from mien.report import figures, sections
+from mien.report import figures, judging, sections
 from mien.report.blocks import Block, Document, Figure, Section, Table, Text
 from mien.report.study_view import HEADLINE, SPLITS, chosen_of, fixed, is_synthetic, parameters_of, with_ci
 
@@ -25,7 +25,7 @@ def compose(
     """
     document = Document(f"mien: {study['name']}", _subtitle(study))
     document.sections = [
-        _summary(study), _data(study, sheet), sections.singles(study), sections.calibration(study, evaluations), sections.ensembles(study), sections.selection(study),
+        _summary(study), _data(study, sheet), sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study), judging.selection(study),
         *([sections.student(study)] if study["student"] else []), sections.training(study, histories), sections.classes(study), sections.cost(study), sections.care(study),
     ]  # fmt: skip
     return document

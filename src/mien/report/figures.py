@@ -116,6 +116,17 @@ def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes:
         return _png(figure)
 
 
+def risk_coverage(models: dict[str, dict[str, list[float]]]) -> bytes:
+    """Error rate over the share of pictures that is answered, the surest first, a line a model."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
+        for colour, (name, curve) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
+            axis.plot(curve["coverage"], curve["risk"], color=colour, lw=1.3, label=name)
+        axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
+        axis.legend(frameon=False)
+        return _png(figure)
+
+
 def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> bytes:
     """Reliability diagrams before and after calibration, a panel a model."""
     with mpl.rc_context(_STYLE):

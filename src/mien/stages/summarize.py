@@ -33,7 +33,7 @@ def run(root: Path) -> dict[str, Any]:
         "index": read_audit(folder.index) | {"crop": index.crop.model_dump(), "fingerprint": index.fingerprint},
         "baselines": {"test": baselines(val, test)},
         "teachers": [_model(folder.teacher(t["name"])) for t in study["teachers"]],
-        "ensembles": [_ensemble(folder.ensembles / name) for name in selection["candidates"]],
+        "ensembles": [_ensemble(folder.ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
         "selected": {"name": selection["name"], "why": selection["why"], "hash": selection["hash"], "best_single": selection["best_single"],
                      "diversity": selection["diversity"], "rivals": selection["rivals"]},
         "student": None, "latency": [], "wall_s": read_timings(root),
@@ -68,14 +68,14 @@ def _model(run_folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ensemble(folder: Path) -> dict[str, Any]:
+def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
     ensemble, evaluation = read_ensemble(folder), read_evaluation(folder)
     scores = {}
     for split in ("val", "calib"):
         predictions = read_predictions(predictions_path(folder, split))
         scores[split] = metrics(softmax(predictions.logits), predictions.labels)
     return {
-        "name": ensemble.name, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
+        "name": ensemble.name, "kind": kind, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
         "heldout": ensemble.heldout, "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
         "test": evaluation["test"], "test_as_distributed": evaluation["test_as_distributed"],
         "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"],
