@@ -18,7 +18,7 @@ import mien
 from mien.cli.common import Flat, Json, Model, Out, given, show
 from mien.cli.index import index_app
 from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
-from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, TrainConfig, resolve
+from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, SuspectsConfig, TrainConfig, resolve
 from mien.core.config.base import describe_flags
 from mien.core.errors import MienError, UsageError, nearest
 from mien.core.progress import console
@@ -32,7 +32,7 @@ app = App(
 for command in (index_app, predictions_app):
     app.command(command)
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
-          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "tensorboard": "track"}  # fmt: skip
+          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "tensorboard": "track", "cleanlab": "noise"}  # fmt: skip
 
 
 _USER_MAY_CAUSE = {
@@ -204,6 +204,28 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
 
 for stage_command in (predict, calibrate, ensemble, evaluate):
     app.command(stage_command)
+
+
+@app.command
+def suspects(
+    *, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] = None, noise: Annotated[SuspectsConfig | None, Flat] = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Find train pictures whose labels are in doubt: networks of other folds predict them; goes on where it was.
+
+    Parameters
+    ----------
+    index
+        the index whose train labels are looked at
+    out
+        suspects.parquet, relabel.csv (for `mien index build --relabel`), sheet.png, suspects.json
+    """
+    from mien.stages import suspects as stage
+
+    resolved, origin = resolve(TrainConfig, ("flag", given(config)))
+    done = stage.run(resolved, origin, noise or SuspectsConfig(), index, out)
+    classes = ", ".join(f"{name} {count}" for name, count in done["by_class"].items() if count)
+    text = f"{out}: {done['suspects']:,} of {done['rows']:,} train labels are in doubt ({done['share']:.1%}): {classes or 'none'}; look at {out / 'sheet.png'}"
+    show(done, json=json, text=text)
 
 
 @app.command

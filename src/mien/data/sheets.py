@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts.index import SPLITS, Index
+from mien.core.artifacts.pixels import PixelRows
 from mien.core.labels import LABELS
 
 _COLUMNS, _GAP, _TITLE = 16, 2, 26
@@ -39,3 +42,23 @@ def _grid(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         y, x = i // _COLUMNS * side, i % _COLUMNS * side
         out[y : y + side - _GAP, x : x + side - _GAP] = picture
     return out
+
+
+def suspects_sheet(
+    pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], found: dict[str, NDArray[Any]], count: int
+) -> bytes:
+    """A PNG of the pictures whose labels are most in doubt, each over its label and the one that is suggested."""
+    doubted = np.flatnonzero(found["suspect"])
+    order = doubted[np.argsort(found["quality"][doubted], kind="stable")][:count]
+    side, high = 96, 30
+    width = _COLUMNS // 2
+    title = _title(f"{len(order):,} of {len(doubted):,} suspects, the most doubtful first: label -> suggestion", width * (side + _GAP))  # fmt: skip
+    out = np.full((max(1, -(-len(order) // width)) * (side + high), width * (side + _GAP), 3), 255, np.uint8)
+    for i, place in enumerate(order):
+        y, x = i // width * (side + high), i % width * (side + _GAP)
+        picture = np.broadcast_to(pixels[rows[place : place + 1]][0], (*pixels.shape[1:3], 3))
+        out[y : y + side, x : x + side] = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)  # fmt: skip
+        for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[found["suggested"][place]])):
+            cv2.putText(out, name, (x + 2, y + side + 11 + 13 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)  # fmt: skip
+    whole = np.concatenate([title, out])
+    return bytes(cv2.imencode(".png", whole[..., ::-1])[1].tobytes())

@@ -22,12 +22,16 @@ def step_seed(seed: int, step: int, purpose: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Rows of each step. `labels` are those of the train rows; positions into them come out."""
+    """Rows of each step. `labels` are those of the train rows; positions into them come out.
+
+    `chance` (n,) is how likely an epoch is to draw each row; the places of those left out go to others.
+    """
 
     labels: NDArray[np.int64]
     batch_size: int
     seed: int
     balanced: bool
+    chance: NDArray[np.float64] | None = None
     _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -53,16 +57,26 @@ class Sampler:
 
     def _drawn(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, epoch, 7])
+        drawn = np.ones(len(self.labels), dtype=bool)
+        if self.chance is not None:
+            drawn = np.random.default_rng([self.seed, epoch, 8]).random(len(self.labels)) < self.chance
         if not self.balanced:
-            return rng.permutation(len(self.labels))
+            return _filled(rng.permutation(len(self.labels)), drawn)
         # Every class equally often: whole shuffled passes over a class's rows, then a shuffled rest.
         per_class = -(-len(self.labels) // len(np.unique(self.labels)))
         parts = []
         for c in np.unique(self.labels):
-            rows = np.flatnonzero(self.labels == c)
+            rows = np.flatnonzero((self.labels == c) & drawn)
+            rows = rows if len(rows) else np.flatnonzero(self.labels == c)
             passes = [rng.permutation(rows) for _ in range(-(-per_class // len(rows)))]
             parts.append(np.concatenate(passes)[:per_class])
         return rng.permutation(np.concatenate(parts))[: len(self.labels)]
+
+
+def _filled(order: NDArray[np.int64], drawn: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """An order with the rows that are not drawn replaced by further passes over those that are."""
+    kept = order[drawn[order]]
+    return np.resize(kept, len(order)) if len(kept) else order
 
 
 def part_of(size: int, number: int, parts: int) -> slice:

@@ -11,9 +11,10 @@ from torch import Tensor
 from mien.core.artifacts.index import Index
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
-from mien.core.labels import LABELS, MINORITY, N_CLASSES
+from mien.core.labels import LABELS, MINORITY
 from mien.nn.augment import Augmentation, Draws
 from mien.nn.batches import Feeder, Sampler, part_of, step_seed
+from mien.nn.doubt import train_rows
 from mien.nn.image_ops import upload
 from mien.nn.losses import smooth
 from mien.nn.mixing import mix
@@ -25,11 +26,10 @@ class Feed:
     def __init__(self, config: TrainConfig, index: Index, device: torch.device, *, rank: int, world: int) -> None:
         _check_share(config, world)
         self.config, self.device, self.rank, self.world = config, device, rank, world
-        rows = index.rows("train")
-        labels = index.labels[rows]
-        one_hot = np.eye(N_CLASSES, dtype=np.float32)[labels]
-        self.targets = torch.from_numpy(index.votes[rows] if config.soft_votes else one_hot).to(device)
-        self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced)
+        taught = train_rows(config, index)
+        rows, labels = taught.rows, taught.labels
+        self.targets = torch.from_numpy(taught.targets).to(device)
+        self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced, taught.chance)
         minority = np.isin(labels, [LABELS.index(name) for name in MINORITY])
         self.boost = torch.from_numpy(np.where(minority, config.minority_boost, 1.0).astype(np.float32))
         strengths: dict[str, Any] = {key: getattr(config, key) for key in Augmentation.__dataclass_fields__}

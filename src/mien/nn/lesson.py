@@ -40,7 +40,9 @@ class Lesson(nn.Module):
         embedding = self.network.embed(x)
         if isinstance(head, JointHead):
             logits, margined = head.both(embedding, target, margin, scale)
-            loss = self.loss(logits, target) + self.settings["joint_weight"] * soft_cross_entropy(margined, target)
+            loss = self.loss(logits, target) + self.settings["joint_weight"] * soft_cross_entropy(
+                margined, target, self.settings.get("hard_share", 1.0)
+            )
         else:
             logits = head(embedding, target, margin, scale)
             loss = self.loss(logits, target)

@@ -12,12 +12,20 @@ from torch.nn import functional as F
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats."""
-    return -(target * F.log_softmax(logits, dim=1)).sum(1).mean()
+def mean_of_hardest(losses: Tensor, share: float) -> Tensor:
+    """Mean of the largest `share` of a batch's losses (b,), at least one: online hard-example mining
+    (Shrivastava et al. 2016, arXiv 1604.03540, section 4)."""
+    if share >= 1:
+        return losses.mean()
+    return losses.topk(max(1, round(share * len(losses)))).values.mean()
 
 
-def focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+def soft_cross_entropy(logits: Tensor, target: Tensor, share: float = 1.0) -> Tensor:
+    """Mean cross-entropy, in nats, of the hardest `share`."""
+    return mean_of_hardest(-(target * F.log_softmax(logits, dim=1)).sum(1), share)
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float, share: float = 1.0) -> Tensor:
     """Focal loss (Lin et al. 2017, arXiv 1708.02002, eq. 4, without class weights).
 
     Each class's term -t log p is weighted by (1 - p)^gamma; for a one-hot target that is the
@@ -26,16 +34,16 @@ def focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     log_p = F.log_softmax(logits, dim=1)
     # 1 - p through expm1 keeps its gradient finite where p rounds to 1; 0^gamma has none below gamma 1.
     rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-    return -(target * rest.pow(gamma) * log_p).sum(1).mean()
+    return mean_of_hardest(-(target * rest.pow(gamma) * log_p).sum(1), share)
 
 
-def prior_adjusted(logits: Tensor, target: Tensor, prior: Tensor, tau: float) -> Tensor:
+def prior_adjusted(logits: Tensor, target: Tensor, prior: Tensor, tau: float, share: float = 1.0) -> Tensor:
     """Cross-entropy of logits + tau·log prior: logit adjustment (Menon et al. 2021, arXiv 2007.07314, eq. 10).
 
     With tau = 1 it is balanced softmax (Ren et al. 2020, arXiv 2007.10740, eq. 4). `prior` (k,) are
     the shares that training shows; what the bare logits then assume is `assumed_prior`.
     """
-    return soft_cross_entropy(logits + tau * prior.to(logits).log(), target)
+    return soft_cross_entropy(logits + tau * prior.to(logits).log(), target, share)
 
 
 def smooth(target: Tensor, amount: float) -> Tensor:
@@ -74,10 +82,10 @@ class CenterLoss(nn.Module):
 
 def make_loss(settings: dict[str, Any], prior: Tensor) -> Loss:
     """The loss that a run's settings name; `prior` (k,) are the shares that training shows."""
-    name = settings["loss"]
+    name, share = settings["loss"], settings.get("hard_share", 1.0)
     if name == "focal":
-        return lambda z, t: focal(z, t, settings["focal_gamma"])
+        return lambda z, t: focal(z, t, settings["focal_gamma"], share)
     if name in ("balanced_softmax", "logit_adjusted"):
         tau = 1.0 if name == "balanced_softmax" else settings["logit_adjust_tau"]
-        return lambda z, t: prior_adjusted(z, t, prior, tau)
-    return soft_cross_entropy
+        return lambda z, t: prior_adjusted(z, t, prior, tau, share)
+    return lambda z, t: soft_cross_entropy(z, t, share)

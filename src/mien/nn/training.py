@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
@@ -22,6 +21,7 @@ from mien.core.labels import LABELS, N_CLASSES
 from mien.core.progress import warn
 from mien.nn.batches import assumed_prior, shown_prior
 from mien.nn.devices import processes
+from mien.nn.doubt import train_rows
 from mien.nn.examine import Score
 from mien.nn.loop import Trainer
 from mien.nn.network import Network, make_network, parameter_count
@@ -52,7 +52,7 @@ def train_run(
     document = {
         "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
         "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from, "balanced_sampling": config.balanced,
-        **priors, "train_rows": len(index.rows("train")), **(extra or {}),
+        **priors, "train_rows": len(train_rows(config, index).rows), **(extra or {}),
     }  # fmt: skip
     trainer = Trainer(config, index, out, network, score=score, teacher=teacher() if teacher else None)
     together.wait_for_everyone()
@@ -76,7 +76,7 @@ def _finish(out: Path, mark: str, result: dict[str, Any]) -> None:
 
 def check_request(config: TrainConfig, index: Index) -> None:
     """Raise for what this index cannot give this training."""
-    labels, val = index.labels[index.rows("train")], index.labels[index.rows("val")]
+    labels, val = train_rows(config, index).labels, index.labels[index.rows("val")]
     fix = "See what the index holds with `mien index audit`, and build one with more sources or other shares."
     if not len(val):
         raise InputError(f"{index.folder} has no val pictures.", rule="val chooses the epoch.", fix=fix)
@@ -134,14 +134,13 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] |
 
 def _set_priors(network: Network, config: TrainConfig, index: Index) -> dict[str, list[float]]:
     """Put the shift between priors into the network; returns the class shares trained for and predicted with."""
-    rows = index.rows("train")
-    labels = index.labels[rows]
-    one_hot: NDArray[np.float32] = np.eye(N_CLASSES, dtype=np.float32)[labels]
-    shown = shown_prior(index.votes[rows] if config.soft_votes else one_hot, labels, balanced=config.balanced)
+    taught = train_rows(config, index)
+    natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
+    shown = shown_prior(taught.targets, taught.labels, balanced=config.balanced)
     trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
     wanted = {
         "trained": trained,
-        "natural": one_hot.mean(0).astype(np.float64),
+        "natural": natural / natural.sum(),
         "uniform": np.full(N_CLASSES, 1 / N_CLASSES),
     }[config.predict_prior]
     network.prior_shift.copy_(torch.from_numpy(np.log(wanted) - np.log(trained)))

@@ -85,7 +85,7 @@ CHANGES = [
     {"sam_rho": 0.05}, {"ema_decay": 0.0}, {"drop_rate": 0.0}, {"freeze_backbone_epochs": 1}, {"freeze_backbone_epochs": 1, "freeze_blocks": 1},
     {"crop_min": 0.4}, {"rotate": 0.0}, {"flip": False}, {"jitter": 0.0}, {"erase": 0.0}, {"clahe": 0.5}, {"randaugment": 1}, {"minority_boost": 2.0},
     {"mixing": "none"}, {"mixing": "mixup"}, {"mixing": "cutmix"}, {"mix_alpha": 1.0}, {"mix_probability": 0.3}, {"mix_warmup_epochs": 1.0},
-    {"mix_off_epochs": 1.0}, {"seed": 1}, {"img_size": 40}, {"amp": "bf16"}, {"attention": "cbam"},
+    {"mix_off_epochs": 1.0}, {"seed": 1}, {"img_size": 40}, {"amp": "bf16"}, {"attention": "cbam"}, {"hard_share": 0.5},
 ]  # fmt: skip
 # Flags that act only beside others: (what is added to both, what is changed).
 PAIRS = [
@@ -99,6 +99,7 @@ PAIRS = [
 # Flags that are tested elsewhere, each by its own test.
 ELSEWHERE = {
     "backbone", "pretrained", "pretrained_license", "init_from", "soft_votes", "eval_every", "eval_raw", "patience", "save_every_steps", "tracker", "epochs",
+    "suspects", "suspect_treatment", "suspect_weight",  # test_doubt.py, test_suspects.py
 }  # fmt: skip
 
 

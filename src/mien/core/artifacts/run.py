@@ -15,6 +15,7 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
+from mien.core.artifacts.suspects import read_suspects
 from mien.core.config.base import expand
 from mien.core.config.train import TrainConfig
 from mien.core.errors import ArtifactError, InputError
@@ -97,10 +98,17 @@ def run_of(weights: Path) -> Run | None:
 
 
 def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
-    """The hash of what a training starts from, as a fingerprint's input; empty for random weights.
+    """The hashes of what a training starts from and whose labels it doubts, as a fingerprint's inputs.
 
     A run of ours must have learned on the same index: on another, its train pictures may be val or test here.
     """
+    doubted = {}
+    if config.suspects is not None:
+        doubted["suspects"] = read_suspects(Path(expand(config.suspects)), index=index.content_hash).hash
+    return doubted | _starting_weights(config, index)
+
+
+def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
     if config.init_from is not None:
         earlier = read_run(Path(expand(config.init_from)))
         check_index(earlier, index)

@@ -11,11 +11,12 @@ from mien.core.config.judge import (
     PredictConfig,
 )
 from mien.core.config.live import DetectConfig, LiveConfig
+from mien.core.config.noise import SuspectsConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import StudyConfig, load_study
 from mien.core.config.train import DistillConfig, TrainConfig
 
 __all__ = [
     "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "ImportConfig", "IndexConfig",
-    "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
+    "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "SuspectsConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
 ]  # fmt: skip

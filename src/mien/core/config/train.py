@@ -82,6 +82,15 @@ class TrainConfig(StageConfig):
         "trained",
         description="class shares that predictions assume: as trained, those of the train split, or equal ones",
     )
+    # labels in doubt, hard examples
+    suspects: str | None = Field(None, description="the folder that `mien suspects` left for this index")
+    suspect_treatment: Literal["drop", "downweight", "relabel"] = Field(
+        "drop", description="what becomes of suspects: left out, drawn less often, or given the suggested label"
+    )
+    suspect_weight: float = Field(0.3, ge=0, le=1, description="how often downweight draws a suspect")
+    hard_share: float = Field(
+        1.0, gt=0, le=1, description="hard-example mining: learn from this share of a batch, its largest losses"
+    )
     # the optimiser and its schedule
     optimizer: Literal["adamw", "adamw-safe", "sgd"] = Field(
         "adamw", description="adamw-safe: no fused or foreach kernels; sgd: with Nesterov momentum 0.9"
@@ -179,7 +188,9 @@ class TrainConfig(StageConfig):
             **dict.fromkeys(("margin", "scale", "scale_start", "scale_warmup_epochs", "plain_logits_epochs", "arcface_warmup_epochs"), (margined, "a head with a margin")),
             **dict.fromkeys(("mix_alpha", "mix_probability", "mix_warmup_epochs", "mix_off_epochs"), (self.mixing != "none", "mixing")),
             "randaugment_magnitude": (self.randaugment > 0, "randaugment"), "min_lr": (self.scheduler == "cosine", "scheduler cosine"),
-            "pretrained_license": (self.pretrained not in ("none", "timm"), "pretrained FILE"), "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"),
+            "pretrained_license": (self.pretrained not in ("none", "timm"), "pretrained FILE"), "suspect_treatment": (self.suspects is not None, "suspects"),
+            "suspect_weight": (self.suspects is not None and self.suspect_treatment == "downweight", "suspect_treatment downweight"),
+            "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"),
         }  # fmt: skip
         idle = [
             f"{key} does nothing without {owner}" for key, (acts, owner) in needs.items() if key in given and not acts
@@ -205,9 +216,9 @@ OF_THE_RUN = (
     "warmup_epochs", "min_lr", "epochs", "freeze_backbone_epochs", "freeze_blocks", "eval_every", "eval_raw", "patience", "seed", "save_every_steps", "tracker",
 )  # fmt: skip
 
-# What never changes a result, so that a run may go on under other values. `init_from` and
-# `pretrained` enter a run's fingerprint as the hash of their weights.
-NEUTRAL = ("save_every_steps", "tracker", "init_from", "pretrained", "pretrained_license")
+# What never changes a result, so that a run may go on under other values. `init_from`, `pretrained` and
+# `suspects` enter a run's fingerprint as the hash of what they name.
+NEUTRAL = ("save_every_steps", "tracker", "init_from", "pretrained", "pretrained_license", "suspects")
 
 
 def check_backbone(name: str, known: list[str]) -> None:

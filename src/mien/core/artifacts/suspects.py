@@ -1,0 +1,76 @@
+"""Train rows whose label is in doubt: `suspects.parquet`, `relabel.csv`, `suspects.json`, `sheet.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mien.core.artifacts import base
+from mien.core.errors import InputError
+from mien.core.labels import INDEX, LABELS
+
+KIND, VERSION = "suspects", 1
+TABLE, RELABEL, SUMMARY, SHEET = "suspects.parquet", "relabel.csv", "suspects.json", "sheet.png"
+FIX = "Find them: `mien suspects --index DIR --out OUT`."
+
+
+class Suspects:
+    """What was found, in the order of the index's train rows. `suggested` are class numbers, `suspect` says where to doubt."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], table: pa.Table) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.image_ids: NDArray[np.str_] = np.array(table["image_id"].to_pylist(), dtype=str)
+        self.labels = np.array([INDEX[name] for name in table["label"].to_pylist()], dtype=np.int64)
+        self.suggested = np.array([INDEX[name] for name in table["suggested"].to_pylist()], dtype=np.int64)
+        self.quality: NDArray[np.float64] = table["quality"].to_numpy()
+        self.suspect: NDArray[np.bool_] = table["suspect"].to_numpy(zero_copy_only=False)
+
+    @property
+    def hash(self) -> str:
+        """Hash of the table: what a training that uses it depends on."""
+        return str(self.manifest["files"][TABLE]["sha256"])
+
+
+def write_suspects(
+    folder: Path, ids: NDArray[np.str_], labels: NDArray[np.int64], found: dict[str, NDArray[Any]], probabilities: NDArray[np.float64],
+    summary: dict[str, Any], sheet: bytes, mark: str,
+) -> None:  # fmt: skip
+    """Write everything; the manifest comes last. `found` has suggested, quality and suspect, in the order of `ids`."""
+    names = np.array(LABELS)
+    columns = {
+        "image_id": pa.array(ids.tolist()), "label": pa.array(names[labels].tolist()), "suggested": pa.array(names[found["suggested"]].tolist()),
+        "quality": pa.array(found["quality"], pa.float64()), "suspect": pa.array(found["suspect"]),
+    } | {f"p_{name}": pa.array(probabilities[:, i], pa.float64()) for i, name in enumerate(LABELS)}  # fmt: skip
+    with base.atomic(folder / TABLE) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    doubted = np.flatnonzero(found["suspect"])
+    lines = [f"{ids[i]},{LABELS[found['suggested'][i]]}\n" for i in doubted[np.argsort(found["quality"][doubted])]]
+    base.write_text(folder / RELABEL, "image_id,label\n" + "".join(lines))
+    base.write_json(folder / SUMMARY, summary)
+    base.write_bytes(folder / SHEET, sheet)
+    base.write_manifest(
+        folder, kind=KIND, version=VERSION, fingerprint=mark, files=[TABLE, RELABEL, SUMMARY, SHEET],
+        meta={"index": summary["index"]},
+    )  # fmt: skip
+
+
+def read_suspects(folder: Path, *, index: str) -> Suspects:
+    """Read and verify; suspects of another index (its content hash) are refused."""
+    manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
+    if manifest["index"] != index:
+        raise InputError(
+            f"{folder} was found in another index.", rule="Suspects belong to the index they were found in.", fix=FIX
+        )
+    base.check_file(folder, manifest, TABLE)
+    return Suspects(folder, manifest, pq.read_table(folder / TABLE))
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of finished suspects."""
+    found: dict[str, Any] = base.read_json(folder / SUMMARY, kind="suspects' summary", fix=FIX)
+    return found

@@ -1,0 +1,46 @@
+"""The train rows as a training sees them: all of the index's, or with doubted labels dropped, changed or drawn less often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.core.artifacts.index import Index
+from mien.core.artifacts.suspects import read_suspects
+from mien.core.config.base import expand
+from mien.core.config.train import TrainConfig
+from mien.core.labels import N_CLASSES
+
+
+@dataclass(frozen=True)
+class TrainRows:
+    """Row numbers (n,), labels (n,), soft targets (n, 7), and the chance that an epoch draws each row (None: all)."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    targets: NDArray[np.float32]
+    chance: NDArray[np.float64] | None
+
+
+def train_rows(config: TrainConfig, index: Index) -> TrainRows:
+    """The rows that `config` teaches. Doubted rows that the index does not have in train are passed over."""
+    rows = index.rows("train")
+    labels = index.labels[rows]
+    one_hot: NDArray[np.float32] = np.eye(N_CLASSES, dtype=np.float32)[labels]
+    targets = index.votes[rows] if config.soft_votes else one_hot
+    if config.suspects is None:
+        return TrainRows(rows, labels, targets, None)
+    found = read_suspects(Path(expand(config.suspects)), index=index.content_hash)
+    advice = {name: c for name, c, s in zip(found.image_ids.tolist(), found.suggested.tolist(), found.suspect.tolist(), strict=True) if s}  # fmt: skip
+    doubted = np.array([name in advice for name in index.image_ids[rows].tolist()])
+    if config.suspect_treatment == "drop":
+        return TrainRows(rows[~doubted], labels[~doubted], targets[~doubted], None)
+    if config.suspect_treatment == "downweight":
+        return TrainRows(rows, labels, targets, np.where(doubted, config.suspect_weight, 1.0))
+    changed, taught = labels.copy(), targets.copy()
+    changed[doubted] = [advice[name] for name in index.image_ids[rows][doubted].tolist()]
+    taught[doubted] = np.eye(N_CLASSES, dtype=np.float32)[changed[doubted]]
+    return TrainRows(rows, changed, taught, None)

@@ -1,0 +1,83 @@
+"""An index to the train rows whose labels are in doubt: networks of other folds, then confident learning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mien.core.artifacts import base
+from mien.core.artifacts import suspects as store
+from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.run import KIND as RUN
+from mien.core.artifacts.run import VERSION as RUN_VERSION
+from mien.core.artifacts.run import read_run, starting_point
+from mien.core.config.noise import SuspectsConfig
+from mien.core.config.train import NEUTRAL, TrainConfig
+from mien.core.labels import LABELS
+from mien.core.progress import say
+from mien.data.sheets import suspects_sheet
+from mien.evaluate.metrics import metrics, score_logits, softmax
+from mien.evaluate.noise import find_suspects, spread_groups
+
+
+def run(config: TrainConfig, origin: dict[str, dict[str, Any]], noise: SuspectsConfig, index_folder: Path, out: Path) -> dict[str, Any]:  # fmt: skip
+    """Train one network a fold, predict the rows that it did not see, and write what is in doubt; goes on after a kill."""
+    index = read_index(index_folder)
+    settings = {"train": config.model_dump(mode="json", exclude=set(NEUTRAL)), "noise": noise.model_dump(mode="json")}
+    inputs = {"index": index.content_hash, **starting_point(config, index)}
+    mark = base.fingerprint(store.KIND, store.VERSION, settings, inputs)
+    if base.is_complete(out, mark):
+        say(f"{out} holds these suspects already.")
+        return store.read_summary(out)
+    base.claim(out, kind="set of suspects", fingerprint=mark)
+    rows = index.rows("train")
+    labels = index.labels[rows]
+    groups = np.array(index.table["group_id"].take(pa.array(rows)).to_pylist(), dtype=str)
+    fold = spread_groups(groups, labels, noise.folds, config.seed)
+    logits = np.empty((len(rows), len(LABELS)))
+    for f in range(noise.folds):
+        held = np.flatnonzero(fold == f)
+        logits[held] = _heldout(config, origin, index, rows, held, out / "folds" / str(f), f"{mark}:{f}")
+    probabilities = softmax(logits)
+    found = find_suspects(probabilities, labels)
+    summary = _summary(index, probabilities, labels, found, noise)
+    sheet = suspects_sheet(index.pixels, rows, labels, found, noise.sheet)
+    store.write_suspects(out, index.image_ids[rows], labels, found, probabilities, summary, sheet, mark)
+    return store.read_summary(out)
+
+
+def _heldout(
+    config: TrainConfig, origin: dict[str, dict[str, Any]], index: Index, rows: Any, held: Any, out: Path, mark: str
+) -> Any:
+    """Logits (n, 7) of the train rows at `held` by a network that learned on the others."""
+    split = index.table["split"].to_pylist()
+    for row in rows[held]:
+        split[row] = "held"
+    place = index.table.schema.get_field_index("split")
+    view = replace(index, table=index.table.set_column(place, "split", pa.array(split)))
+    mine = base.fingerprint(RUN, RUN_VERSION, {}, {"fold": mark})
+    from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
+    from mien.nn.predict import predict_logits  # noqa: PLC0415
+    from mien.nn.training import train_run  # noqa: PLC0415
+
+    trained = read_run(out) if base.is_complete(out, mine) else train_run(config, origin, view, out, mine, score=score_logits)  # fmt: skip
+    return predict_logits(load_network(trained), index.pixels, rows[held])
+
+
+def _summary(
+    index: Index, probabilities: Any, labels: Any, found: dict[str, Any], noise: SuspectsConfig
+) -> dict[str, Any]:
+    suspect, suggested = found["suspect"], found["suggested"]
+    scored = metrics(probabilities, labels)
+    changes = np.zeros((len(LABELS), len(LABELS)), dtype=int)
+    np.add.at(changes, (labels[suspect], suggested[suspect]), 1)
+    return {
+        "index": index.content_hash, "folds": noise.folds, "rows": len(labels), "suspects": int(suspect.sum()), "share": float(suspect.mean()),
+        "by_class": {name: int((suspect & (labels == c)).sum()) for c, name in enumerate(LABELS)},
+        "suggested": {LABELS[a]: {LABELS[b]: int(changes[a, b]) for b in np.flatnonzero(changes[a])} for a in range(len(LABELS)) if changes[a].any()},
+        "out_of_fold": {key: scored[key] for key in ("accuracy", "macro_f1", "nll", "ece")},
+    }  # fmt: skip
