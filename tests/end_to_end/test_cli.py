@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import faces
 from mien.cli import run
 from mien.core.artifacts.framelog import read_frame_log
+from mien.core.artifacts.index import read_index
 from mien.core.labels import LABELS
 from mien.synthetic import draw_face
 
@@ -50,6 +52,37 @@ def test_every_stage_by_hand(tmp_path, capsys):
     code, out, _ = call(capsys, "evaluate", e, "--index", i, "--resamples", "100")
     assert code == 0
     assert "macro_f1" in out
+
+
+def test_a_run_elsewhere(small_study, tmp_path, capsys):
+    """Corrupted test pictures, groups, and another index's test without what the run has seen."""
+    out = tmp_path / "out"
+    shutil.copytree(small_study, out)
+    student, index = out / "student", out / "index"
+    quick = ["--resamples", "100", "--json"]
+    code, text, err = call(capsys, "evaluate", student, "--index", index, "--corruptions", *quick)
+    assert code == 0, err
+    found = json.loads(text)
+    assert len(found["corruptions"]) == 8
+    for rows in found["corruptions"].values():
+        assert [row["strength"] for row in rows] == [1, 2, 3, 4, 5]
+        assert rows[4]["change"]["accuracy"]["value"] <= 0.05
+    assert found["corruptions"]["noise"][4]["accuracy"] < found["test"]["accuracy"]
+    code, text, err = call(capsys, "evaluate", out / "ensembles", "--index", index, "--corruptions", *quick)
+    assert code == 0, err
+    other = faces.index(tmp_path / "other", count=420, size=32, seed=5)
+    code, text, err = call(capsys, "evaluate", student, "--index", index, "--on", other, *quick)
+    assert code == 0, err
+    there = json.loads(text)
+    assert there["test"]["n"] + sum(there["left_out"].values()) == len(read_index(other).rows("test"))
+    assert there["test"]["accuracy"] > 1 / 7
+    again = call(capsys, "evaluate", student, "--index", index, "--on", other, *quick)
+    assert json.loads(again[1]) == there
+    larger = faces.index(tmp_path / "larger", count=280, size=40)
+    code, _, err = call(capsys, "evaluate", student, "--index", index, "--on", larger)
+    assert code == 2
+    assert "same --size" in err
+    assert call(capsys, "evaluate", student, "--on", other)[0] == 2
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def evaluate(
     *,
     index: Path | None = None,
     selection: Path | None = None,
+    on: Path | None = None,
     config: Annotated[EvaluateConfig | None, Flat] = None,
     json: Json = False,
 ) -> None:
@@ -116,9 +117,14 @@ def evaluate(
         the index whose test split is opened; left out for predictions that were imported without one
     selection
         the selected.json that knows this run; found by itself in a folder beside it
+    on
+        another index, on whose test a run is judged too, without what it has seen
     """
     from mien.stages import evaluate as stage
 
+    if on is not None:
+        _evaluate_on(target, index, on, config or EvaluateConfig(), selection, json=json)
+        return
     done = stage.run(target, index, config or EvaluateConfig(), selection=selection)
     test, ends = done["test"], done["test"]["ci95"]
     lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]
@@ -130,3 +136,19 @@ def evaluate(
         f"  answers {answers['coverage']:.1%}, of these right {answers['accuracy_answered']:.1%}; AURC {answers['aurc']:.4f}"
     )
     show(done, json=json, text="\n".join(lines))
+
+
+def _evaluate_on(
+    run: Path, index: Path | None, on: Path, config: EvaluateConfig, selection: Path | None, *, json: bool
+) -> None:
+    from mien.stages import transfer as stage
+
+    if index is None:
+        raise UsageError("--on needs the run's own index too.", fix="Name it: --index DIR.")
+    done = stage.run(run, index, on, config, selection=selection)
+    test, left = done["test"], done["left_out"]
+    text = (
+        f"{done['name']} on {test['n']:,} test pictures of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
+        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}"
+    )
+    show(done, json=json, text=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,21 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, pooled_meta, read_ensemble, read_selection
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
-from mien.core.artifacts.judged import Judged, read_judged, read_latency
+from mien.core.artifacts.judged import Judged, check_has_weights, read_judged, read_latency, selection_of
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
 from mien.core.labels import INDEX
-from mien.core.progress import warn
+from mien.core.progress import meter, warn
 from mien.evaluate.bootstrap import interval, mcnemar, resampled, unbiased, with_intervals
 from mien.evaluate.calibration import sweep
 from mien.evaluate.calibration_error import Floats, reliability
+from mien.evaluate.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from mien.evaluate.decisions import judge
 from mien.evaluate.metrics import alarms, metrics, softmax
 from mien.evaluate.pooling import pooled_logits
 from mien.evaluate.scaling import scaling_of
+from mien.evaluate.shift import by_group, degradation
 
 COMPARED = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
 
@@ -63,14 +66,16 @@ def run(
 def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[str, Any]:
     judged = read_judged(target)
     _check_index(judged, job.index)
-    selection = _selection_of(judged, selection_path)
+    selection = selection_of(judged, selection_path)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
     mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
     test = _test_predictions(judged, job)
-    probabilities = softmax(scaling_of(calibration).apply(test.logits))
+    map_ = scaling_of(calibration)
+    probabilities = softmax(map_.apply(test.logits))
     document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
+    document |= _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
     document |= {
         "calibration": calibration.method, "latency": read_latency(target),
         "abstain": judge(probabilities, test.labels, calibration.decisions),
@@ -100,6 +105,12 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         rival_t = read_ensemble(target.parent / best).temperature
         document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test.labels, best, job.config)
     document["abstain"] = judge(probabilities, test.labels, ensemble.decisions)
+    members = [read_judged(target / m.run) for m in ensemble.members]
+    own = [m.temperature for m in ensemble.members]
+    document |= _elsewhere(
+        members, probabilities, test, job,
+        lambda several: pooled_logits(several, ensemble.weights, own, ensemble.pool) / ensemble.temperature,
+    )  # fmt: skip
     meta = pooled_meta(ensemble, test.meta["index"])
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
@@ -129,32 +140,6 @@ def _check_index(judged: Judged, index: Index | None) -> None:
             fix="Import them with --index, or leave --index out here.",
         )
     return None
-
-
-def _selection_of(judged: Judged, explicit: Path | None) -> dict[str, Any]:
-    """The selection that knew this run: named, its teacher's, or one in a folder beside it."""
-    taught = None if judged.run is None else judged.run.config.get("teacher")
-    if explicit is None and taught is not None:
-        explicit = judged.folder / taught["selection"]
-    if explicit is not None:
-        selection = read_selection(explicit)
-        teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
-        knows = judged.weights_hash in selection["runs"].values() or (taught or {}).get("weights_hash") in teachers
-        if knows:
-            return selection
-        raise SplitError(
-            f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
-        )
-    here = judged.folder.resolve()
-    for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
-        selection = read_selection(path)
-        if judged.weights_hash in selection["runs"].values():
-            return selection
-    raise SplitError(
-        f"No selection knows {judged.folder}.",
-        rule="Test is opened only after a selection is written.",
-        fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
-    )
 
 
 def _test_predictions(judged: Judged, job: _Job) -> store.Predictions:
@@ -203,6 +188,38 @@ def _scores(
         "reliability": {"before": reliability(before, test.labels), "after": reliability(probabilities, test.labels)},
         "sweep": sweep(logits, test.labels, np.geomspace(0.25, 4, 33)),
     }  # fmt: skip
+
+
+def _elsewhere(
+    members: list[Judged], clean: Floats, test: store.Predictions, job: _Job, join: Callable[[list[Floats]], Floats]
+) -> dict[str, Any]:
+    """Figures by group and source, and under corruptions where asked; `join` makes members' logits calibrated ones."""
+    index, config = job.index, job.config
+    if index is None:
+        return {"groups": {}, "corruptions": {}}
+    rows = index.rows("test")
+    sources = index.table["source"].take(rows).to_pylist()
+    known = [{"source": source, **given} for source, given in zip(sources, index.attributes(rows), strict=True)]
+    found: dict[str, Any] = {"groups": by_group(clean, test.labels, known, seed=config.seed), "corruptions": {}}
+    if not config.corruptions:
+        return found
+    for member in members:
+        check_has_weights(member.folder, "judge corrupted pictures with")
+    from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
+    from mien.nn.predict import predict_logits  # noqa: PLC0415
+
+    networks = [load_network(m.run) for m in members if m.run is not None]
+    pixels = np.array(index.pixels[rows])
+    with meter("corruptions", len(CORRUPTIONS) * len(STRENGTHS)) as progress:
+        for name in CORRUPTIONS:
+            seen = []
+            for strength in STRENGTHS:
+                changed = corrupt(pixels, name, strength, seed=config.seed)
+                several = [predict_logits(n, changed, np.arange(len(rows)), batch_size=config.batch_size) for n in networks]  # fmt: skip
+                seen.append(softmax(join(several)))
+                progress.advance()
+            found["corruptions"][name] = degradation(clean, seen, test.labels, seed=config.seed)
+    return found
 
 
 def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index) -> dict[str, Any] | None:

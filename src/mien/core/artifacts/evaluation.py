@@ -24,3 +24,13 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         folder / "evaluation.json", kind="evaluation", fix="Make it: `mien evaluate RUN --index DIR`."
     )
     return evaluation
+
+
+def transfer_path(run: Path, index: str) -> Path:
+    """Where a run keeps its figures on another index's test (by that index's content hash)."""
+    return run / "transfer" / f"{index[:16]}.json"
+
+
+def write_transfer(run: Path, found: dict[str, Any]) -> None:
+    """Write a run's figures on another index's test, crash-safely."""
+    base.write_json(transfer_path(run, found["on"]), {"kind": "transfer", "format": VERSION, **found})

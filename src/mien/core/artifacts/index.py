@@ -128,6 +128,10 @@ class Index:
         """Picture hashes, shape (n,)."""
         return np.array(self.table["image_id"].to_pylist(), dtype=str)
 
+    def attributes(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
+        """What sources say of these rows, e.g. an age group: {attribute: value} each."""
+        return [dict(pairs or ()) for pairs in self.table["attributes"].take(pa.array(rows)).to_pylist()]
+
     @cached_property
     def votes(self) -> NDArray[np.float32]:
         """Soft votes (n, 7), each row summing to 1; rows without votes are one-hot of the label."""

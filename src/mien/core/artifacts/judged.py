@@ -12,8 +12,9 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts import run as runs
+from mien.core.artifacts.ensemble import SELECTION, read_selection
 from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
-from mien.core.errors import UsageError
+from mien.core.errors import SplitError, UsageError
 
 KIND, VERSION = "imported", 1
 FIX = "Train one with `mien train`, or bring predictions with `mien predictions import FILE --out RUN`."
@@ -63,6 +64,32 @@ def check_has_weights(folder: Path, what: str) -> None:
         raise UsageError(
             f"{folder} holds imported predictions.", rule=f"They have no weights to {what}.", fix="Name a trained run."
         )
+
+
+def selection_of(judged: Judged, explicit: Path | None) -> dict[str, Any]:
+    """The selection that knew this run: named, its teacher's, or one in a folder beside it."""
+    taught = None if judged.run is None else judged.run.config.get("teacher")
+    if explicit is None and taught is not None:
+        explicit = judged.folder / taught["selection"]
+    if explicit is not None:
+        selection = read_selection(explicit)
+        teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
+        knows = judged.weights_hash in selection["runs"].values() or (taught or {}).get("weights_hash") in teachers
+        if knows:
+            return selection
+        raise SplitError(
+            f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
+        )
+    here = judged.folder.resolve()
+    for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
+        selection = read_selection(path)
+        if judged.weights_hash in selection["runs"].values():
+            return selection
+    raise SplitError(
+        f"No selection knows {judged.folder}.",
+        rule="Test is opened only after a selection is written.",
+        fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
+    )
 
 
 def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predictions], mark: str) -> None:

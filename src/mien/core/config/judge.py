@@ -119,6 +119,9 @@ class EvaluateConfig(StageConfig):
     batch_size: int = Field(256, ge=1, description="pictures a step")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples for intervals")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the bootstrap")
+    corruptions: bool = Field(
+        False, description="judge on blurred, noisy, dark, covered, small and turned test pictures too"
+    )
 
 
 class ExportConfig(StageConfig):

@@ -1,0 +1,85 @@
+"""A run on another index's test, without what it may have seen: the cells of a train-source × test-source matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.core.artifacts import base
+from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.evaluation import KIND, VERSION, transfer_path, write_transfer
+from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.judged import check_has_weights, read_judged, selection_of
+from mien.core.artifacts.run import check_index
+from mien.core.config.judge import EvaluateConfig
+from mien.core.errors import InputError, UsageError
+from mien.evaluate.bootstrap import with_intervals
+from mien.evaluate.metrics import softmax
+from mien.evaluate.scaling import scaling_of
+
+RADIUS = 6  # bits of 64 by which perceptual hashes of one photograph may differ
+
+
+def run(
+    target: Path, index_folder: Path, other_folder: Path, config: EvaluateConfig, *, selection: Path | None = None
+) -> dict[str, Any]:
+    """Score a calibrated run on the test split of `other_folder`, once a selection knows the run.
+
+    Left out are pictures that stand in the train, val or calib split of the run's own index, and those whose
+    perceptual hash is within `RADIUS` bits of such a picture's: rather too many than one that was seen.
+    """
+    check_has_weights(target, "judge with")
+    judged, index, other = read_judged(target), read_index(index_folder), read_index(other_folder)
+    if judged.run is None:
+        raise UsageError(f"{target} has no weights.")
+    check_index(judged.run, index)
+    mine, theirs = index.crop.model_dump(), other.crop.model_dump()
+    if mine != theirs:
+        raise InputError(
+            f"{target} learned crops {mine}, {other_folder} has {theirs}.",
+            rule="A run sees what it was trained on: the same size, colour and crop.",
+            fix="Build the other index with the same --size and --color.",
+        )
+    chosen = selection_of(judged, selection)
+    calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
+    mark = base.fingerprint(
+        KIND, VERSION, config.model_dump(mode="json"),
+        {"weights": judged.weights_hash, "calibration": calibration.hash, "selection": chosen["hash"], "index": index.content_hash, "on": other.content_hash},
+    )  # fmt: skip
+    path = transfer_path(target, other.content_hash)
+    if path.is_file():
+        done: dict[str, Any] = base.read_json(path, kind="transfer")
+        if done.get("fingerprint") == mark:
+            return done
+    rows, left = _unseen(index, other)
+    from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
+    from mien.nn.predict import predict_logits  # noqa: PLC0415
+
+    logits = predict_logits(load_network(judged.run), other.pixels, rows, batch_size=config.batch_size)
+    labels = other.labels[rows]
+    scored = with_intervals(softmax(scaling_of(calibration).apply(logits)), labels, resamples=config.resamples, seed=config.seed)  # fmt: skip
+    found = {
+        "fingerprint": mark, "name": judged.name, "selection_hash": chosen["hash"], "trained_on": index.sources, "on": other.content_hash, "on_sources": other.sources,
+        "left_out": left, "test": scored,
+    }  # fmt: skip
+    write_transfer(target, found)
+    return found
+
+
+def _unseen(index: Index, other: Index) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Test rows of `other` that the splits of `index` which may decide do not show, and how many were left out."""
+    rows = other.rows("test")
+    seen = np.flatnonzero(index.splits != "test")
+    same = np.isin(other.image_ids[rows], index.image_ids[seen])
+    hashes = index.table["phash"].to_numpy()[seen]
+    asked = other.table["phash"].to_numpy()[rows]
+    near = np.array([bool((np.bitwise_count(hashes ^ h) <= RADIUS).any()) for h in asked])
+    if index.sources == other.sources == ["synthetic"]:
+        near[:] = False  # drawn faces share strokes and are known to differ
+    keep = ~(same | near)
+    if not keep.any():
+        raise InputError(f"Every test picture of {other.folder} is one of {index.folder} or looks like one.")
+    return rows[keep], {"same": int(same.sum()), "near": int((near & ~same).sum())}
