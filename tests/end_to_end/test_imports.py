@@ -135,6 +135,13 @@ REFUSED = {
     "unscaled cosines": (lambda p: write_npz(p / "f.npz", np.tanh(0.1 * model(1))), [*ARRAY, "--kind", "logits"], "bare cosines"),
     "pickles": (lambda p: write_npz(p / "f.npz", np.array([[{}]] * 3, dtype=object)), ARRAY, "cannot be read"),
     "torn": (lambda p: (p / "f.npz").write_bytes(b"PK\x03\x04torn") and p / "f.npz", ARRAY, "cannot be read"),
+    "test renamed": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "test=calib"], "test rows do not become others"),
+    "a column for two classes": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--column", "angry=p_sad"], "no column for sad"),
+    "a class named twice": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--column", "angry=p_sad", "--column", "mad=p_fear"], "a second time"),
+    "labels of another length": (lambda p: write_npz(p / "f.npz", model(1), label=np.zeros(3)), ARRAY, "shape (3,)"),
+    "one-hot labels": (lambda p: write_npz(p / "f.npz", model(1), label=np.eye(7)[Y]), ARRAY, "shape (1400, 7)"),
+    "no rows": (lambda p: (p / "f.csv").write_text("file,truth,part," + ",".join(f"p_{n}" for n in LABELS) + "\n") and p / "f.csv", FLAGS, "has no rows"),
+    "a column twice": (lambda p: (p / "f.csv").write_text("file,file,truth\na,b,happy\n") and p / "f.csv", FLAGS, "two columns 'file'"),
     "no file": (lambda p: p / "f.csv", FLAGS, "No file"),
     "another format": (lambda p: (p / "f.xlsx").write_bytes(b"x") and p / "f.xlsx", FLAGS, ".csv, .parquet or .npz"),
 }  # fmt: skip
@@ -177,3 +184,60 @@ def test_few_rows_and_a_missing_class_are_named(tmp_path, capsys):
     assert "few_rows: the part temperature of calib has" in said
     assert "class_missing: the part temperature of calib has no" in said
     assert run(["evaluate", str(tmp_path / "r")]) == 2
+
+
+def test_ids_stay_texts_and_nulls_are_refused(tmp_path, capsys):
+    ids = np.array([f"{i:05d}" for i in range(1400)])
+    assert bring(write_csv(tmp_path / "f.csv", ids=ids), tmp_path / "r", *FLAGS) == 0
+    assert set(pq.read_table(tmp_path / "r" / "predictions" / "val.parquet")["image_id"].to_pylist()) <= set(ids.tolist())  # fmt: skip
+    p = softmax(model(1))
+    names = [None if i % 3 == 0 else LABELS[c] for i, c in enumerate(Y)]
+    table = {
+        "image_id": IDS.tolist(),
+        "split": np.where(SPLITS == "validation", "val", SPLITS).tolist(),
+        "label": names,
+    }
+    pq.write_table(pa.table(table | {f"prob_{n}": p[:, i] for i, n in enumerate(LABELS)} | {"prob_contempt": p[:, 0]}), tmp_path / "n.parquet")  # fmt: skip
+    assert bring(tmp_path / "n.parquet", tmp_path / "n") == 2
+    assert "rows without 'label'" in capsys.readouterr().err
+    table["label"] = np.array(LABELS)[Y].tolist()
+    pq.write_table(pa.table(table | {f"prob_{n}": p[:, i] for i, n in enumerate(LABELS)} | {"prob_contempt": p[:, 0]}), tmp_path / "c.parquet")  # fmt: skip
+    assert bring(tmp_path / "c.parquet", tmp_path / "c") == 0
+    assert "prob_contempt" in capsys.readouterr().err
+
+
+def test_members_are_joined_as_they_are_calibrated_and_selections_hold(tmp_path, capsys):
+    """A model with class-wise error is mended by its own map before it is joined; a new calibration needs a new selection."""
+    biased = 1.5 * model(1, 0.3) + np.array([0, -2.5, 0, 2.5, 0, 0, 0])
+    runs = [tmp_path / "biased", tmp_path / "plain"]
+    array = [*ARRAY, "--kind", "logits"]
+    assert bring(write_npz(tmp_path / "b.npz", biased), runs[0], *array) == 0
+    assert bring(write_npz(tmp_path / "p.npz", model(2, 2.5)), runs[1], *array) == 0
+    for one in runs:
+        assert run(["calibrate", str(one), "--resamples", "40"]) == 0
+    assert json.loads((runs[0] / "calibration.json").read_text())["method"] == "vector"
+    ens = tmp_path / "ens"
+    assert run(["ensemble", *map(str, runs), "--out", str(ens), "--resamples", "200"]) == 0
+    assert json.loads((ens / "selected.json").read_text())["best_single"] == "biased"
+    capsys.readouterr()
+    found = []
+    for target in (runs[0], ens / "biased"):
+        assert run(["evaluate", str(target), "--resamples", "200", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["test"])
+    assert found[0]["accuracy"] == found[1]["accuracy"]
+    assert found[0]["nll"] == pytest.approx(found[1]["nll"], abs=0.02)
+    assert run(["calibrate", str(runs[0]), "--method", "temperature", "--resamples", "40"]) == 0
+    assert run(["evaluate", str(runs[0])]) == 2
+    assert "calibrated again" in capsys.readouterr().err
+    assert run(["calibrate", str(runs[0]), "--prior", "uniform", "--resamples", "40"]) == 0
+    assert run(["ensemble", *map(str, runs), "--out", str(tmp_path / "other")]) == 2
+    assert "without --prior" in capsys.readouterr().err
+    assert len(json.loads((ens / "biased" / "evaluation.json").read_text())["openings"]) == 1
+
+
+def test_too_few_rows_for_three_parts(tmp_path, capsys):
+    few = np.where(np.arange(1400) < 7, "calib", "val")
+    labels = np.array(LABELS)[np.where(np.arange(1400) < 7, np.arange(1400) % 7, Y)]
+    assert bring(write_csv(tmp_path / "f.csv", splits=few, labels=labels), tmp_path / "r", *FLAGS[:-2]) == 0
+    assert run(["calibrate", str(tmp_path / "r")]) == 2
+    assert "has no rows: 7 in all" in capsys.readouterr().err

@@ -21,7 +21,7 @@ SPLITS = ("val", "calib", "test")
 NUMBERS: dict[str, dict[int, str | None]] = {
     "mien": dict(enumerate(LABELS)), "fer2013": dict(FER2013), "rafdb": dict(RAFDB), "affectnet": dict(AFFECTNET), "expw": dict(EXPW),
 }  # fmt: skip
-PREFIXES = {"logit": "logits", "logits": "logits", "prob": "probabilities", "probability": "probabilities", "p": "probabilities"}  # fmt: skip
+PREFIXES = {"logit": "logits", "logits": "logits", "prob": "probabilities", "probs": "probabilities", "probability": "probabilities", "p": "probabilities"}  # fmt: skip
 SUM_TOLERANCE = 1e-3
 FLOOR = 1e-12
 Columns = dict[str, NDArray[Any]]
@@ -29,40 +29,69 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Imported:
-    """Rows of a file: ids (n,), splits (n,), labels (n,) or None, logits (n, 7), and what the numbers were."""
+    """Rows of a file: ids (n,), splits (n,), labels (n,) or None, logits (n, 7), what the numbers were, and the columns
+    that look like classes and were left out."""
 
     ids: NDArray[np.str_]
     splits: NDArray[np.str_]
     labels: NDArray[np.int64] | None
     logits: NDArray[np.float64]
     kind: str
+    left_out: tuple[str, ...] = ()
 
 
 def read_file(path: Path, config: ImportConfig) -> Imported:
     """Read and check a file; every fault is an `InputError` that says what to give."""
-    columns = _load(path)
+    columns = _load(path, config)
     values, kind = _values(columns, path, config)
     n = len(values)
-    ids = _column(columns, config.id_column, path, "--id-column").astype(str)
-    if len(ids) != n:
-        raise InputError(f"{path} has {len(ids)} ids for {n} rows of numbers.")
+    for name in (config.id_column, config.label_column, config.split_column):
+        if name in columns and columns[name].shape != (n,):
+            raise InputError(f"{path}: {name!r} has shape {columns[name].shape} for {n} rows of numbers.", rule="One entry a row.")  # fmt: skip
+    if not n:
+        raise InputError(f"{path} has no rows.")
+    ids = _texts(_column(columns, config.id_column, path, "--id-column"), path, config.id_column)
     seen, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         twice = seen[counts > 1]
         raise InputError(
-            f"{path} names {len(twice)} pictures more than once, e.g. {twice[0]!r}.",
+            f"{path} names {len(twice)} pictures more than once, e.g. {str(twice[0])!r}.",
             rule="One row a picture, over all splits.",
         )
     labels = _labels(columns, path, config)
     splits = _splits(columns, n, path, config)
     logits = _logits(values, kind, ids, path)
-    if labels is not None:
-        fitting = splits != "test"
-        check_order(logits[fitting], labels[fitting], path)
-    return Imported(ids, splits, labels, logits, kind)
+    used = {config.id_column, config.label_column, config.split_column}
+    left = tuple(
+        n for n in columns if n not in used and path.suffix != ".npz" and _prefix(n) is not None and not _known(n)
+    )
+    return Imported(ids, splits, labels, logits, kind, left)
 
 
-def _load(path: Path) -> Columns:
+def _texts(column: NDArray[Any], path: Path, name: str) -> NDArray[np.str_]:
+    """A column as texts; empty entries are refused, bytes are decoded."""
+    out = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in column.tolist()]
+    empty = [i for i, v in enumerate(out) if v is None or v == "" or (isinstance(v, float) and np.isnan(v))]
+    if empty:
+        raise InputError(f"{path} has {len(empty)} rows without {name!r}, first row {empty[0] + 1}.", rule="Each row has one.")  # fmt: skip
+    return np.array([str(v) for v in out])
+
+
+def _prefix(name: str) -> str | None:
+    """The kind that a column's prefix names, None where it names none."""
+    head, sep, _ = name.rpartition("_")
+    return PREFIXES.get(head.lower()) if sep else None
+
+
+def _known(name: str) -> bool:
+    try:
+        parse_label(name.rpartition("_")[2])
+    except MienError:
+        return False
+    return True
+
+
+def _load(path: Path, config: ImportConfig) -> Columns:
     if not path.is_file():
         raise UsageError(f"No file {path}.", rule="Predictions come as .csv, .parquet or .npz.")
     try:
@@ -70,7 +99,12 @@ def _load(path: Path) -> Columns:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return {name: data[name] for name in data.files}
         if path.suffix in (".csv", ".parquet"):
-            table = pacsv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+            # Ids and splits stay the texts they are: 007 is not 7.
+            texts = pacsv.ConvertOptions(column_types={config.id_column: pa.string(), config.split_column: pa.string()})
+            table = pacsv.read_csv(path, convert_options=texts) if path.suffix == ".csv" else pq.read_table(path)
+            twice = {n for n in table.column_names if table.column_names.count(n) > 1}
+            if twice:
+                raise InputError(f"{path} has two columns {sorted(twice)[0]!r}.", rule="Columns have names of their own.")  # fmt: skip
             return {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}
     except (pa.ArrowException, ValueError, OSError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0][:200]}") from None
@@ -90,7 +124,7 @@ def _values(columns: Columns, path: Path, config: ImportConfig) -> tuple[NDArray
     """The numbers (n, 7) in our order of classes, and whether they are logits or probabilities."""
     if path.suffix == ".npz":
         found = _from_array(columns, path, config)
-        kind = PREFIXES.get(config.values.rstrip("s"), PREFIXES.get(config.values, "?"))
+        kind = PREFIXES.get(config.values, config.values if config.values in PREFIXES.values() else "?")
     else:
         names, kind = _class_columns(list(columns), path, config)
         try:
@@ -134,6 +168,8 @@ def _class_columns(names: list[str], path: Path, config: ImportConfig) -> tuple[
             raise UsageError(
                 f"--column {entry}: {path} has no such column.{nearest(column, names)}", rule="CLASS=COLUMN."
             )
+        if parse_label(label) in given or column in given.values():
+            raise UsageError(f"--column {entry} names a class or a column a second time.", rule="One column a class.")
         given[parse_label(label)] = column
     kinds: set[str] = set()
     found = dict(given)
@@ -143,7 +179,7 @@ def _class_columns(names: list[str], path: Path, config: ImportConfig) -> tuple[
             label = parse_label(rest or name)
         except MienError:
             continue
-        if (prefix and prefix.lower() not in PREFIXES) or label in given:
+        if (prefix and prefix.lower() not in PREFIXES) or label in given or name in given.values():
             continue
         if label in found:
             raise InputError(
@@ -172,6 +208,7 @@ def _labels(columns: Columns, path: Path, config: ImportConfig) -> NDArray[np.in
     if config.label_column not in columns:
         return None
     raw = columns[config.label_column]
+    names = _texts(raw, path, config.label_column)
     if np.issubdtype(raw.dtype, np.number):
         if config.label_numbers == "none":
             raise UsageError(
@@ -186,7 +223,7 @@ def _labels(columns: Columns, path: Path, config: ImportConfig) -> NDArray[np.in
                 f"{path} has the label {bad[0]:g}, which is none of the seven classes in {config.label_numbers}'s numbers."
             )
         return np.array([INDEX[str(known[int(v)])] for v in raw], dtype=np.int64)
-    return np.array([INDEX[parse_label(str(name))] for name in raw], dtype=np.int64)
+    return np.array([INDEX[parse_label(name)] for name in names.tolist()], dtype=np.int64)
 
 
 def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArray[np.str_]:
@@ -199,8 +236,13 @@ def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArr
         theirs, _, ours = entry.partition("=")
         if ours not in SPLITS:
             raise UsageError(f"--split-name {entry}.", rule=f"THEIRS=OURS with {', '.join(SPLITS)}.")
+        if theirs in SPLITS and theirs != ours:
+            raise UsageError(
+                f"--split-name {entry}.", rule=f"{', '.join(SPLITS)} keep their names: test rows do not become others."
+            )
         renamed[theirs] = ours
-    raw = _column(columns, config.split_column, path, "--split-column (or --split for all rows)").astype(str)
+    found = _column(columns, config.split_column, path, "--split-column (or --split for all rows)")
+    raw = _texts(found, path, config.split_column)
     unknown = sorted(set(raw.tolist()) - set(renamed))
     if unknown:
         raise InputError(
@@ -218,7 +260,7 @@ def _logits(values: NDArray[np.float64], kind: str, ids: NDArray[np.str_], path:
     if values.min() < 0 or off.max() > SUM_TOLERANCE:
         row = int(np.argmax(np.where((values < 0).any(1), np.inf, off)))
         raise InputError(
-            f"{path}: the probabilities of {ids[row]!r} are {np.round(values[row], 4).tolist()}, which sum to {values[row].sum():.4f}.",
+            f"{path}: the probabilities of {str(ids[row])!r} are {np.round(values[row], 4).tolist()}, which sum to {values[row].sum():.4f}.",
             rule="Probabilities are not negative and sum to 1.",
             fix="If they are logits, say --kind logits.",
         )

@@ -7,6 +7,7 @@ confidence 95 %, and hold for rows that are drawn like those they were fitted on
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.artifacts.fit_rows import FEWEST, FitRows, require
 from mien.core.errors import InputError
@@ -63,22 +64,31 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 - lower_bound(n - hits, n, confidence)
 
 
-def threshold_for_precision(rows: FitRows, precision: float) -> float | None:
+def threshold_for_precision(rows: FitRows, precision: float, allowed: NDArray[np.bool_] | None = None) -> float | None:  # fmt: skip
     """The lowest confidence from which answers are right at least `precision` of the time; None when it is not to be had.
 
-    Coverages are tested upwards, from a tenth of the rows and at least `FEWEST`, until the bound fails first, so that
-    it holds at the one that is kept (fixed-sequence testing; Geifman and El-Yaniv 2017, arXiv 1705.08500, bound the
-    same risk).
+    `allowed` (n,) are the rows that other thresholds let answer. Coverages are tested upwards until the bound fails
+    first, so that it holds at the one that is kept (fixed-sequence testing; Geifman and El-Yaniv 2017, arXiv
+    1705.08500, bound the same risk). The first has at least twice the rows that could show it without an error, a
+    tenth of all, and `FEWEST`.
     """
     require(rows, "threshold_for_precision")
     confidence, hit = top(softmax(rows.logits), rows.labels)
+    if allowed is not None:
+        confidence, hit = confidence[allowed], hit[allowed]
+    n = len(hit)
+    needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(precision)))
+    if needed > n:
+        return None
     found: float | None = None
-    for coverage in np.linspace(min(1.0, max(0.1, FEWEST / len(rows))), 1, STEPS):
-        threshold = float(np.quantile(confidence, 1 - coverage)) if coverage < 1 else 0.0
+    start = min(n, max(2 * needed, n // 10, FEWEST))
+    order = np.sort(confidence)[::-1]
+    for count in np.unique(np.linspace(start, n, STEPS).astype(int)):
+        threshold = float(order[count - 1])
         answered = confidence >= threshold
         if lower_bound(int(hit[answered].sum()), int(answered.sum())) < precision:
             break
-        found = threshold
+        found = threshold if count < n or allowed is not None else 0.0
     return found
 
 

@@ -118,12 +118,17 @@ def interval(values: Floats, alpha: float = 0.05) -> list[float]:
 
 
 def unbiased(name: str, values: Floats, point: float) -> Floats:
-    """Resampled values of a metric, for calibration errors shifted so that their mean is the estimate.
+    """Resampled values of a metric, for calibration errors freed of the bias that resampling adds.
 
-    A calibration error is a mean of absolute values: resampling adds noise to every bin and so raises
-    it. The bootstrap's own estimate of that bias is taken off (Efron & Tibshirani 1993, ch. 10).
+    A calibration error is a mean of absolute values: resampling adds noise to every bin and so raises it. Shifted back
+    once, the values spread around what was seen: for ECE and its like the interval is one for their expectation at
+    this n, to be read beside the floor. The debiased ECE estimates the true error: its values are shifted twice, to
+    the bootstrap's bias-corrected estimate (Efron & Tibshirani 1993, ch. 10).
     """
-    return values - values.mean() + point if name in BIASED else values
+    if name not in BIASED:
+        return values
+    bias = values.mean() - point
+    return np.asarray(values - (2 if name == "ece_debiased" else 1) * bias)
 
 
 def _biased_points(probabilities: Floats, labels: Ints) -> dict[str, float]:
@@ -135,7 +140,7 @@ def _biased_points(probabilities: Floats, labels: Ints) -> dict[str, float]:
 def intervals(
     probabilities: Floats, labels: Ints, *, resamples: int = 1000, seed: int = 0, smooth: int = 100
 ) -> dict[str, list[float]]:
-    """95 % intervals of every metric; those of calibration errors are freed of their bias and not below 0.
+    """95 % intervals of every metric; those of calibration errors are never below 0 (see `unbiased` for what they cover).
 
     `smooth`: resamples for the smooth ECE, which alone is slow; 0 leaves it out.
     """

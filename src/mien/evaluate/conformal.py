@@ -1,8 +1,9 @@
 """Conformal sets: the classes that a row may have, right at least 1 - alpha of the time, whatever the model.
 
 Split conformal (Vovk et al. 2005; the score 1 - p of Sadinle et al. 2019, arXiv 1609.00451), the same for each
-class by itself, and RAPS (Angelopoulos et al. 2021, arXiv 2009.14193), whose score is used without its random
-part, on the fitting rows and on new ones alike. Coverage is marginal: over rows like those fitted on.
+class by itself, and RAPS (Angelopoulos et al. 2021, arXiv 2009.14193) without its random part: the score is the
+probability of all classes before this one, on the fitting rows and on new ones alike, so that no set is empty.
+Coverage is marginal: over rows like those fitted on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.errors import InputError
 from mien.core.labels import LABELS
 from mien.evaluate.calibration_error import Floats
 from mien.evaluate.metrics import softmax
@@ -35,6 +37,8 @@ class Conformal:
 
     def sets(self, probabilities: Floats, kind: Kind = "split") -> NDArray[np.bool_]:
         """Which classes are in each row's set, (n, 7)."""
+        if kind not in KINDS:
+            raise InputError(f"Sets of kind {kind!r}.", rule=f"One of {', '.join(KINDS)}.")
         if kind == "raps":
             return _within(raps_scores(probabilities), self.raps)
         if kind == "split":
@@ -48,11 +52,11 @@ def _within(scores: Floats, quantile: float | None) -> NDArray[np.bool_]:
 
 
 def raps_scores(probabilities: Floats) -> Floats:
-    """Score (n, 7) of each class: the probability of all classes at least as likely, and a penalty by rank."""
+    """Score (n, 7) of each class: the probability of all classes before it, the likeliest first, and a penalty by rank."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     total = np.cumsum(np.take_along_axis(probabilities, order, 1), 1)
     rank = np.arange(1, probabilities.shape[1] + 1)
-    ranked = total + RAPS_LAMBDA * np.maximum(0, rank - RAPS_FREE)
+    ranked = total - np.take_along_axis(probabilities, order, 1) + RAPS_LAMBDA * np.maximum(0, rank - RAPS_FREE)
     out: Floats = np.empty(probabilities.shape)
     np.put_along_axis(out, order, ranked, 1)
     return out
@@ -67,6 +71,8 @@ def quantile(scores: Floats, alpha: float) -> float | None:
 def fit_conformal(rows: FitRows, alpha: float = 0.1) -> Conformal:
     """Quantiles of all three kinds from rows whose logits are calibrated already."""
     require(rows, "fit_conformal")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha}.", rule="Sets miss the label with a probability between 0 and 1.")
     p = softmax(rows.logits)
     index = np.arange(len(rows))
     plain = 1 - p[index, rows.labels]
@@ -76,10 +82,13 @@ def fit_conformal(rows: FitRows, alpha: float = 0.1) -> Conformal:
     )
 
 
-def coverage_interval(n: int, rows: int, alpha: float, level: float = 0.95) -> tuple[float, float]:
-    """Where the coverage on `rows` new rows lies with probability `level`, fitted on `n`: beta-binomial."""
+def coverage_interval(n: int, rows: int, alpha: float, level: float = 0.95) -> tuple[float, float] | None:
+    """Where the coverage on `rows` new rows lies with probability `level`, fitted on `n`: beta-binomial. None where `n` is
+    too small for a quantile."""
     from scipy.stats import betabinom  # noqa: PLC0415  (a second to import)
 
     place = int(np.ceil((n + 1) * (1 - alpha)))
+    if place > n:
+        return None
     law = betabinom(rows, place, n + 1 - place)
     return float(law.ppf((1 - level) / 2)) / rows, float(law.ppf((1 + level) / 2)) / rows

@@ -21,6 +21,7 @@ from mien.evaluate.abstention import (
 )
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.conformal import KINDS, Conformal, coverage_interval, fit_conformal
+from mien.evaluate.metrics import softmax
 
 NEVER = 2.0  # a threshold that no confidence reaches
 
@@ -28,28 +29,33 @@ NEVER = 2.0  # a threshold that no confidence reaches
 def fit_decisions(
     rows: FitRows, *, coverage: float, precision: float | None, max_fpr: dict[str, float], alpha: float
 ) -> Decisions:
-    """Thresholds and conformal quantiles of `rows`, whose logits are calibrated already."""
+    """Thresholds and conformal quantiles of `rows`, whose logits are calibrated already.
+
+    Class thresholds come first; a wanted precision is that of what they let answer.
+    """
     said = rows.shortcomings()
     bounded = class_thresholds(rows, max_fpr)
     said += [f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it is never answered" for name, t in bounded.items() if t is None]  # fmt: skip
-    wanted = None if precision is None else Precision(wanted=precision, threshold=threshold_for_precision(rows, precision))  # fmt: skip
-    if wanted is not None and wanted.threshold is None:
-        said.append(f"precision_out_of_reach: no threshold gives answers that are right {precision:.0%} of the time")
+    by_class = {name: NEVER if t is None else t for name, t in bounded.items()}
+    below, wanted = threshold_for_coverage(rows, coverage), None
+    if precision is not None:
+        first = Decisions(abstain_below=0.0, coverage=coverage, answered=1.0, class_thresholds=by_class, n=len(rows))
+        wanted = Precision(wanted=precision, threshold=threshold_for_precision(rows, precision, first.answered_rows(softmax(rows.logits))))  # fmt: skip
+        if wanted.threshold is None:
+            said.append(f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right {precision:.1%} of the time; nothing is answered")  # fmt: skip
+        below = max(below, NEVER if wanted.threshold is None else wanted.threshold)
     fitted = fit_conformal(rows, alpha)
     lacking = [name for name, q in zip(LABELS, fitted.class_conditional, strict=True) if q is None]
     if lacking:
         said.append(f"conformal_rows: too few rows of {', '.join(lacking)} for sets of their own at {1 - alpha:.0%}")
-    below = threshold_for_coverage(rows, coverage)
-    if wanted is not None:
-        below = max(below, NEVER if wanted.threshold is None else wanted.threshold)
-    return Decisions(
-        abstain_below=min(below, 1.0), coverage=coverage, precision=wanted, max_fpr=max_fpr,
-        class_thresholds={name: NEVER if t is None else t for name, t in bounded.items()},
-        conformal=ConformalSets(
-            alpha=alpha, n=fitted.n, split=fitted.split, class_conditional=dict(zip(LABELS, fitted.class_conditional, strict=True)), raps=fitted.raps
-        ),
+    conformal = ConformalSets(
+        alpha=alpha, n=fitted.n, split=fitted.split, class_conditional=dict(zip(LABELS, fitted.class_conditional, strict=True)), raps=fitted.raps
+    )  # fmt: skip
+    decided = Decisions(
+        abstain_below=below, coverage=coverage, answered=1.0, precision=wanted, max_fpr=max_fpr, class_thresholds=by_class, conformal=conformal,
         n=len(rows), warnings=said,
     )  # fmt: skip
+    return decided.model_copy(update={"answered": float(decided.answered_rows(softmax(rows.logits)).mean())})
 
 
 def conformal_of(stored: ConformalSets) -> Conformal:
@@ -61,12 +67,12 @@ def conformal_of(stored: ConformalSets) -> Conformal:
 
 def judge(probabilities: Floats, labels: Ints, decisions: Decisions) -> dict[str, Any]:
     """What thresholds and sets do on other rows than those they were fitted on: shares, and whether bounds hold."""
-    answered, hit = decisions.answered(probabilities), probabilities.argmax(1) == labels
+    answered, hit = decisions.answered_rows(probabilities), probabilities.argmax(1) == labels
     curve = risk_coverage(probabilities, labels)
     shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 100)).astype(int))
     return {
         "threshold": decisions.abstain_below, "coverage": float(answered.mean()),
-        "accuracy_answered": float(hit[answered].mean()) if answered.any() else 0.0,
+        "accuracy_answered": float(hit[answered].mean()) if answered.any() else None,
         "aurc": aurc(probabilities, labels), "accuracy_at_80": accuracy_at(probabilities, labels, 0.8),
         "curve": {key: [float(v) for v in values[shown]] for key, values in curve.items()},
         "false_positives": _false_positives(probabilities, labels, decisions),
@@ -76,7 +82,7 @@ def judge(probabilities: Floats, labels: Ints, decisions: Decisions) -> dict[str
 
 def _false_positives(probabilities: Floats, labels: Ints, decisions: Decisions) -> list[dict[str, Any]]:
     """Each class's false-positive rate among answered rows, with a two-sided 95 % interval, before and after thresholds."""
-    predicted, answered = probabilities.argmax(1), decisions.answered(probabilities)
+    predicted, answered = probabilities.argmax(1), decisions.answered_rows(probabilities)
     rows = []
     for c, name in enumerate(LABELS):
         others = labels != c
@@ -97,13 +103,13 @@ def _conformal(probabilities: Floats, labels: Ints, decisions: Decisions) -> lis
     if decisions.conformal is None:
         return []
     fitted, index = conformal_of(decisions.conformal), np.arange(len(labels))
-    low, high = coverage_interval(fitted.n, len(labels), fitted.alpha)
+    expected = coverage_interval(fitted.n, len(labels), fitted.alpha)
     rows = []
     for kind in KINDS:
         sets = fitted.sets(probabilities, kind)
         covered = sets[index, labels]
         rows.append({
-            "kind": kind, "target": 1 - fitted.alpha, "coverage": float(covered.mean()), "expected": [low, high], "mean_size": float(sets.sum(1).mean()),
+            "kind": kind, "target": 1 - fitted.alpha, "coverage": float(covered.mean()), "expected": None if expected is None or kind == "class_conditional" else list(expected), "mean_size": float(sets.sum(1).mean()),
             "one_class": float((sets.sum(1) == 1).mean()), "empty": float((sets.sum(1) == 0).mean()),
             "by_class": {n: float(covered[labels == c].mean()) for c, n in enumerate(LABELS) if (labels == c).any()},
         })  # fmt: skip

@@ -36,23 +36,30 @@ from mien.evaluate.weights import Pool as PoolKind
 from mien.evaluate.weights import Search
 
 
-def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | None = None, split: str = "calib") -> FitRows:  # fmt: skip
+def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | None = None, split: str = "calib", head: str = "unknown") -> FitRows:  # fmt: skip
     """Arrays as rows that may be fitted on; `split` says where they come from, and test rows are refused.
 
     `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the
-    rows' numbers; members of an ensemble need the same. Raises `InputError` for shapes, NaN and unknown labels.
+    rows' numbers; members of an ensemble need the same. `head="linear"` says that logits are no cosines, however small.
+    Raises `InputError` for shapes, NaN, unknown labels and ids that come twice.
     """
     z = np.array(logits, dtype=np.float64)
     if z.ndim != 2 or z.shape[1] != len(LABELS):
         raise InputError(f"Logits of shape {z.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}.")
     y = _class_numbers(np.asarray(labels))
     names = np.array([str(i) for i in range(len(y))] if ids is None else list(ids), dtype=str)
+    if len(set(names.tolist())) < len(names):
+        raise InputError("An id comes twice.", rule="One row a picture: parts of calib share none.")
     content = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
-    meta: dict[str, Any] = {"name": "arrays", "weights_hash": content, "index": content, "head": "arrays", "scale_in_logits": True}  # fmt: skip
+    meta: dict[str, Any] = {"name": "arrays", "weights_hash": content, "index": content, "head": head, "scale_in_logits": True}  # fmt: skip
     return FitRows.of(Predictions(split, names, y, z, meta))
 
 
 def _class_numbers(labels: NDArray[Any]) -> NDArray[np.int64]:
+    if labels.ndim != 1:
+        raise InputError(f"Labels of shape {labels.shape}.", rule="(n,): class numbers or names.")
+    if any(name is None for name in labels.tolist()):
+        raise InputError("Some labels are None.", rule="Each row has one.")
     if labels.dtype.kind in "USO":
         return np.array([INDEX[parse_label(str(name))] for name in labels], dtype=np.int64)
     if len(labels) and (labels.min() < 0 or labels.max() >= len(LABELS) or (labels != np.round(labels)).any()):
@@ -150,6 +157,8 @@ class Pool:
         if self.fitted_ is None:
             raise UsageError("This Pool is not fitted.", fix="Call fit(members) first.")
         logits = [np.asarray(z, dtype=np.float64) for z in members]
+        if len({z.shape for z in logits}) > 1:
+            raise InputError(f"Members of shapes {[z.shape for z in logits]}.", rule="All predict the same rows.")
         pooled = pooled_logits(logits, self.fitted_.weights, self.temperatures_, self.pool)
         return np.asarray(pooled / self.fitted_.temperature.value)
 
@@ -175,4 +184,7 @@ class ConformalSets:
         """Which classes are in each row's set, (n, 7)."""
         if self.fitted_ is None:
             raise UsageError("These ConformalSets are not fitted.", fix="Call fit(rows) first.")
-        return self.fitted_.sets(np.asarray(probabilities, dtype=np.float64), self.kind)
+        p = np.asarray(probabilities, dtype=np.float64)
+        if p.ndim != 2 or p.min() < 0 or np.abs(p.sum(1) - 1).max() > 1e-3:
+            raise InputError("These are no probabilities.", rule="(n, 7), not negative, each row sums to 1.")
+        return self.fitted_.sets(p, self.kind)

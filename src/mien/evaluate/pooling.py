@@ -22,6 +22,7 @@ from mien.evaluate.metrics import log_softmax, nll_rows, softmax
 from mien.evaluate.scaling import spread_folds
 from mien.evaluate.weights import SEARCHES, Pool, Search, combine, search_nll, stack
 
+POOLS: tuple[Pool, ...] = ("probability", "logit")
 Z = 1.645  # one-sided 5 %: what a search must be better than equal weights by, in standard errors
 STACKING_PENALTIES = (1e-3, 1e-2, 1e-1)
 
@@ -72,6 +73,8 @@ def fit_pool(
     used only when it is better by more than 1.645 standard errors of the paired difference (one-sided 5 %).
     """
     _check(members)
+    if pool not in POOLS or set(searches) - set(SEARCHES):
+        raise InputError(f"Pool {pool!r} with searches {list(searches)}.", rule=f"Pools: {', '.join(POOLS)}; searches: {', '.join(SEARCHES)}.")  # fmt: skip
     m = len(members)
     equal = np.full(m, 1 / m)
     whole = tempered([rows.logits for rows in members], temperatures)
@@ -98,8 +101,13 @@ def fit_pool(
 def _check(members: Sequence[FitRows]) -> None:
     for rows in members:
         require(rows, "fit_pool")
-    if any(not np.array_equal(m.labels, members[0].labels) for m in members):
-        raise InputError("Members were given on different rows.", rule="All members predict the same pictures.")
+    if not members:
+        raise InputError("No member was given.", rule="A pool has at least one.")
+    first = members[0]
+    if any(not np.array_equal(m.labels, first.labels) or not np.array_equal(m.ids, first.ids) for m in members):
+        raise InputError(
+            "Members were given on different rows.", rule="All members predict the same pictures, in one order."
+        )
 
 
 def _weights_part(members: Sequence[FitRows], temperatures: Sequence[float]) -> tuple[Floats, Ints]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.labels import LABELS
-from mien.evaluate.calibration import minimum
+from mien.evaluate.calibration import fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
 
@@ -93,28 +93,32 @@ def fit_multinomial(x: Floats, labels: Ints, start: Floats, penalty: Floats, fre
     return w
 
 
-def fit_vector(rows: FitRows) -> Scaling:
-    """A scale and a bias for each class."""
+def fit_vector(rows: FitRows, temperature: float | None = None) -> Scaling:
+    """A scale and a bias for each class. `temperature`, where it is known, is where the fit starts."""
     require(rows, "fit_vector")
     k = len(LABELS)
     free = np.column_stack([np.eye(k, dtype=bool), np.ones(k, dtype=bool)])
-    return _affine("vector", rows, np.full((k, k + 1), 1e-6), free)
+    return _affine("vector", rows, np.full((k, k + 1), 1e-6), free, temperature)
 
 
-def fit_dirichlet(rows: FitRows, penalty: float = 1e-2) -> Scaling:
-    """A full matrix and a bias; off-diagonal entries and the bias are held near 0 by `penalty`."""
+def fit_dirichlet(rows: FitRows, penalty: float = 1e-2, temperature: float | None = None) -> Scaling:
+    """A full matrix and a bias; off-diagonal entries and the bias are held near 0 by `penalty`.
+
+    Both act on log-probabilities over T, so that temperature scaling is what a strong penalty leaves.
+    """
     require(rows, "fit_dirichlet")
     k = len(LABELS)
     ridge = np.full((k, k + 1), penalty)
     ridge[np.arange(k), np.arange(k)] = 1e-6
-    return _affine("dirichlet", rows, ridge, np.ones((k, k + 1), dtype=bool))
+    return _affine("dirichlet", rows, ridge, np.ones((k, k + 1), dtype=bool), temperature)
 
 
-def _affine(method: Method, rows: FitRows, penalty: Floats, free: NDArray[np.bool_]) -> Scaling:
+def _affine(method: Method, rows: FitRows, penalty: Floats, free: NDArray[np.bool_], temperature: float | None) -> Scaling:  # fmt: skip
     k = len(LABELS)
-    x = np.column_stack([log_softmax(rows.logits), np.ones(len(rows))])
+    t = fit_temperature(rows, resamples=0).value if temperature is None else temperature
+    x = np.column_stack([log_softmax(rows.logits) / t, np.ones(len(rows))])
     found = fit_multinomial(x, rows.labels, np.column_stack([np.eye(k), np.zeros(k)]), penalty, free)
-    return Scaling(method, found[:, :k], found[:, k] - found[:, k].mean())
+    return Scaling(method, found[:, :k] / t, found[:, k] - found[:, k].mean())
 
 
 @dataclass(frozen=True)
@@ -145,10 +149,10 @@ def choose(
         "temperature": _heldout(rows, fold, lambda r: by_temperature(minimum(r.logits, r.labels)))
     }
     if "vector" in rich:
-        losses["vector"] = _heldout(rows, fold, fit_vector)
+        losses["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
     strength = PENALTIES[0]
     if "dirichlet" in rich:
-        tried = {p: _heldout(rows, fold, lambda r, p=p: fit_dirichlet(r, p)) for p in PENALTIES}  # type: ignore[misc]
+        tried = {p: _heldout(rows, fold, lambda r, p=p: fit_dirichlet(r, p, temperature)) for p in PENALTIES}  # type: ignore[misc]
         strength = min(tried, key=lambda p: tried[p].mean())
         losses["dirichlet"] = tried[strength]
     name, why = "temperature", "temperature: no richer map is significantly better on held-out folds"
@@ -157,7 +161,7 @@ def choose(
         mean, se = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
         if mean > Z * se:
             why, name = f"{rival}: held-out NLL better than {name}'s by {mean:.4f} ± {se:.4f}", rival
-    fitted = {"temperature": lambda: plain, "vector": lambda: fit_vector(rows), "dirichlet": lambda: fit_dirichlet(rows, strength)}  # fmt: skip
+    fitted = {"temperature": lambda: plain, "vector": lambda: fit_vector(rows, temperature), "dirichlet": lambda: fit_dirichlet(rows, strength, temperature)}  # fmt: skip
     return Choice(fitted[name](), {key: _against(value, losses["temperature"]) for key, value in losses.items()}, why)
 
 

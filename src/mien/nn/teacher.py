@@ -13,26 +13,27 @@ from mien.nn.network import Network
 Teacher = Callable[[Tensor], Tensor]
 
 
-def ensemble_teacher(members: list[tuple[Network, float, float]], pool: str, temperature: float) -> Teacher:
+def ensemble_teacher(members: list[tuple[Network, float, Tensor, Tensor]], pool: str, temperature: float) -> Teacher:
     """A frozen ensemble as a function from crops to log-probabilities (b, 7).
 
-    `members` are (network, weight, temperature); the result is pooled and calibrated as
+    `members` are (network, weight, matrix (7, 7), bias (7,)), the last two on log-probabilities; the result is pooled and calibrated as
     `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities.
     """
-    for network, _, _ in members:
+    for network, *_ in members:
         network.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def teach(x: Tensor) -> Tensor:
-        logs = torch.stack([weight * _member(network, x, t, pool) for network, weight, t in members]).sum(0)
+        logs = torch.stack([w * _member(network, x, matrix, bias, pool) for network, w, matrix, bias in members]).sum(0)
         pooled = logs.clamp_min(1e-12).log() if pool == "probability" else logs
         return F.log_softmax(pooled / temperature, dim=1)
 
     return lambda x: teach(x).clone()
 
 
-def _member(network: Network, x: Tensor, temperature: float, pool: str) -> Tensor:
+def _member(network: Network, x: Tensor, matrix: Tensor, bias: Tensor, pool: str) -> Tensor:
     bf16 = x.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16 or x.device.type == "cuda"):
-        logits = network(x).float() / temperature
+        logs = F.log_softmax(network(x).float(), dim=1)
+    logits = logs @ matrix.to(logs).T + bias.to(logs)
     return F.softmax(logits, 1) if pool == "probability" else F.log_softmax(logits, 1)

@@ -65,6 +65,8 @@ def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark
         coverage=config.coverage, precision=config.precision, max_fpr=config.fpr_bounds, alpha=config.alpha,
     )  # fmt: skip
     warnings = [*alarms(before), *rows.shortcomings()]
+    if prior is not None:
+        warnings.append("prior: before, after, thresholds and sets are of calib's rows, whose class shares are others")
     low, high = temperature.ci95
     if low <= 1.01 * RANGE[0] or high >= 0.99 * RANGE[1]:
         warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
@@ -78,7 +80,7 @@ def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark
 def _choose(rows: FitRows, temperature: Temperature, config: CalibrateConfig) -> Choice:
     if config.method == "auto":
         return choose(rows, temperature.value, methods=METHODS, folds=config.folds, seed=config.seed)
-    fixed = {"vector": fit_vector, "dirichlet": fit_dirichlet}
-    if config.method in fixed:
-        return Choice(fixed[config.method](rows), {}, f"{config.method}, as was asked")
+    if config.method in ("vector", "dirichlet"):
+        found = fit_vector(rows) if config.method == "vector" else fit_dirichlet(rows)
+        return Choice(found, {}, f"{config.method}, as was asked")
     return Choice(by_temperature(temperature.value, config.method), {}, f"{config.method}, as was asked")

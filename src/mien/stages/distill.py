@@ -46,13 +46,15 @@ def run(
         "name": ensemble.name, "weights_hash": ensemble.weights_hash, "selection_hash": selection["hash"],
         "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
     }}  # fmt: skip
-    from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
+    import torch  # noqa: PLC0415
+
+    from mien.nn.inference import load_network  # noqa: PLC0415
     from mien.nn.teacher import ensemble_teacher  # noqa: PLC0415
     from mien.nn.training import train_run  # noqa: PLC0415
 
     def load() -> Any:
         networks = [
-            (load_network(trained), m.weight, m.temperature)
+            (load_network(trained), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias))
             for trained, m in zip(members, ensemble.members, strict=True)
         ]
         return ensemble_teacher(networks, ensemble.pool, ensemble.temperature)

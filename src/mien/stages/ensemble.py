@@ -31,6 +31,7 @@ from mien.evaluate.calibration_error import Floats
 from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.metrics import confusion, f1_scores, softmax
 from mien.evaluate.pooling import Fitted, diversity, fit_pool, pooled_logits, rivals
+from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import Candidate, select
 
 KINDS = {1: "single", 2: "pair", 3: "triple"}
@@ -92,7 +93,7 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
     if replace:
         base.make_way(out, mark)
     base.claim(out, kind="set of ensembles", fingerprint=mark)
-    for text in FitRows.of(members[0].calib).part("weights").shortcomings() if len(members) > 1 else []:
+    for text in _shortcomings(FitRows.of(members[0].calib)):
         warn(f"ensembles: {text}")
     made = _combine(members, out, config)
     _choose(made, members, out, config)
@@ -106,6 +107,12 @@ def _open(folder: Path) -> _Member:
     judged = read_judged(folder)
     val, calib = (read_predictions(predictions_path(folder, split)) for split in ("val", "calib"))
     calibration = read_calibration(folder / "calibration.json", weights_hash=judged.weights_hash)
+    if calibration.prior is not None:
+        raise UsageError(
+            f"{folder} is calibrated for other class shares than calib's.",
+            rule="Members are joined and compared on val and calib, with the shares that these have.",
+            fix="Calibrate it without --prior; shift what was selected afterwards.",
+        )
     for predictions in (val, calib):
         if predictions.meta["weights_hash"] != judged.weights_hash:
             raise UsageError(
@@ -132,13 +139,15 @@ def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[
 
 
 def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) -> _Made:
-    temperatures = [m.calibration.temperature for m in group]
-    rows = [FitRows.of(m.calib) for m in group]
-    fitted = fit_pool(rows, temperatures, pool, searches=config.searches, folds=config.folds, seed=config.seed)
+    rows = [_calibrated(m) for m in group]
+    plain = [1.0] * len(group)  # members come as their own calibration makes them
+    fitted = fit_pool(rows, plain, pool, searches=config.searches, folds=config.folds, seed=config.seed)
     name = "+".join(m.name for m in group) + (f".{pool}" if len(group) > 1 else "")
     folder = out / name
     pooled = {
-        s: pooled_logits([getattr(m, s).logits for m in group], fitted.weights, temperatures, pool)
+        s: pooled_logits(
+            [scaling_of(m.calibration).apply(getattr(m, s).logits) for m in group], fitted.weights, plain, pool
+        )
         / fitted.temperature.value
         for s in ("val", "calib")
     }
@@ -148,12 +157,12 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
     )  # fmt: skip
     ensemble = store.Ensemble(
         name=name, pool=pool, weighting=fitted.weighting, temperature=fitted.temperature.value, temperature_ci95=fitted.temperature.ci95,
-        decisions=decisions, heldout=fitted.heldout, why=fitted.why,
+        decisions=decisions, heldout=fitted.heldout, why=fitted.why, warnings=_shortcomings(rows[0]),
         members=tuple(
             store.Member(
                 name=m.name, run=os.path.relpath(m.judged.folder.resolve(), folder.resolve()), weights_hash=m.judged.weights_hash,
-                weight=float(w), temperature=t,
-            ) for m, w, t in zip(group, fitted.weights, temperatures, strict=True)
+                weight=float(w), method=m.calibration.method, temperature=m.calibration.temperature, matrix=m.calibration.matrix, bias=m.calibration.bias,
+            ) for m, w in zip(group, fitted.weights, strict=True)
         ),
     )  # fmt: skip
     store.write_ensemble(folder, ensemble)
@@ -165,6 +174,17 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
         mark = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
         write_predictions(predictions_path(folder, split), written[split], fingerprint=mark)
     return _Made(ensemble, group, written["val"], fitted)
+
+
+def _calibrated(member: _Member) -> FitRows:
+    """A member's calib rows with its calibrated logits."""
+    rows = FitRows.of(member.calib)
+    return rows.with_logits(scaling_of(member.calibration).apply(rows.logits))
+
+
+def _shortcomings(rows: FitRows) -> list[str]:
+    """What the parts lack that weights and temperature are fitted on; decisions carry their own."""
+    return [text for part in ("weights", "temperature") for text in rows.part(part).shortcomings()]
 
 
 def _choose(made: list[_Made], members: list[_Member], out: Path, config: EnsembleConfig) -> None:
@@ -191,8 +211,8 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
     store.write_summary(out, rows)
     store.write_selection(out, {
         "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "index": members[0].val.meta["index"], "best_single": best_single,
-        "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
-        "runs": {m.name: m.judged.weights_hash for m in members}, "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
+        "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "hash": m.ensemble.hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
+        "runs": {m.name: m.judged.weights_hash for m in members}, "calibrations": {m.name: m.calibration.hash for m in members}, "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
         "rivals": _rivals(members, config),
     })  # fmt: skip
 
@@ -233,8 +253,8 @@ def _rivals(members: list[_Member], config: EnsembleConfig) -> dict[str, dict[st
     """Held-out NLL of every way to join all runs, a row a pool; nothing for one run."""
     if len(members) < 2:
         return {}
-    rows, temperatures = [FitRows.of(m.calib) for m in members], [m.calibration.temperature for m in members]
-    return {pool: rivals(rows, temperatures, pool, folds=config.folds, seed=config.seed) for pool in config.pools}
+    rows = [_calibrated(m) for m in members]
+    return {pool: rivals(rows, [1.0] * len(rows), pool, folds=config.folds, seed=config.seed) for pool in config.pools}
 
 
 def _against_best(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.ensemble import SELECTION, pooled_meta, read_ensemble, read_selection
+from mien.core.artifacts.ensemble import SELECTION, Ensemble, pooled_meta, read_ensemble, read_selection
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
 from mien.core.artifacts.judged import Judged, check_has_weights, read_judged, read_latency, selection_of
@@ -29,7 +29,7 @@ from mien.evaluate.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from mien.evaluate.decisions import judge
 from mien.evaluate.metrics import alarms, metrics, softmax
 from mien.evaluate.pooling import pooled_logits
-from mien.evaluate.scaling import scaling_of
+from mien.evaluate.scaling import Scaling, scaling_of
 from mien.evaluate.shift import by_group, degradation
 
 COMPARED = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
@@ -68,6 +68,13 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     _check_index(judged, job.index)
     selection = selection_of(judged, selection_path)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
+    known = selection["calibrations"].get(judged.name) if judged.weights_hash in selection["runs"].values() else None
+    if known is not None and known != calibration.hash:
+        raise SplitError(
+            f"{target} was calibrated again after the selection was written.",
+            rule="Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on test.",
+            fix="Make the ensembles again: `mien ensemble`.",
+        )
     mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
@@ -87,13 +94,12 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
 def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     ensemble, selection = read_ensemble(target), read_selection(target.parent / SELECTION)
     known = selection["candidates"].get(ensemble.name)
-    if known is None or known["weights_hash"] != ensemble.weights_hash:
+    if known is None or known["hash"] != ensemble.hash:
         raise SplitError(
             f"{target} is not among the candidates of {target.parent / SELECTION}.",
             rule="Test is opened for what the selection knew.",
         )
-    decided = base.fingerprint("decisions", 1, ensemble.decisions.model_dump(), {})
-    mark = job.mark(ensemble.weights_hash, selection["hash"], {"T": str(ensemble.temperature), "decisions": decided})
+    mark = job.mark(ensemble.hash, selection["hash"], {})
     if (done := _done(target, mark)) is not None:
         return done
     logits, test = _pooled_test(target, job)
@@ -106,11 +112,9 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test.labels, best, job.config)
     document["abstain"] = judge(probabilities, test.labels, ensemble.decisions)
     members = [read_judged(target / m.run) for m in ensemble.members]
-    own = [m.temperature for m in ensemble.members]
     document |= _elsewhere(
-        members, probabilities, test, job,
-        lambda several: pooled_logits(several, ensemble.weights, own, ensemble.pool) / ensemble.temperature,
-    )  # fmt: skip
+        members, probabilities, test, job, lambda several: _pooled(several, ensemble) / ensemble.temperature
+    )
     meta = pooled_meta(ensemble, test.meta["index"])
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
@@ -170,9 +174,14 @@ def _pooled_test(folder: Path, job: _Job) -> tuple[Floats, store.Predictions]:
         _check_index(judged, job.index)
         tests.append(_test_predictions(judged, job))
     store.check_same_rows(tests)
-    return pooled_logits(
-        [t.logits for t in tests], ensemble.weights, [m.temperature for m in ensemble.members], ensemble.pool
-    ), tests[0]
+    return _pooled([t.logits for t in tests], ensemble), tests[0]
+
+
+def _pooled(logits: list[Floats], ensemble: Ensemble) -> Floats:
+    """Members' logits joined, each by its own calibration first."""
+    maps = [Scaling("dirichlet", np.array(m.matrix), np.array(m.bias)) for m in ensemble.members]
+    own = [map_.apply(z) for map_, z in zip(maps, logits, strict=True)]
+    return pooled_logits(own, ensemble.weights, [1.0] * len(own), ensemble.pool)
 
 
 def _scores(

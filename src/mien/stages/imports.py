@@ -15,8 +15,8 @@ from mien.core.artifacts.predictions import Predictions
 from mien.core.config.judge import ImportConfig
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
-from mien.core.progress import say
-from mien.data.predictions_file import SPLITS, Imported, read_file
+from mien.core.progress import say, warn
+from mien.data.predictions_file import SPLITS, Imported, check_order, read_file
 
 
 def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | None = None) -> dict[str, Any]:
@@ -25,17 +25,22 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
     index = None if index_folder is None else read_index(index_folder)
     parts = _with_index(found, index, file) if index is not None else _without_index(found, file)
     content = _content(parts) if index is None else index.content_hash
+    for split, (_, labels, logits) in parts.items():
+        if split != "test":
+            check_order(logits, labels, file)
+    if found.left_out:
+        warn(f"{file}: left out, as no class of ours: {', '.join(found.left_out)}")
     source = base.sha256_file(file)
     mark = base.fingerprint(store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content})  # fmt: skip
     weights = base.fingerprint("imported-weights", 1, {}, {"import": mark})
     document = {
         "file": file.name, "source_hash": weights, "file_sha256": source, "index": content, "backbone": config.backbone, "parameters": config.parameters,
-        "numbers": found.kind, "rows": {split: len(part[0]) for split, part in parts.items()},
+        "numbers": found.kind, "left_out": list(found.left_out), "rows": {split: len(part[0]) for split, part in parts.items()},
     }  # fmt: skip
     if base.is_complete(out, mark):
         say(f"{out} holds this import already.")
         return document
-    meta = {"name": out.resolve().name, "weights_hash": weights, "index": content, "scale_in_logits": True, "head": "imported"}  # fmt: skip
+    meta = {"name": out.resolve().name, "weights_hash": weights, "index": content, "scale_in_logits": True, "head": config.head}  # fmt: skip
     predictions = [
         Predictions(split, ids, labels, logits, {**meta, "imported": True})
         for split, (ids, labels, logits) in parts.items()
@@ -77,7 +82,7 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
     strange = [name for name in where if name not in known]
     if strange:
         raise InputError(
-            f"{file} names {len(strange)} pictures that {index.folder} does not have, e.g. {strange[0]!r}.",
+            f"{file} names {len(strange)} pictures that {index.folder} does not have, e.g. {str(strange[0])!r}.",
             rule="Ids are the index's image_id or path.",
         )
     parts = {}

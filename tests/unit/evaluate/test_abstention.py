@@ -106,7 +106,7 @@ def test_raps_scores_against_a_naive_loop():
     for i in range(30):
         for k in range(7):
             rank = int((p[i] > p[i, k]).sum()) + 1
-            truth = p[i][p[i] >= p[i, k]].sum() + c.RAPS_LAMBDA * max(0, rank - c.RAPS_FREE)
+            truth = p[i][p[i] > p[i, k]].sum() + c.RAPS_LAMBDA * max(0, rank - c.RAPS_FREE)
             assert found[i, k] == pytest.approx(truth)
 
 
@@ -166,7 +166,7 @@ def test_labels_obey_both_thresholds():
     d = decide().model_copy(update={"abstain_below": 0.3, "class_thresholds": {"disgust": 0.8}})
     p = np.array([[0.1, 0.7, 0.1, 0.1, 0, 0, 0], [0.05, 0.9, 0.05, 0, 0, 0, 0], [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [0.25, 0.15, 0.12, 0.12, 0.12, 0.12, 0.12]])  # fmt: skip
     assert [d.label(row) for row in p] == [None, "disgust", "angry", None]
-    assert d.answered(p).tolist() == [False, True, True, False]
+    assert d.answered_rows(p).tolist() == [False, True, True, False]
 
 
 def test_judging_on_other_rows_against_counts_by_hand():
@@ -186,3 +186,58 @@ def test_judging_on_other_rows_against_counts_by_hand():
     for r in kinds.values():
         assert 0.86 < r["coverage"] < 0.94
         assert set(r["by_class"]) == set(LABELS)
+
+
+def test_raps_sets_are_never_empty_and_the_surest_are_in_theirs():
+    z, y = faces.simulated(2000, seed=4, skill=8.0)
+    p = softmax(z)
+    fitted = c.fit_conformal(FitRows.of(faces.predictions(z, y)), 0.1)
+    sets = fitted.sets(p, "raps")
+    assert sets.any(1).all()
+    assert sets[np.arange(2000), p.argmax(1)].all()
+
+
+def test_a_perfect_model_reaches_what_its_rows_can_show():
+    z = 30 * np.eye(7)[np.arange(1050) % 7] + np.random.default_rng(0).normal(0, 1, (1050, 7))
+    for n, wanted in ((120, 0.95), (300, 0.95), (1050, 0.98)):
+        rows = FitRows.of(faces.predictions(z[:n], np.arange(n) % 7))
+        assert a.threshold_for_precision(rows, wanted) == 0.0
+    assert a.threshold_for_precision(FitRows.of(faces.predictions(z[:50], np.arange(50) % 7)), 0.95) is None
+
+
+def test_where_nothing_may_be_answered_nothing_is():
+    """Confidences that round to 1 stay under a threshold that means never."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 7, 600)
+    z = 30 * (rng.normal(0, 1, (600, 7)) + 1.5 * np.eye(7)[y])
+    d = fit_decisions(FitRows.of(faces.predictions(z, y)), coverage=0.9, precision=0.99, max_fpr={}, alpha=0.1)
+    assert any(text.startswith("precision_out_of_reach") for text in d.warnings)
+    assert not d.answered_rows(softmax(z)).any()
+    assert not d.answered_rows(softmax(z).astype(np.float32)).any()
+    assert d.answered == 0
+    assert judge(softmax(z), y, d)["accuracy_answered"] is None
+
+
+def test_a_wanted_precision_is_that_of_what_class_thresholds_let_answer():
+    """An easy class that is never answered does not count towards the precision of the others."""
+    rng = np.random.default_rng(1)
+
+    def rows(n):
+        y = rng.integers(0, 7, n)
+        z = rng.normal(0, 1, (n, 7)) + (1.2 + 6.0 * (y == 1))[:, None] * np.eye(7)[y]
+        return z, y
+
+    z, y = rows(60_000)
+    p, kept = softmax(z), 0
+    for _ in range(12):
+        fitted = fit_decisions(FitRows.of(faces.predictions(*rows(1500))), coverage=1.0, precision=0.7, max_fpr={"disgust": 0.001}, alpha=0.1)  # fmt: skip
+        answered = fitted.answered_rows(p)
+        kept += not answered.any() or (p.argmax(1) == y)[answered].mean() >= 0.69
+    assert kept >= 11
+
+
+def test_too_few_rows_have_no_expected_coverage():
+    assert c.coverage_interval(5, 100, 0.1) is None
+    d = decide(7, alpha=0.05)
+    z, y = faces.simulated(50, seed=3)
+    assert all(row["expected"] is None for row in judge(softmax(z), y, d)["conformal"])

@@ -97,3 +97,17 @@ def test_baselines_equal_a_simulation():
     truth = m.metrics(np.eye(7)[np.zeros(4000, dtype=int)], y)
     assert rows["always angry"]["accuracy"] == pytest.approx(truth["accuracy"])
     assert rows["always angry"]["macro_f1"] == pytest.approx(truth["macro_f1"])
+
+
+@pytest.mark.parametrize(("sharpness", "truth"), [(1.0, 0.0), (1.6, None)])
+def test_the_interval_of_the_debiased_ece_covers_the_true_error(sharpness, truth):
+    """The truth: for a calibrated model 0, else the ECE of very many rows."""
+    if truth is None:
+        z, y = faces.simulated(400_000, seed=50, sharpness=sharpness)
+        truth = e.ece(m.softmax(z), y)
+    inside = 0
+    for seed in range(40):
+        z, y = faces.simulated(1000, seed=seed, sharpness=sharpness)
+        low, high = bootstrap.intervals(m.softmax(z), y, resamples=200, seed=seed, smooth=0)["ece_debiased"]
+        inside += low <= truth <= high
+    assert inside >= 35

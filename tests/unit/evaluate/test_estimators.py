@@ -30,6 +30,17 @@ def test_the_temperature_is_that_of_the_function():
     assert e.AutoScaling().fit(e.calib_rows(Z, Y)).choice_.scaling.method == "temperature"
 
 
+def test_huge_logits_are_scaled_down_or_refused():
+    from mien.core.errors import CalibrationError
+
+    model = e.VectorScaling().fit(e.calib_rows(5 * Z, Y))
+    assert nll_rows(model.predict_proba(5 * OTHER), TRUTH).mean() == pytest.approx(
+        nll_rows(e.VectorScaling().fit(e.calib_rows(Z, Y)).predict_proba(OTHER), TRUTH).mean(), abs=1e-3
+    )
+    with pytest.raises(CalibrationError, match="edge"):
+        e.VectorScaling().fit(e.calib_rows(1e4 * Z, Y))
+
+
 def test_a_pool_of_two():
     rng = np.random.default_rng(0)
     a, b = (OTHER / 3 + rng.normal(0, 1, OTHER.shape) for _ in range(2))
@@ -62,6 +73,26 @@ def test_test_rows_and_what_cannot_be():
         e.calib_rows(Z, Y + 1)
     with pytest.raises(InputError, match="bare cosines"):
         e.calib_rows(np.clip(Z, -1, 1), Y)
+    with pytest.raises(InputError, match="None"):
+        e.calib_rows(Z[:3], [None, "happy", "sad"])
+    with pytest.raises(InputError, match="twice"):
+        e.calib_rows(Z[:3], Y[:3], ids=["a", "b", "a"])
+    with pytest.raises(InputError, match="shape"):
+        e.calib_rows(Z[:3], np.eye(7)[Y[:3]])
+    assert len(e.calib_rows(np.clip(Z, -1, 1), Y, head="linear")) == 2000
+    with pytest.raises(InputError, match="different rows"):
+        e.Pool().fit([e.calib_rows(Z, Y), e.calib_rows(Z, Y, ids=[f"x{i}" for i in range(2000)])])
+    with pytest.raises(InputError, match="No member"):
+        e.Pool().fit([])
+    for wrong in ({"pool": "prob"}, {"searches": ("foo",)}):
+        with pytest.raises(InputError, match="Pools:"):
+            e.Pool(**wrong).fit([e.calib_rows(Z, Y)])
+    with pytest.raises(InputError, match="alpha"):
+        e.ConformalSets(alpha=1.5).fit(e.calib_rows(Z, Y))
+    with pytest.raises(InputError, match="no probabilities"):
+        e.ConformalSets().fit(e.calib_rows(Z, Y)).predict_set(OTHER)
+    with pytest.raises(InputError, match="kind"):
+        e.ConformalSets(kind="foo").fit(e.calib_rows(Z, Y)).predict_set(softmax(OTHER))
     for model in (e.AutoScaling(), e.Pool(), e.ConformalSets()):
         with pytest.raises(UsageError, match="not fitted"):
             model.predict_set(Z) if isinstance(model, e.ConformalSets) else model.predict_proba(Z)

@@ -37,8 +37,9 @@ class Precision(_Frozen):
 class Decisions(_Frozen):
     """Thresholds on calibrated confidence, fitted on calib's part for thresholds."""
 
-    abstain_below: float = Field(ge=0, le=1, description="no label below this confidence")
-    coverage: float = Field(ge=0, le=1, description="share of rows that this threshold lets answer")
+    abstain_below: float = Field(ge=0, description="no label below this confidence; above 1: never")
+    coverage: float = Field(ge=0, le=1, description="share of rows that was wanted to be answered")
+    answered: float = Field(ge=0, le=1, description="share of the fitting rows that all thresholds let answer")
     precision: Precision | None = None
     max_fpr: dict[str, float] = Field(default={}, description="wanted bounds of classes' false-positive rates")
     class_thresholds: dict[str, float] = Field(
@@ -53,11 +54,11 @@ class Decisions(_Frozen):
         """The confidence that each class needs, (7,)."""
         return np.array([max(self.abstain_below, self.class_thresholds.get(name, 0.0)) for name in LABELS])
 
-    def answered(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+    def answered_rows(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
         """Which rows (n, 7) get a label."""
         best = probabilities.argmax(1)
         return np.asarray(probabilities[np.arange(len(best)), best] >= self.thresholds[best])
 
     def label(self, probabilities: NDArray[Any]) -> str | None:
         """The likeliest label of one row (7,), None where it is not sure enough."""
-        return LABELS[int(np.argmax(probabilities))] if self.answered(np.asarray(probabilities)[None])[0] else None
+        return LABELS[int(np.argmax(probabilities))] if self.answered_rows(np.asarray(probabilities)[None])[0] else None

@@ -29,7 +29,10 @@ class Member(BaseModel):
     run: str = Field(description="the run's folder, relative to the ensemble's")
     weights_hash: str
     weight: float = Field(ge=0, le=1)
+    method: str = Field(description="how the member is calibrated before it is joined")
     temperature: float = Field(gt=0)
+    matrix: tuple[tuple[float, ...], ...] = Field(description="(7, 7), on log-probabilities")
+    bias: tuple[float, ...]
 
 
 class Ensemble(BaseModel):
@@ -50,6 +53,7 @@ class Ensemble(BaseModel):
         default={}, description="gain in held-out NLL over equal weights: mean, se"
     )
     why: str = ""
+    warnings: list[str] = []
 
     @property
     def weights_hash(self) -> str:
@@ -58,9 +62,15 @@ class Ensemble(BaseModel):
         config = {
             "pool": self.pool,
             "weights": [m.weight for m in self.members],
-            "T": [m.temperature for m in self.members],
+            "maps": [[m.matrix, m.bias] for m in self.members],
         }
         return base.fingerprint(KIND, VERSION, config, parts)
+
+    @property
+    def hash(self) -> str:
+        """Hash of all that changes what it says: `weights_hash`, its temperature and its decisions."""
+        config = {"T": self.temperature, "decisions": self.decisions.model_dump()}
+        return base.fingerprint(KIND, VERSION, config, {"weights": self.weights_hash})
 
     @property
     def weights(self) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -11,11 +11,18 @@ KIND, VERSION = "evaluation", 1
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
-    """Write crash-safely; the caller puts `fingerprint` and `selection_hash` in."""
+    """Write crash-safely; the caller puts `fingerprint` and `selection_hash` in. `openings` keeps every time that test was
+    opened here, with what was seen, so that choosing on it leaves a trace."""
     missing = {"fingerprint", "selection_hash", "test"} - set(evaluation)
     if missing:
         raise ValueError(f"evaluation lacks {sorted(missing)}")
-    base.write_json(folder / "evaluation.json", {"kind": KIND, "format": VERSION, **evaluation})
+    path = folder / "evaluation.json"
+    earlier = base.read_json(path, kind="evaluation").get("openings", []) if path.is_file() else []
+    opening = {key: evaluation[key] for key in ("fingerprint", "selection_hash")} | {
+        key: evaluation["test"].get(key) for key in ("accuracy", "macro_f1", "nll")
+    }
+    document = {"kind": KIND, "format": VERSION, **evaluation, "openings": [*earlier, opening]}
+    base.write_json(path, document)
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

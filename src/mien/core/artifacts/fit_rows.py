@@ -81,6 +81,12 @@ class FitRows:
         if self._dealt is None:
             self._dealt = deal(self.ids, self.labels)
         out = self.take(self._dealt[name])
+        if not len(out):
+            raise InputError(
+                f"The part {name} of {self.split} has no rows: {len(self)} in all.",
+                rule=f"Calib is dealt into three parts, and each should have {FEWEST} rows.",
+                fix="Give calib more pictures (--calib-fraction).",
+            )
         out.name = name
         return out
 

@@ -151,5 +151,8 @@ class ImportConfig(StageConfig):
     )
     split: Literal["val", "calib", "test"] | None = Field(None, description="the split of all rows, without a column")
     split_name: tuple[str, ...] = Field((), description="THEIRS=OURS, e.g. validation=val")
+    head: Literal["unknown", "linear"] = Field(
+        "unknown", description="linear: the logits are no cosines, however small they are"
+    )
     backbone: str = Field("imported", description="what the model is, for tables")
     parameters: int | None = Field(None, ge=1, description="how many parameters it has, for the selection and tables")
