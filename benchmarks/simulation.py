@@ -79,7 +79,7 @@ def one_map(n: int, kind: str, rng: np.random.Generator) -> dict[str, float | st
     z = 2 * log_softmax(rng.normal(0, 1.6, (n + HELD, 7)))
     p = softmax(z / 2 @ matrix.T + bias)
     labels = (p.cumsum(1) > rng.random((len(p), 1))).argmax(1)
-    rows = calib_rows(z[:n], labels[:n])
+    rows = calib_rows(z[:n], labels[:n]).part("temperature")
     t = minimum(rows.logits, rows.labels)
     choice = choose(rows, t)
     held, truth = z[n:], labels[n:]
