@@ -81,7 +81,7 @@ def answers(study: dict[str, Any]) -> Section:
         for m in models for r in m["abstain"]["false_positives"] if r["bound"] is not None
     )  # fmt: skip
     sets = tuple(
-        (m["name"], r["kind"].replace("_", "-"), fixed(r["target"], 2), fixed(r["coverage"]), f"{r['expected'][0]:.3f} to {r['expected'][1]:.3f}", fixed(r["mean_size"], 2), f"{100 * r['one_class']:.1f}",
+        (m["name"], r["kind"].replace("_", "-"), fixed(r["target"], 2), fixed(r["coverage"]), "–" if r["expected"] is None else f"{r['expected'][0]:.3f} to {r['expected'][1]:.3f}", fixed(r["mean_size"], 2), f"{100 * r['one_class']:.1f}",
          " / ".join(f"{v:.2f}" for v in r["by_class"].values()))
         for m in models for r in m["abstain"]["conformal"]
     )  # fmt: skip
@@ -92,7 +92,7 @@ def answers(study: dict[str, Any]) -> Section:
     if false:
         blocks.append(Table("False positives: the share of other classes' pictures that get this name", ("model", "class", "wanted at most", "confidence needed", "without thresholds", "on test [95 %]", "holds"), false))  # fmt: skip
     if sets:
-        blocks.append(Table("Conformal sets of classes: coverage on test", ("model", "kind", "target", "coverage", "expected range", "mean size", "one class (%)", f"coverage by class ({', '.join(LABELS)})"), sets, note="The expected range (beta-binomial, 95 %) holds for the kinds split and raps."))  # fmt: skip
+        blocks.append(Table("Conformal sets of classes: coverage on test", ("model", "kind", "target", "coverage", "expected range", "mean size", "one class (%)", f"coverage by class ({', '.join(LABELS)})"), sets, note="The expected range (beta-binomial, 95 %) is that of the kinds that have one quantile."))  # fmt: skip
     return Section("Knowing when not to answer", blocks)
 
 
