@@ -241,3 +241,21 @@ def test_too_few_rows_for_three_parts(tmp_path, capsys):
     assert bring(write_csv(tmp_path / "f.csv", splits=few, labels=labels), tmp_path / "r", *FLAGS[:-2]) == 0
     assert run(["calibrate", str(tmp_path / "r")]) == 2
     assert "has no rows: 7 in all" in capsys.readouterr().err
+
+
+def test_a_calibration_that_costs_macro_f1_says_so(tmp_path, capsys):
+    """Logits of a model that was taught every class equally often, on rows where three classes are rare."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(7, 4000, p=[0.2, 0.05, 0.05, 0.25, 0.25, 0.05, 0.15])
+    z = 0.7 * (rng.normal(0, 1, (4000, 7)) + 0.7 * np.eye(7)[y])  # a weak model's posterior, were all classes as common
+    ids = np.array([f"f{i}" for i in range(4000)])
+    splits = np.where(np.arange(4000) < 3000, "calib", "val")
+    np.savez(tmp_path / "b.npz", image_id=ids, label=y, split=splits, logits=z, classes=np.array(LABELS))
+    assert bring(tmp_path / "b.npz", tmp_path / "b", "--label-numbers", "mien", "--head", "linear") == 0
+    assert run(["calibrate", str(tmp_path / "b"), "--resamples", "40"]) == 0
+    assert "macro-F1 falls from" in capsys.readouterr().err
+    found = json.loads((tmp_path / "b" / "calibration.json").read_text())
+    assert found["method"] == "vector"
+    assert found["after"]["nll"] < found["before"]["nll"] - 0.05
+    assert run(["calibrate", str(tmp_path / "b"), "--method", "temperature", "--resamples", "40"]) == 0
+    assert "macro-F1 falls" not in capsys.readouterr().err

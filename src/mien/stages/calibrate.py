@@ -19,6 +19,8 @@ from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.metrics import alarms, metrics, softmax
 from mien.evaluate.scaling import METHODS, Choice, by_temperature, choose, fit_dirichlet, fit_vector
 
+FELT = 0.005  # of macro-F1: what a calibration may cost before it is said
+
 
 def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
     """Fit `RUN/calibration.json` on calib, or find it there, fitted on the same predictions."""
@@ -65,6 +67,11 @@ def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark
         coverage=config.coverage, precision=config.precision, max_fpr=config.fpr_bounds, alpha=config.alpha,
     )  # fmt: skip
     warnings = [*alarms(before), *rows.shortcomings()]
+    if after["macro_f1"] < before["macro_f1"] - FELT:
+        warnings.append(
+            f"labels: {scaling.method} scaling gives rows other labels than the logits did, and macro-F1 falls from {before['macro_f1']:.3f} to {after['macro_f1']:.3f}: "
+            "probabilities are right for calib's class shares, under which rare classes are named less often; --method temperature keeps the labels"
+        )
     if prior is not None:
         warnings.append("prior: before, after, thresholds and sets are of calib's rows, whose class shares are others")
     low, high = temperature.ci95
