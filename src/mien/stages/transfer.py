@@ -66,7 +66,8 @@ def run(
         "left_out": left, "test": scored,
     }  # fmt: skip
     write_transfer(target, found)
-    return found
+    written: dict[str, Any] = base.read_json(path, kind="transfer")
+    return written
 
 
 def _unseen(index: Index, other: Index) -> tuple[NDArray[np.int64], dict[str, int]]:

@@ -227,7 +227,7 @@ def test_the_distillation_teacher_is_the_ensemble_of_evaluate(small_study):
     for pool in ("probability", "logit"):
         folder = small_study / "ensembles" / f"arc+plain.{pool}"
         ensemble = read_ensemble(folder)
-        members = [(load_network(read_run(folder / m.run)), m.weight, m.temperature) for m in ensemble.members]
+        members = [(load_network(read_run(folder / m.run)), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias)) for m in ensemble.members]  # fmt: skip
         teach = ensemble_teacher(members, ensemble.pool, ensemble.temperature)
         x = torch.from_numpy(np.array(index.pixels[rows])).permute(0, 3, 1, 2)
         found = teach(x).numpy()

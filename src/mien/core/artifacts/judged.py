@@ -14,7 +14,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts import run as runs
 from mien.core.artifacts.ensemble import SELECTION, read_selection
 from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
-from mien.core.errors import SplitError, UsageError
+from mien.core.errors import ArtifactError, SplitError, UsageError
 
 KIND, VERSION = "imported", 1
 FIX = "Train one with `mien train`, or bring predictions with `mien predictions import FILE --out RUN`."
@@ -47,8 +47,8 @@ class Judged:
 
 def read_judged(folder: Path) -> Judged:
     """Open a finished run or imported predictions."""
-    manifest = base.read_json(folder / base.MANIFEST, kind="run", fix=FIX)
-    if manifest.get("kind") != KIND:
+    path = folder / base.MANIFEST
+    if not path.is_file() or base.read_json(path, kind="manifest").get("kind") != KIND:
         run = runs.read_run(folder)
         index, settings = run.config["index"]["content"], run.settings
         return Judged(folder, settings["backbone"], run.weights_hash, index, run.config["parameters"], settings, run)
@@ -82,7 +82,10 @@ def selection_of(judged: Judged, explicit: Path | None) -> dict[str, Any]:
         )
     here = judged.folder.resolve()
     for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
-        selection = read_selection(path)
+        try:
+            selection = read_selection(path)
+        except ArtifactError:  # a neighbour's, which is none of ours
+            continue
         if judged.weights_hash in selection["runs"].values():
             return selection
     raise SplitError(
