@@ -73,16 +73,25 @@ def test_a_useless_member_loses_its_weight(pool):
     assert found.weights.sum() == pytest.approx(1)
 
 
+def weighting(logits, labels, pool):
+    rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
+    return fit_pool(rows, [1.0] * len(rows), pool, folds=3, resamples=0).weighting
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_equal_members_keep_equal_weights(pool):
-    kept = 0
-    for seed in range(8):
-        logits, labels = members(2000, 10 * seed, (1.0, 1.0))
-        kept += (
-            fit_pool([FitRows.of(faces.predictions(z, labels)) for z in logits], [1.0, 1.0], pool, folds=3).weighting
-            == "equal"
-        )
-    assert kept >= 7
+    searched = [weighting(*members(2000, 10 * seed, (1.0, 1.0, 1.0)), pool) != "equal" for seed in range(60)]
+    assert sum(searched) <= 12  # a test of level 10 %: more than 12 of 60 come with a chance of 0.5 %
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_two_copies_share_their_weight(pool):
+    """A gain of a hundredth of a nat, which 600 rows can show though single rows scatter by a fifth of one."""
+    found = 0
+    for seed in range(10):
+        logits, labels = members(2000, 10 * seed, (1.5, 1.5))
+        found += weighting([logits[0], logits[0], logits[1]], labels, pool) == "nll"
+    assert found >= 8
 
 
 def test_a_pool_is_calibrated_and_better_than_its_members():
