@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -80,6 +81,29 @@ def test_two_files_go_all_the_way(tmp_path, capsys):
     chosen = json.loads((ens / "selected.json").read_text())
     assert {"equal", "nll", "grid", "greedy", "best_single", "stacking"} == set(chosen["rivals"]["logit"])
     assert any("not known of" in line for line in chosen["why"])
+    # a report of nothing but these: all are judged first, then every table is filled
+    capsys.readouterr()
+    assert run(["report", str(ens)]) == 2
+    assert "ENS --all" in capsys.readouterr().err
+    assert run(["evaluate", str(ens), "--all", "--resamples", "200"]) == 0
+    assert run(["report", str(ens)]) == 0
+    page = re.sub(r"base64,[A-Za-z0-9+/=]+", "", (ens / "report" / "index.html").read_text())
+    for words in (
+        "Every combination",
+        "Reliability before and after",
+        "Risk and coverage",
+        "Per cent of each label",
+        "2 models, judged from their predictions",
+    ):
+        assert words in page, words
+    for empty in (">nan<", ">None<", "None M", "drawn by mien", "Wall time", "Training curves"):
+        assert empty not in page, empty
+    told = json.loads((ens / "study.json").read_text())
+    assert [t["name"] for t in told["teachers"]] == ["a", "b"]
+    share = np.bincount(Y[SPLITS == "test"], minlength=7).max() / 400
+    assert share == pytest.approx(max(b["accuracy"] for b in told["baselines"]["test"].values()), abs=0.05)
+    assert run(["evaluate", str(ens), "--all", "--on", str(tmp_path)]) == 2
+    capsys.readouterr()
     # a member's test rows are what the file said
     direct = run(["evaluate", str(runs[0]), "--resamples", "200", "--json"])
     assert direct == 0

@@ -48,7 +48,7 @@ def test_the_report_has_every_table_filled(small_study):
     assert page.startswith("<!doctype html>")
     for words in (
         "Distinct pictures by class and split", "95 % bootstrap intervals", "Reliability before and after", "Training curves", "Per cent of each label",
-        "Against the best single", "Student against teacher", "chance", "always ", "drawn by mien", "Every combination",
+        "Against the best single", "Student against teacher", "chance", "always ", "drawn by mien", "Every combination", "Corrupted test pictures, five strengths", "eyes covered",
     ):  # fmt: skip
         assert words in page, words
     words_alone = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)

@@ -40,6 +40,8 @@ save_every_steps = {save}
 resamples = 200
 [evaluate]
 resamples = 200
+corruptions = true
+corruption_pictures = 60
 [calibrate]
 resamples = 40
 """

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import cyclopts
 import pydantic
@@ -18,9 +18,10 @@ import mien
 from mien.cli.common import Flat, Json, Model, Out, given, show
 from mien.cli.index import index_app
 from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
+from mien.cli.studies import matrix, quickstart, report, study, sweep
 from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, SuspectsConfig, TrainConfig, resolve
 from mien.core.config.base import describe_flags
-from mien.core.errors import MienError, UsageError, nearest
+from mien.core.errors import MienError, UsageError
 from mien.core.progress import console
 
 app = App(
@@ -107,84 +108,6 @@ def _print_best(run: Path, manifest: dict[str, Any], *, json: bool) -> None:
 
 
 @app.command
-def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) -> None:
-    """Run a study from pictures to report; what is complete is skipped.
-
-    Parameters
-    ----------
-    file
-        a study (TOML); the names of shipped ones work too, e.g. quickstart
-    out
-        the study's folder
-    dry_run
-        say what would be gone through, and what is there already
-    """
-    from mien.core.config.study import load_study
-    from mien.study.runner import plan_study, run_study
-
-    file = _shipped(file, "studies")
-    config = load_study(file)
-    if dry_run:
-        plan = plan_study(config, out)
-        show(
-            {"study": config.name, "steps": plan},
-            json=json,
-            text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
-        )
-        return
-    document = run_study(config, out, file.read_text(encoding="utf-8"))
-    show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
-
-
-@app.command
-def sweep(file: Path, *, out: Out, json: Json = False) -> None:
-    """Train variants with several seeds each on one index, and compare them on val; goes on where it was.
-
-    Parameters
-    ----------
-    file
-        a sweep (TOML): an index, base settings, variants, seeds; the names of shipped ones work too
-    out
-        the sweep's folder: runs, sweep.json, sweep.md, curves.png
-    """
-    from mien.core.config.sweep import load_sweep
-    from mien.stages.compare import table
-    from mien.study.sweep import run_sweep
-
-    file = _shipped(file, "sweeps")
-    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"))
-    show(done, json=json, text=table(done))
-
-
-def _shipped(file: Path, kind: str) -> Path:
-    """The file itself, or the shipped one of this name."""
-    if file.is_file():
-        return file
-    from mien.core.config.study import shipped_studies
-
-    folder = shipped_studies() if kind == "studies" else shipped_studies() / kind
-    shipped = {path.stem: path for path in folder.glob("*.toml")}
-    if str(file) not in shipped:
-        raise UsageError(
-            f"No {'study' if kind == 'studies' else 'sweep'} {file}.{nearest(str(file), shipped)}",
-            rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.",
-        )
-    return shipped[str(file)]
-
-
-@app.command
-def quickstart(*, out: Out = Path("out/quickstart"), json: Json = False) -> None:
-    """Run every stage on drawn faces, in minutes on two cores.
-
-    Parameters
-    ----------
-    out
-        the study's folder
-    """
-    study(Path("quickstart"), out=out, json=json)
-
-
-@app.command
 def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] = None, json: Json = False) -> None:
     """Train one network; goes on by itself where an unfinished run lies.
 
@@ -202,7 +125,7 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
     _print_best(out, done.manifest, json=json)
 
 
-for stage_command in (predict, calibrate, ensemble, evaluate):
+for stage_command in (predict, calibrate, ensemble, evaluate, study, quickstart, sweep, matrix, report):
     app.command(stage_command)
 
 
@@ -327,28 +250,6 @@ def live(
     p50 = f"{done['latency_ms']['total']['p50']:.1f} ms a frame, " if done["latency_ms"] else ""
     text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities; {p50}{done['fps']:.0f} frames/s; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
     show(done, json=json, text=text)
-
-
-@app.command
-def report(
-    folder: Path,
-    *,
-    format: Annotated[tuple[Literal["html"], ...], Parameter(name="--format")] = ("html",),
-    json: Json = False,
-) -> None:
-    """Write the report of a finished study.
-
-    Parameters
-    ----------
-    folder
-        the study's folder
-    format
-        how it is written
-    """
-    from mien.stages import report as stage
-
-    files = stage.run(folder, tuple(format))
-    show({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def evaluate(
     index: Path | None = None,
     selection: Path | None = None,
     on: Path | None = None,
+    all: bool = False,
     config: Annotated[EvaluateConfig | None, Flat] = None,
     json: Json = False,
 ) -> None:
@@ -119,13 +120,18 @@ def evaluate(
         the selected.json that knows this run; found by itself in a folder beside it
     on
         another index, on whose test a run is judged too, without what it has seen
+    all
+        every run and candidate of a folder of ensembles, not the selected one alone; `mien report` shows them
     """
     from mien.stages import evaluate as stage
 
+    config = config or EvaluateConfig()
+    if all and (on is not None or selection is not None):
+        raise UsageError("--all goes with neither --on nor --selection.", rule="It takes a folder of ensembles.")
     if on is not None:
-        _evaluate_on(target, index, on, config or EvaluateConfig(), selection, json=json)
+        _evaluate_on(target, index, on, config, selection, json=json)
         return
-    done = stage.run(target, index, config or EvaluateConfig(), selection=selection)
+    done = stage.run_all(target, index, config) if all else stage.run(target, index, config, selection=selection)
     test, ends = done["test"], done["test"]["ci95"]
     lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]
     for key in ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll", "signed_gap"):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mien.core.labels import LABELS, MINORITY
-from mien.report import figures, judging, sections
+from mien.report import elsewhere, figures, judging, sections
 from mien.report.blocks import Block, Document, Figure, Section, Table, Text
 from mien.report.study_view import HEADLINE, SPLITS, chosen_of, fixed, is_synthetic, parameters_of, with_ci
 
@@ -24,16 +24,21 @@ def compose(
     `sheet` pictures of each class where showing them is allowed (drawn faces).
     """
     document = Document(f"mien: {study['name']}", _subtitle(study))
-    document.sections = [
-        _summary(study), _data(study, sheet), sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study), judging.selection(study),
-        *([sections.student(study)] if study["student"] else []), sections.training(study, histories), sections.classes(study), sections.cost(study), sections.care(study),
+    parts = [
+        _summary(study), _data(study, sheet) if study["index"] else None, sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study),
+        judging.selection(study), sections.student(study) if study["student"] else None, elsewhere.section(study), sections.training(study, histories) if histories else None,
+        sections.classes(study), sections.cost(study), sections.care(study),
     ]  # fmt: skip
+    document.sections = [part for part in parts if part is not None and part.blocks]
     return document
 
 
 def _subtitle(study: dict[str, Any]) -> str:
+    revision = f"mien revision {study['git'] or 'released'}"
+    if study["index"] is None:
+        return f"{len(study['teachers'])} models, judged from their predictions; {revision}"
     sources = ", ".join(f"{n:,} rows of {name}" for name, n in study["index"]["source_rows"].items())
-    return f"{sources}; seed {study['seed']}; mien revision {study['git'] or 'released'}"
+    return f"{sources}; seed {study['seed']}; {revision}"
 
 
 def _summary(study: dict[str, Any]) -> Section:

@@ -127,6 +127,29 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> bytes:
         return _png(figure)
 
 
+def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> bytes:
+    """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
+    with mpl.rc_context(_STYLE):
+        names = list(next(iter(models.values())))
+        figure, axes = _grid(len(names), 2.5, 2.1, columns=4)
+        for axis, name in zip(axes, names, strict=True):
+            for colour, (model, found) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
+                levels = found[name]
+                clean = levels[0]["accuracy"] - levels[0]["change"]["accuracy"]["value"]
+                x = np.array([0, *(level["strength"] for level in levels)])
+                y = np.array([clean, *(level["accuracy"] for level in levels)])
+                ends = clean + np.array([[0.0, 0.0], *(level["change"]["accuracy"]["ci95"] for level in levels)])
+                axis.plot(x, y, color=colour, marker=".", lw=1.2, label=model)
+                axis.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.15, lw=0)
+            axis.set(title=titles.get(name, name), ylim=(0, 1), xticks=range(len(levels) + 1))
+        for axis in axes[-4:]:
+            axis.set_xlabel("strength")
+        for axis in axes[::4]:
+            axis.set_ylabel("accuracy")
+        figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
+        return _png(figure)
+
+
 def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> bytes:
     """Reliability diagrams before and after calibration, a panel a model."""
     with mpl.rc_context(_STYLE):
@@ -182,6 +205,22 @@ def confusions(models: dict[str, list[list[int]]]) -> bytes:
             axis.set_xticks(range(len(short)), short, rotation=45)
             axis.set_yticks(range(len(short)), short)
             axis.set(title=name, xlabel="predicted", ylabel="label")
+            axis.tick_params(length=0)
+        return _png(figure)
+
+
+def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> bytes:
+    """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
+    with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
+        figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
+        for axis, (title, values) in zip(axes, shown.items(), strict=True):
+            axis.imshow(values, cmap="Blues", vmin=0, vmax=max(1e-9, float(values.max()) / 0.9))
+            for i, j in np.ndindex(values.shape):
+                dark = values[i, j] > 0.55 * values.max() / 0.9
+                axis.text(j, i, f"{values[i, j]:.3f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")  # fmt: skip
+            axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
+            axis.set_yticks(range(len(names)), names)
+            axis.set(title=title, xlabel="judged on", ylabel="learned from")
             axis.tick_params(length=0)
         return _png(figure)
 

@@ -8,7 +8,7 @@ from mien.core.artifacts.run import best_look, looks
 from mien.core.labels import LABELS
 from mien.report import figures
 from mien.report.blocks import Block, Figure, Section, Table, Text
-from mien.report.study_view import HEADLINE, chosen_of, fixed, models_of, parameters_of, with_ci
+from mien.report.study_view import HEADLINE, chosen_of, fixed, millions, models_of, parameters_of, with_ci
 
 
 def singles(study: dict[str, Any]) -> Section:
@@ -16,7 +16,7 @@ def singles(study: dict[str, Any]) -> Section:
     models = models_of(study)
     best = study["selected"]["best_single"]
     rows = tuple(
-        (m["name"], m["backbone"], *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["ece_floor"]), fixed(m["test"]["brier"]), fixed(m["test"]["nll"]), fixed(m["calibration"]["T"]), f"{m['best_epoch']}/{m['epochs']}")
+        (m["name"], m["backbone"], *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["ece_floor"]), fixed(m["test"]["brier"]), fixed(m["test"]["nll"]), fixed(m["calibration"]["T"]), f"{m['best_epoch']}/{m['epochs']}" if m["training"] else "–")
         for m in models
     ) + tuple((name, "–", fixed(b["accuracy"]), fixed(b["macro_f1"]), fixed(b["minority_f1"]), *["–"] * 6) for name, b in study["baselines"]["test"].items())  # fmt: skip
     head = (
@@ -100,7 +100,7 @@ def student(study: dict[str, Any]) -> Section:
 
 def training(study: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) -> Section:
     """Curves, peaks, what went wrong, and the cost of the trainings."""
-    models = models_of(study)
+    models = [m for m in models_of(study) if m["training"]]
     section = Section("Training", [
         Figure("Training curves", figures.curves(histories), "Training loss and val macro-F1 over epochs"),
         Table(
@@ -149,22 +149,30 @@ def cost(study: dict[str, Any]) -> Section:
             str(r["threads"]),
             fixed(r["p50_ms"], 2),
             fixed(r["p95_ms"], 2),
-            f"{models[r['name']]['params'] / 1e6:.2f}",
+            millions(models[r["name"]]["params"]),
             fixed(models[r["name"]]["size_mb"], 1),
         )
         for r in study["latency"]
     )
     wall = tuple((name, fixed(seconds, 1)) for name, seconds in study["wall_s"].items())
-    return Section("Size, latency, time", [
+    tables = (
         Table("One picture at a time on this machine's CPU", ("model", "engine", "input (px)", "threads", "p50 (ms)", "p95 (ms)", "parameters (M)", "weights (MB)"), rows),
         Table("Wall time of each stage", ("stage", "seconds"), wall),
-    ])  # fmt: skip
+    )  # fmt: skip
+    return Section("Size, latency, time", [table for table in tables if table.rows])
 
 
 def care(study: dict[str, Any]) -> Section:
     """Terms of the data, the law, how to run it again."""
-    return Section("Terms and care", [
+    care = Section("Terms and care", [
         Text("The output is an apparent expression, not what a person feels. In the EU, emotion inference at work and in education is prohibited except for medical or safety reasons (Regulation (EU) 2024/1689, Art. 5(1)(f)), and people exposed to emotion recognition must be told (Art. 50(3))."),
-        Text("Weights carry the terms of the data they learned from: " + "; ".join(study["index"]["licenses"]) + "."),
-        Text(f"Run again: `mien study study.toml --out DIR`, with the file that lies beside this report's folder. Selection {study['selected']['hash'][:16]}…, index {study['index']['fingerprint'][:16]}…."),
     ])  # fmt: skip
+    chosen = f"Selection {study['selected']['hash'][:16]}…"
+    if study["index"] is None:
+        care.blocks.append(Text(f"Terms of the pictures and weights behind these predictions are not known here. {chosen}."))  # fmt: skip
+    else:
+        care.blocks += [
+            Text("Weights carry the terms of the data they learned from: " + "; ".join(study["index"]["licenses"]) + "."),
+            Text(f"Run again: `mien study study.toml --out DIR`, with the file that lies beside this report's folder. {chosen}, index {study['index']['fingerprint'][:16]}…."),
+        ]  # fmt: skip
+    return care

@@ -10,7 +10,7 @@ HEADLINE = ("accuracy", "macro_f1", "minority_f1", "ece")
 
 def is_synthetic(study: dict[str, Any]) -> bool:
     """Whether every picture was drawn."""
-    return set(study["index"]["source_rows"]) == {"synthetic"}
+    return study["index"] is not None and set(study["index"]["source_rows"]) == {"synthetic"}
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
@@ -27,6 +27,11 @@ def with_ci(score: dict[str, Any], key: str) -> str:
 def chosen_of(study: dict[str, Any]) -> dict[str, Any]:
     """The ensemble that was selected."""
     return next(e for e in study["ensembles"] if e["name"] == study["selected"]["name"])
+
+
+def millions(count: int | None) -> str:
+    """A number of parameters, or a dash where it is not known."""
+    return "–" if count is None else f"{count / 1e6:.2f}"
 
 
 def parameters_of(study: dict[str, Any], ensemble: dict[str, Any]) -> int:

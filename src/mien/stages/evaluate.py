@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.ensemble import SELECTION, Ensemble, pooled_meta, read_ensemble, read_selection
+from mien.core.artifacts.ensemble import SELECTION, Ensemble, pooled_meta, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
 from mien.core.artifacts.judged import Judged, check_has_weights, read_judged, read_latency, selection_of
@@ -61,6 +61,25 @@ def run(
     if (target / "ensemble.json").is_file():
         return _evaluate_ensemble(target, job)
     return _evaluate_run(target, job, selection)
+
+
+def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) -> dict[str, Any]:
+    """Score every run and every candidate of a folder of ensembles; returns what the selected one got.
+
+    Corrupted pictures, where asked for, are shown to the selected one and to the best single model alone.
+    """
+    selection = read_selection(ensembles / SELECTION)
+    plain = config.model_copy(update={"corruptions": False})
+    shown = {selection["name"], selection["best_single"]}
+    runs = runs_of(ensembles)
+    with meter("test", len(runs) + len(selection["candidates"])) as progress:
+        for folder in runs.values():
+            run(folder, index_folder, plain, selection=ensembles / SELECTION)
+            progress.advance()
+        for name in selection["candidates"]:
+            run(ensembles / name, index_folder, config if name in shown else plain)
+            progress.advance()
+    return read_evaluation(ensembles / selection["name"])
 
 
 def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[str, Any]:
@@ -218,16 +237,17 @@ def _elsewhere(
     from mien.nn.predict import predict_logits  # noqa: PLC0415
 
     networks = [load_network(m.run) for m in members if m.run is not None]
-    pixels = np.array(index.pixels[rows])
+    drawn = np.sort(np.random.default_rng(config.seed).permutation(len(rows))[: config.corruption_pictures])
+    pixels, labels = np.array(index.pixels[rows[drawn]]), test.labels[drawn]
     with meter("corruptions", len(CORRUPTIONS) * len(STRENGTHS)) as progress:
         for name in CORRUPTIONS:
             seen = []
             for strength in STRENGTHS:
                 changed = corrupt(pixels, name, strength, seed=config.seed)
-                several = [predict_logits(n, changed, np.arange(len(rows)), batch_size=config.batch_size) for n in networks]  # fmt: skip
+                several = [predict_logits(n, changed, np.arange(len(drawn)), batch_size=config.batch_size) for n in networks]  # fmt: skip
                 seen.append(softmax(join(several)))
                 progress.advance()
-            found["corruptions"][name] = degradation(clean, seen, test.labels, seed=config.seed)
+            found["corruptions"][name] = degradation(clean[drawn], seen, labels, seed=config.seed)
     return found
 
 

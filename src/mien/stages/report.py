@@ -1,4 +1,4 @@
-"""A finished study to a report that a person reads."""
+"""What a study, or a folder of ensembles, was found to be, to a report that a person reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mien.core.artifacts import base
+from mien.core.artifacts.ensemble import SELECTION, runs_of
 from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_metrics
@@ -16,26 +17,24 @@ from mien.core.errors import UsageError
 from mien.core.labels import LABELS
 from mien.report.compose import compose
 from mien.report.html import to_html
-from mien.report.study_view import is_synthetic
+from mien.report.study_view import is_synthetic, models_of
 
 FORMATS = ("html",)
 
 
 def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Write the report of the study in `root`; returns the files."""
+    """Write the report of the study, or of the ensembles, whose `study.json` lies in `root`; returns the files."""
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
         raise UsageError(f"--format {','.join(formats)}.", rule=f"Formats of this version: {', '.join(FORMATS)}.")
     folder, study = StudyFolder(root), read_study(root)
-    students = [study["student"]] if study["student"] else []
-    runs = {t["name"]: folder.teacher(t["name"]) for t in study["teachers"]} | {
-        s["name"]: folder.student for s in students
-    }
+    ensembles = root if (root / SELECTION).is_file() else folder.ensembles
+    runs = runs_of(ensembles) | ({study["student"]["name"]: folder.student} if study["student"] else {})
     evaluations = {name: read_evaluation(path) for name, path in runs.items()}
     evaluations |= {
-        e["name"]: read_evaluation(folder.ensembles / e["name"]) for e in study["ensembles"] if e["name"] not in runs
+        e["name"]: read_evaluation(ensembles / e["name"]) for e in study["ensembles"] if e["name"] not in runs
     }
-    histories = {name: read_metrics(path) for name, path in runs.items()}
+    histories = {m["name"]: read_metrics(runs[m["name"]]) for m in models_of(study) if m["training"]}
     page = to_html(compose(study, histories, evaluations, _sheet(folder.index) if is_synthetic(study) else None))
     base.write_text(folder.report, page)
     return [folder.report]

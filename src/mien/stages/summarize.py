@@ -1,19 +1,22 @@
-"""All artefacts of a study to `study.json`."""
+"""All artefacts of a study, or of a folder of ensembles alone, to `study.json`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection
-from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection, runs_of
+from mien.core.artifacts.evaluation import read_evaluation, read_transfers
 from mien.core.artifacts.index import read_audit, read_index
+from mien.core.artifacts.judged import read_judged
 from mien.core.artifacts.onnx_model import read_parity
 from mien.core.artifacts.predictions import predictions_path, read_predictions
-from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
+from mien.core.errors import ArtifactError
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.metrics import metrics, softmax
@@ -24,22 +27,13 @@ from mien.evaluate.selection import baselines
 def run(root: Path) -> dict[str, Any]:
     """Write `study.json` of the study in `root`."""
     folder, request = StudyFolder(root), read_request(root)
-    study = request["study"]
-    selection = read_selection(folder.ensembles / SELECTION)
-    index = read_index(folder.index)
-    val, test = (index.labels[index.rows(split)] for split in ("val", "test"))
-    document: dict[str, Any] = {
-        "schema": SCHEMA, "name": request["name"], "git": base.git_revision(), "seed": study["seed"],
+    study, index = request["study"], read_index(folder.index)
+    document = _judged(folder.ensembles) | {
+        "name": request["name"], "seed": study["seed"], "wall_s": read_timings(root),
         "index": read_audit(folder.index) | {"crop": index.crop.model_dump(), "fingerprint": index.fingerprint},
-        "baselines": {"test": baselines(val, test)},
-        "teachers": [_model(folder.teacher(t["name"])) for t in study["teachers"]],
-        "ensembles": [_ensemble(folder.ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
-        "selected": {"name": selection["name"], "why": selection["why"], "hash": selection["hash"], "best_single": selection["best_single"],
-                     "diversity": selection["diversity"], "rivals": selection["rivals"]},
-        "student": None, "latency": [], "wall_s": read_timings(root),
     }  # fmt: skip
     if study["student"] is not None:
-        chosen = next(e for e in document["ensembles"] if e["name"] == selection["name"])
+        chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
         student = _model(folder.student)
         student["retention_macro_f1"] = student["test"]["macro_f1"] / chosen["test"]["macro_f1"]
         student["export"] = read_parity(folder.model)
@@ -49,22 +43,58 @@ def run(root: Path) -> dict[str, Any]:
     return document
 
 
+def judged(ensembles: Path) -> dict[str, Any]:
+    """Write the same of a folder of ensembles that no study made: what was judged, without pictures and student."""
+    selection = read_selection(ensembles / SELECTION)
+    places = [*runs_of(ensembles).values(), *(ensembles / name for name in selection["candidates"])]
+    closed = [p.name for p in places if not (p / "evaluation.json").is_file()]
+    if closed:
+        raise ArtifactError(
+            f"{len(closed)} of {ensembles} were not judged on test: {', '.join(closed[:5])}{' …' if len(closed) > 5 else ''}.",
+            rule="A report has no empty cells.", fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
+        )  # fmt: skip
+    document = _judged(ensembles)
+    document["latency"] = _latencies(document)
+    write_study(ensembles, document)
+    return document
+
+
+def _judged(ensembles: Path) -> dict[str, Any]:
+    """What a folder of ensembles says of its runs, candidates and selection; what only a study has is empty."""
+    selection, runs = read_selection(ensembles / SELECTION), runs_of(ensembles)
+    first = next(iter(runs.values()))
+    val = read_predictions(predictions_path(first, "val")).labels
+    counts = np.sum(read_evaluation(first)["test"]["confusion"], axis=1)  # of test's labels
+    return {
+        "schema": SCHEMA, "name": ensembles.resolve().name, "git": base.git_revision(), "seed": None, "index": None,
+        "baselines": {"test": baselines(val, np.repeat(np.arange(len(counts)), counts))},
+        "teachers": [_model(folder) for folder in runs.values()],
+        "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
+        "selected": {key: selection[key] for key in ("name", "why", "hash", "best_single", "diversity", "rivals")},
+        "student": None, "latency": [], "wall_s": {},
+    }  # fmt: skip
+
+
 def _model(run_folder: Path) -> dict[str, Any]:
-    trained = read_run(run_folder)
-    calibration = read_calibration(run_folder / "calibration.json", weights_hash=trained.weights_hash)
+    """A run of ours, or imported predictions, which have no training and no weights."""
+    judged, training = read_judged(run_folder), dict.fromkeys(("size_mb", "best_epoch", "epochs", "training"))
+    if (run := judged.run) is not None:
+        training = {
+            "size_mb": round(run.weights.stat().st_size / 1e6, 2), "best_epoch": run.manifest["best"]["best_epoch"], "epochs": run.settings["epochs"],
+            "training": run.environment["training"],
+        }  # fmt: skip
+    calibration = read_calibration(run_folder / "calibration.json", weights_hash=judged.weights_hash)
     val = read_predictions(predictions_path(run_folder, "val"))
     evaluation = read_evaluation(run_folder)
     return {
-        "name": trained.name, "backbone": trained.settings["backbone"], "params": trained.config["parameters"],
-        "size_mb": round(trained.weights.stat().st_size / 1e6, 2), "best_epoch": trained.manifest["best"]["best_epoch"], "epochs": trained.settings["epochs"],
-        "training": base.read_json(run_folder / "environment.json", kind="environment")["training"],
+        "name": judged.name, "backbone": judged.backbone, "params": judged.parameters, **training,
         "val": with_intervals(softmax(scaling_of(calibration).apply(val.logits)), val.labels),
         "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
             "method": calibration.method, "why": calibration.why, "heldout": calibration.heldout, "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
             "n": calibration.n, "before": calibration.before, "after": calibration.after, "warnings": [*calibration.warnings, *calibration.decisions.warnings],
         },
-        "abstain": evaluation["abstain"], "latency": evaluation["latency"],
+        "abstain": evaluation["abstain"], "latency": evaluation["latency"], **_elsewhere(evaluation), "transfer": [_transfer(found) for found in read_transfers(run_folder)],
     }  # fmt: skip
 
 
@@ -78,12 +108,20 @@ def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
         "name": ensemble.name, "kind": kind, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
         "heldout": ensemble.heldout, "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
         "test": evaluation["test"], "test_as_distributed": evaluation["test_as_distributed"],
-        "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"],
+        "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"], **_elsewhere(evaluation),
     }  # fmt: skip
 
 
+def _elsewhere(evaluation: dict[str, Any]) -> dict[str, Any]:
+    return {key: evaluation[key] for key in ("groups", "corruptions")}
+
+
+def _transfer(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in ("on", "on_sources", "left_out", "test")}
+
+
 def _latencies(document: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = [{"name": m["name"], **m["latency"]} for m in document["teachers"]]
+    rows = [{"name": m["name"], **m["latency"]} for m in document["teachers"] if m["latency"] is not None]
     student = document["student"]
     if student is not None:
         rows.append({"name": student["name"], **student["latency"]})

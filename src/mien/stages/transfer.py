@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.evaluation import KIND, VERSION, transfer_path, write_transfer
+from mien.core.artifacts.evaluation import KIND, VERSION, read_transfer, transfer_path, write_transfer
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.judged import check_has_weights, read_judged, selection_of
 from mien.core.artifacts.run import check_index
@@ -49,9 +49,8 @@ def run(
         KIND, VERSION, config.model_dump(mode="json"),
         {"weights": judged.weights_hash, "calibration": calibration.hash, "selection": chosen["hash"], "index": index.content_hash, "on": other.content_hash},
     )  # fmt: skip
-    path = transfer_path(target, other.content_hash)
-    if path.is_file():
-        done: dict[str, Any] = base.read_json(path, kind="transfer")
+    if transfer_path(target, other.content_hash).is_file():
+        done = read_transfer(target, other.content_hash)
         if done.get("fingerprint") == mark:
             return done
     rows, left = _unseen(index, other)
@@ -66,8 +65,7 @@ def run(
         "left_out": left, "test": scored,
     }  # fmt: skip
     write_transfer(target, found)
-    written: dict[str, Any] = base.read_json(path, kind="transfer")
-    return written
+    return read_transfer(target, other.content_hash)
 
 
 def _unseen(index: Index, other: Index) -> tuple[NDArray[np.int64], dict[str, int]]:

@@ -96,15 +96,10 @@ def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) 
 
 
 def _evaluate(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step:
-    from mien.core.artifacts.ensemble import SELECTION, read_selection
     from mien.stages import evaluate
 
     def run() -> None:
-        selection = folder.ensembles / SELECTION
-        for teacher in runs:
-            evaluate.run(teacher, folder.index, study.evaluate, selection=selection)
-        for name in read_selection(selection)["candidates"]:
-            evaluate.run(folder.ensembles / name, folder.index, study.evaluate)
+        evaluate.run_all(folder.ensembles, folder.index, study.evaluate)
         if study.student is not None:
             evaluate.run(folder.student, folder.index, study.evaluate)
 

@@ -110,6 +110,12 @@ def write_summary(folder: Path, rows: list[dict[str, Any]]) -> None:
     base.write_text(folder / SUMMARY, text.getvalue())
 
 
+def runs_of(folder: Path) -> dict[str, Path]:
+    """The runs that a folder of ensembles was made of, by name, in their order."""
+    names = read_selection(folder / SELECTION)["candidates"]
+    return {m.name: folder / name / m.run for name in names for m in read_ensemble(folder / name).members}
+
+
 def selection_hash(selection: dict[str, Any]) -> str:
     """Hash of a selection without its own `hash` entry."""
     rest = {key: value for key, value in selection.items() if key != "hash"}

@@ -41,3 +41,16 @@ def transfer_path(run: Path, index: str) -> Path:
 def write_transfer(run: Path, found: dict[str, Any]) -> None:
     """Write a run's figures on another index's test, crash-safely."""
     base.write_json(transfer_path(run, found["on"]), {"kind": "transfer", "format": VERSION, **found})
+
+
+def read_transfers(run: Path) -> list[dict[str, Any]]:
+    """All that a run was judged on besides its own index's test."""
+    return [base.read_json(path, kind="transfer") for path in sorted((run / "transfer").glob("*.json"))]
+
+
+def read_transfer(run: Path, index: str) -> dict[str, Any]:
+    """Read a run's figures on another index's test (by that index's content hash)."""
+    found: dict[str, Any] = base.read_json(
+        transfer_path(run, index), kind="transfer", fix="Make it: `mien evaluate RUN --index DIR --on OTHER`."
+    )
+    return found

@@ -11,6 +11,8 @@ from mien.core.errors import UsageError
 
 SCHEMA = 1
 REQUEST = "request.json"
+Kind = Literal["study", "sweep", "matrix"]
+KINDS: tuple[Kind, ...] = ("study", "sweep", "matrix")
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ def open_study(
     request: dict[str, Any],
     text: str | None = None,
     *,
-    kind: Literal["study", "sweep"] = "study",
+    kind: Kind = "study",
 ) -> bool:
-    """Take `root` for a study or a sweep; True when the same one was there with other settings.
+    """Take `root` for a study, sweep or matrix; True when the same one was there with other settings.
 
-    A folder that holds anything else is refused. `text` is its file, kept as `study.toml` or `sweep.toml`.
+    A folder that holds anything else is refused. `text` is its file, kept as `KIND.toml`.
     """
     path = root / REQUEST
     before: dict[str, Any] | None = base.read_json(path, kind=f"{kind} request") if path.is_file() else None
@@ -76,7 +78,7 @@ def open_study(
         )
     if before is not None and (before.get("name") != name or kind not in before):
         raise UsageError(
-            f"{root} holds the {'study' if 'study' in before else 'sweep'} {before.get('name')!r}, not the {kind} {name!r}.",
+            f"{root} holds the {next((k for k in KINDS if k in before), 'study')} {before.get('name')!r}, not the {kind} {name!r}.",
             rule=f"A {kind} has a folder of its own.",
             fix="Name another --out.",
         )
@@ -87,8 +89,8 @@ def open_study(
 
 
 def close_study(root: Path) -> None:
-    """Leave nothing of a study or sweep that failed before it made anything."""
-    if {path.name for path in root.iterdir()} <= {REQUEST, "study.toml", "sweep.toml"}:
+    """Leave nothing of a study, sweep or matrix that failed before it made anything."""
+    if {path.name for path in root.iterdir()} <= {REQUEST, *(f"{kind}.toml" for kind in KINDS)}:
         for path in root.iterdir():
             path.unlink()
         root.rmdir()

@@ -122,6 +122,7 @@ class EvaluateConfig(StageConfig):
     corruptions: bool = Field(
         False, description="judge on blurred, noisy, dark, covered, small and turned test pictures too"
     )
+    corruption_pictures: int = Field(2000, ge=30, description="test pictures that are corrupted, drawn by the seed")
 
 
 class ExportConfig(StageConfig):

@@ -1,0 +1,133 @@
+"""The commands that go the whole way, or compare: study, quickstart, sweep, matrix, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from mien.cli.common import Json, Out, show
+from mien.core.errors import UsageError, nearest
+
+
+def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) -> None:
+    """Run a study from pictures to report; what is complete is skipped.
+
+    Parameters
+    ----------
+    file
+        a study (TOML); the names of shipped ones work too, e.g. quickstart
+    out
+        the study's folder
+    dry_run
+        say what would be gone through, and what is there already
+    """
+    from mien.core.config.study import load_study
+    from mien.study.runner import plan_study, run_study
+
+    file = _shipped(file, "studies")
+    config = load_study(file)
+    if dry_run:
+        plan = plan_study(config, out)
+        show(
+            {"study": config.name, "steps": plan},
+            json=json,
+            text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
+        )
+        return
+    document = run_study(config, out, file.read_text(encoding="utf-8"))
+    show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
+
+
+def sweep(file: Path, *, out: Out, json: Json = False) -> None:
+    """Train variants with several seeds each on one index, and compare them on val; goes on where it was.
+
+    Parameters
+    ----------
+    file
+        a sweep (TOML): an index, base settings, variants, seeds; the names of shipped ones work too
+    out
+        the sweep's folder: runs, sweep.json, sweep.md, curves.png
+    """
+    from mien.core.config.sweep import load_sweep
+    from mien.stages.compare import table
+    from mien.study.sweep import run_sweep
+
+    file = _shipped(file, "sweeps")
+    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"))
+    show(done, json=json, text=table(done))
+
+
+def matrix(file: Path, *, out: Out, json: Json = False) -> None:
+    """Learn from each of several sources and judge on the test of all; goes on where it was.
+
+    Parameters
+    ----------
+    file
+        a matrix (TOML): sources, settings of their indexes and of the training, seeds; the names of shipped ones work too
+    out
+        the matrix's folder: indexes, runs, matrix.json, matrix.md, matrix.png
+    """
+    from mien.core.config.matrix import load_matrix
+    from mien.stages.cross import tables
+    from mien.study.matrix import run_matrix
+
+    file = _shipped(file, "matrices")
+    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"))
+    show(done, json=json, text=tables(done))
+
+
+KINDS = {"studies": "study", "sweeps": "sweep", "matrices": "matrix"}
+
+
+def _shipped(file: Path, kind: str) -> Path:
+    """The file itself, or the shipped one of this name."""
+    if file.is_file():
+        return file
+    from mien.core.config.study import shipped_studies
+
+    folder = shipped_studies() if kind == "studies" else shipped_studies() / kind
+    shipped = {path.stem: path for path in folder.glob("*.toml")}
+    if str(file) not in shipped:
+        raise UsageError(
+            f"No {KINDS[kind]} {file}.{nearest(str(file), shipped)}",
+            rule=f"A TOML file, or one of: {', '.join(sorted(shipped))}.",
+        )
+    return shipped[str(file)]
+
+
+def quickstart(*, out: Out = Path("out/quickstart"), json: Json = False) -> None:
+    """Run every stage on drawn faces, in minutes on two cores.
+
+    Parameters
+    ----------
+    out
+        the study's folder
+    """
+    study(Path("quickstart"), out=out, json=json)
+
+
+def report(
+    folder: Path,
+    *,
+    format: Annotated[tuple[Literal["html"], ...], Parameter(name="--format")] = ("html",),
+    json: Json = False,
+) -> None:
+    """Write the report of a finished study, or of ensembles that were judged on test.
+
+    Parameters
+    ----------
+    folder
+        a study's folder, or a folder of ensembles after `mien evaluate ENS --all`
+    format
+        how it is written
+    """
+    from mien.core.artifacts.ensemble import SELECTION
+    from mien.stages import report as stage
+    from mien.stages import summarize
+
+    if (folder / SELECTION).is_file():
+        summarize.judged(folder)
+    files = stage.run(folder, tuple(format))
+    show({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))

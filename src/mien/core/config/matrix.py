@@ -1,0 +1,73 @@
+"""A matrix: one TOML file that names sources, of which each is learned from and each is judged on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from mien.core.config.base import StageConfig, read_toml
+from mien.core.config.index import IndexConfig
+from mien.core.config.judge import CalibrateConfig, EvaluateConfig
+from mien.core.config.recipes import resolve
+from mien.core.config.study import Named, check_names, named
+from mien.core.config.train import TrainConfig
+from mien.core.errors import MienError
+
+
+class MatrixConfig(StageConfig):
+    """Train sources × test sources: one training, repeated with each seed on each source, judged on all sources' test."""
+
+    name: str
+    description: str = ""
+    cost: str = ""
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    index: dict[str, Any] = Field(default_factory=dict, description="settings of every source's index")
+    sources: tuple[Named, ...] = Field(min_length=2)
+    train: dict[str, Any] = Field(default_factory=dict)
+    calibrate: CalibrateConfig = CalibrateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _split_settings(cls, value: Any) -> Any:
+        return named(value, "sources")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MatrixConfig:
+        check_names([source.name for source in self.sources], "sources")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed is named twice: {self.seeds}")
+        if "seed" in self.train:
+            raise ValueError("train: seed is not a setting here: `seeds` lists them")
+        if self.evaluate.corruptions:
+            raise ValueError("evaluate: corruptions belong to a study")
+        crops = set()
+        for source in self.sources:
+            index = self.index_of(source)
+            if not index.source:
+                raise ValueError(f'source {source.name}: which pictures? source = ["NAME=WHERE"]')
+            if index.color == "auto":
+                raise ValueError('index: color = "grey" or "rgb", since all sources must look alike')
+            crops.add((index.size, index.color, index.crop_scale, index.crop_shift_y))
+        if len(crops) > 1:
+            raise ValueError(f"sources have several sizes, colours or crops: {sorted(crops)}; all must look alike")
+        try:
+            self.training(self.seeds[0])
+        except MienError as error:
+            raise ValueError(f"train: {error}") from None
+        return self
+
+    def index_of(self, source: Named) -> IndexConfig:
+        """The settings of one source's index: those of all, then its own."""
+        return IndexConfig.parse({**self.index, **source.settings}, where=f"source {source.name}")
+
+    def training(self, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
+        """The settings of one run, and where each came from."""
+        return resolve(TrainConfig, ("matrix", self.train), ("seed", {"seed": seed}))
+
+
+def load_matrix(path: Path) -> MatrixConfig:
+    """Read a matrix file; every fault is listed at once, with the nearest key for unknown ones."""
+    return MatrixConfig.parse(read_toml(path), where=str(path))

@@ -1,0 +1,96 @@
+"""The judged runs of a matrix to its tables: each train source on each test source, over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts import base
+from mien.core.artifacts.evaluation import read_evaluation, read_transfer
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.matrix import SCHEMA, MatrixFolder, write_matrix
+from mien.core.artifacts.run import environment
+from mien.core.config.matrix import MatrixConfig
+
+METRICS = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "ece": "ECE", "signed_gap": "Mean confidence minus accuracy"}
+SIDES = 2 * 1.959964  # a 95 % interval's width in standard errors
+
+
+def run(matrix: MatrixConfig, root: Path) -> dict[str, Any]:
+    """Write `matrix.json`, its tables and its figure from the evaluations and transfers in `root`."""
+    folder, names = MatrixFolder(root), [source.name for source in matrix.sources]
+    indexes = {name: read_index(folder.index(name)) for name in names}
+    cells = []
+    for learned in names:
+        for judged in names:
+            runs = [folder.run(learned, seed) for seed in matrix.seeds]
+            if learned == judged:
+                found = [read_evaluation(one) for one in runs]
+            else:
+                found = [read_transfer(one, indexes[judged].content_hash) for one in runs]
+            cells.append(_cell(learned, judged, matrix.seeds, found))
+    document = {
+        "schema": SCHEMA, "name": matrix.name, "description": matrix.description, "mien_git": base.git_revision(), "seeds": list(matrix.seeds),
+        "sources": {n: {"content": i.content_hash, "sources": i.sources, "rows": {s: len(i.rows(s)) for s in ("train", "val", "calib", "test")}} for n, i in indexes.items()},
+        "interval": "of the mean over seeds: 1.96 standard errors, pictures' (bootstrap) and seeds' added", "cells": cells, "environment": environment(),
+    }  # fmt: skip
+    write_matrix(root, document, tables(document), _figure(document))
+    return document
+
+
+def _cell(learned: str, judged: str, seeds: tuple[int, ...], found: list[dict[str, Any]]) -> dict[str, Any]:
+    tests = [one["test"] for one in found]
+    left = found[0].get("left_out", {"same": 0, "near": 0})
+    return {
+        "train": learned, "test": judged, "n": tests[0]["n"], "left_out": left,
+        "runs": [{"seed": seed, **{k: t[k] for k in METRICS}, "ci95": {k: t["ci95"][k] for k in METRICS}} for seed, t in zip(seeds, tests, strict=True)],
+        **{key: over_seeds([t[key] for t in tests], [t["ci95"][key] for t in tests]) for key in METRICS},
+    }  # fmt: skip
+
+
+def over_seeds(values: list[float], intervals: list[list[float]]) -> dict[str, Any]:
+    """Mean over seeds, its spread, and an interval for pictures and seeds together.
+
+    The pictures are the same for every seed, so that their part of the variance does not fall with the number of
+    seeds; that of the seeds does. One seed has no spread (null), and its interval is that of the pictures.
+    """
+    mean, k = float(np.mean(values)), len(values)
+    pictures = float(np.mean([((high - low) / SIDES) ** 2 for low, high in intervals]))
+    spread = float(np.std(values, ddof=1)) if k > 1 else None
+    half = SIDES / 2 * float(np.sqrt(pictures + (0.0 if spread is None else spread**2 / k)))
+    return {"mean": mean, "sd": spread, "ci95": [mean - half, mean + half]}
+
+
+def tables(document: dict[str, Any]) -> str:
+    """The matrix as Markdown, a table a metric: a row a train source, a column a test source."""
+    names = list(document["sources"])
+    cells = {(c["train"], c["test"]): c for c in document["cells"]}
+    out = [f"{document['name']}: learned from the row's source, judged on the column's test, mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"]  # fmt: skip
+    for key, title in METRICS.items():
+        out.append(f"\n| {title} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
+        for learned in names:
+            row = [_shown(cells[learned, judged][key]) for judged in names]
+            out.append(f"| {learned} | {' | '.join(row)} |\n")
+    out.append(f"\n| Test pictures (left out) | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
+    for learned in names:
+        row = [f"{c['n']:,} ({sum(c['left_out'].values()):,})" for judged in names for c in [cells[learned, judged]]]
+        out.append(f"| {learned} | {' | '.join(row)} |\n")
+    return "".join(out)
+
+
+def _shown(value: dict[str, Any]) -> str:
+    return f"{value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]"
+
+
+def _figure(document: dict[str, Any]) -> bytes | None:
+    """Heat maps, where matplotlib is installed."""
+    try:
+        from mien.report.figures import matrix  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return None
+    cells = {(c["train"], c["test"]): c for c in document["cells"]}
+    names = list(document["sources"])
+    shown = {METRICS[key]: np.array([[cells[a, b][key]["mean"] for b in names] for a in names]) for key in ("macro_f1", "accuracy", "ece")}  # fmt: skip
+    return matrix(names, shown)

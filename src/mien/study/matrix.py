@@ -1,0 +1,75 @@
+"""Runs a matrix: an index and trainings for each source, every run judged on every source. What is complete is skipped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts.matrix import MatrixFolder
+from mien.core.artifacts.study import close_study, open_study
+from mien.core.config.base import expand
+from mien.core.config.judge import EnsembleConfig, PredictConfig
+from mien.core.config.matrix import MatrixConfig
+from mien.core.errors import MienError
+from mien.core.progress import say, warn
+
+
+def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
+    """Run a matrix to its tables and return `matrix.json`; calling it again goes on where it was.
+
+    A run is judged on test once the selection among its source's runs is written, on its own source's whole test and on
+    the others' without what it may have seen.
+    """
+    from mien.stages import cross, evaluate, index, train, transfer
+
+    configs = {source.name: matrix.index_of(source) for source in matrix.sources}
+    for config in configs.values():
+        for source in config.source:
+            expand(source)
+    train.check(matrix.training(matrix.seeds[0])[0])
+    fresh = not root.exists()
+    if open_study(root, matrix.name, matrix.model_dump(mode="json"), text, kind="matrix"):
+        warn(f"{root} was made with other settings; what they touch is made again.")
+    folder = MatrixFolder(root)
+    try:
+        for name, config in configs.items():
+            index.run(config, folder.index(name), replace=True)
+    except MienError:
+        if fresh:
+            close_study(root)
+        raise
+    plan, started = [(name, seed) for seed in matrix.seeds for name in configs], time.perf_counter()
+    for number, (name, seed) in enumerate(plan, 1):
+        say(f"[{number}/{len(plan)}] {name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
+        _learn(matrix, folder, name, seed)
+    for name in configs:
+        _select(matrix, folder, name)
+    for name, seed in plan:
+        run, chosen = folder.run(name, seed), folder.selection(name)
+        evaluate.run(run, folder.index(name), matrix.evaluate, selection=chosen)
+        for other in configs:
+            if other != name:
+                say(f"{name}, seed {seed}, on {other}")
+                transfer.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
+    return cross.run(matrix, root)
+
+
+def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> None:
+    """Train on one source with one seed, predict, calibrate."""
+    from mien.stages import calibrate, predict, train
+
+    config, origin = matrix.training(seed)
+    out = folder.run(name, seed)
+    train.run(config, origin, folder.index(name), out, replace=True)
+    for split in ("val", "calib"):
+        predict.run(out, folder.index(name), split, PredictConfig())
+    calibrate.run(out, matrix.calibrate)
+
+
+def _select(matrix: MatrixConfig, folder: MatrixFolder, name: str) -> None:
+    """Write which of a source's runs val calls the best: what opens test for them."""
+    from mien.stages import ensemble
+
+    runs = [folder.run(name, seed) for seed in matrix.seeds]
+    ensemble.run(runs, folder.ensembles(name), EnsembleConfig(max_members=1, resamples=200), replace=True)

@@ -1,0 +1,158 @@
+"""A matrix of sources from its file to the tables; interrupted and gone on with; bad files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from mien.cli import run
+from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.run import read_run
+from mien.core.config.matrix import load_matrix
+from mien.core.errors import ConfigError
+from mien.stages.cross import over_seeds
+
+MATRIX = """
+name = "small"
+seeds = [0, 1]
+[index]
+size = 32
+color = "grey"
+calib_fraction = 0.25
+[[sources]]
+name = "first"
+source = ["synthetic=1100"]
+[[sources]]
+name = "second"
+source = ["synthetic=1260"]
+seed = 7
+[train]
+backbone = "cnn"
+head = "linear"
+epochs = 8
+batch_size = 32
+[calibrate]
+method = "temperature"
+[evaluate]
+resamples = 100
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "matrix.toml"
+    path.write_text(MATRIX)
+    return path
+
+
+@pytest.mark.slow
+def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path, capsys, monkeypatch):
+    from mien.nn.inference import load_network
+    from mien.nn.predict import predict_logits
+    from mien.stages import transfer
+
+    whole, calls = transfer.run, []
+
+    def stops(*arguments, **options):
+        calls.append(arguments[0])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(transfer, "run", stops)
+    out = tmp_path / "out"
+    assert run(["matrix", str(file), "--out", str(out)]) == 130
+    kept = out / "runs" / "first" / "seed-0"
+    before = {p: p.stat().st_mtime_ns for p in (kept / "best.safetensors", kept / "evaluation.json")}
+    capsys.readouterr()
+    assert run(["matrix", str(file), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((out / "matrix.json").read_text())
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert [(c["train"], c["test"]) for c in told["cells"]] == [
+        (a, b) for a in ("first", "second") for b in ("first", "second")
+    ]
+    for cell in told["cells"]:
+        index = read_index(out / "indexes" / cell["test"])
+        rows = index.rows("test")
+        assert cell["n"] == len(rows)  # different drawn faces: nothing was seen
+        for entry in cell["runs"]:
+            trained = read_run(out / "runs" / cell["train"] / f"seed-{entry['seed']}")
+            read_calibration(trained.folder / "calibration.json", weights_hash=trained.weights_hash)
+            predicted = predict_logits(load_network(trained), index.pixels, rows).argmax(1)  # T keeps the labels
+            assert entry["accuracy"] == pytest.approx(accuracy_score(index.labels[rows], predicted))
+            truth = f1_score(index.labels[rows], predicted, average="macro", labels=range(7), zero_division=0)
+            assert entry["macro_f1"] == pytest.approx(truth)
+        scores = [entry["macro_f1"] for entry in cell["runs"]]
+        assert cell["macro_f1"]["mean"] == pytest.approx(np.mean(scores))
+        assert cell["macro_f1"]["sd"] == pytest.approx(np.std(scores, ddof=1))
+    text = (out / "matrix.md").read_text()
+    assert "| Macro-F1 | first | second |" in text
+    assert (out / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert run(["matrix", str(file), "--out", str(out)]) == 0
+    assert "| second |" in capsys.readouterr().out
+    assert run(["sweep", "ablation", "--out", str(out)]) == 2
+    assert run(["study", "quickstart", "--out", str(out)]) == 2
+    assert "holds the matrix 'small', not the study" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_interval_covers_pictures_and_seeds():
+    """Simulated seeds on simulated pictures: the interval holds the truth as often as it should, or a bit more."""
+    rng, inside, n, seeds, repeats = np.random.default_rng(0), 0, 400, 3, 400
+    for _ in range(repeats):
+        ability = rng.normal(0, 0.9, n)  # of a picture to be recognised, shared by the seeds
+        luck = rng.normal(0, 0.1, seeds)
+        hits = (ability + luck[:, None] + rng.normal(0, 0.3, (seeds, n))) > 0
+        values = hits.mean(1)
+        half = 1.959964 * np.sqrt(values * (1 - values) / n)
+        found = over_seeds(values.tolist(), np.stack([values - half, values + half], 1).tolist())
+        inside += found["ci95"][0] <= 0.5 <= found["ci95"][1]
+    assert 0.92 <= inside / repeats <= 0.99
+    alone = over_seeds([0.5], [[0.4, 0.6]])
+    assert alone["sd"] is None
+    assert alone["ci95"] == pytest.approx([0.4, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('name = "second"', 'name = "first"', "two sources have one name"),
+        ("epochs = 8", "epoch = 4", "Did you mean 'epochs'"),
+        ("seed = 7", "sead = 7", "Did you mean 'seed'"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "named twice"),
+        ("epochs = 8", "seed = 4", "`seeds` lists them"),
+        ("seed = 7", "size = 48", "must look alike"),
+        ('color = "grey"', "", "must look alike"),
+        ("seed = 7", "source = []", "which pictures"),
+        ("resamples = 100", "corruptions = true", "belong to a study"),
+        ('name = "second"', 'name = "The second"', "lower-case"),
+    ],
+)
+def test_bad_matrices_are_refused(file, old, new, expected):
+    text = MATRIX.replace(old, new)
+    if new == "source = []":
+        text = text.replace('source = ["synthetic=1260"]\n', "")
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        load_matrix(file)
+
+
+def test_the_shipped_matrices_are_valid_and_found_by_name(tmp_path, capsys, monkeypatch):
+    from mien.core.config.study import shipped_studies
+
+    shipped = sorted((shipped_studies() / "matrices").glob("*.toml"))
+    assert {"labels"} <= {path.stem for path in shipped}
+    for path in shipped:
+        matrix = load_matrix(path)
+        assert matrix.description
+        assert matrix.cost
+    monkeypatch.delenv("MIEN_DATA", raising=False)
+    assert run(["matrix", "labels", "--out", str(tmp_path / "o")]) == 2
+    assert "MIEN_DATA" in capsys.readouterr().err
+    assert run(["matrix", "lables", "--out", str(tmp_path / "o")]) == 2
+    assert "No matrix lables. Did you mean 'labels'" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "o").exists()
