@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -96,3 +99,18 @@ def test_test_rows_and_what_cannot_be():
     for model in (e.AutoScaling(), e.Pool(), e.ConformalSets()):
         with pytest.raises(UsageError, match="not fitted"):
             model.predict_set(Z) if isinstance(model, e.ConformalSets) else model.predict_proba(Z)
+
+
+def test_the_documented_example_runs(capsys):
+    """The code of docs/judging.md, on simulated models, word for word."""
+    page = (Path(__file__).parents[3] / "docs" / "judging.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    truth, labels = faces.simulated(2400, seed=3, skill=2.0)
+    rng = np.random.default_rng(4)
+    a, b = (truth + rng.normal(0, 1, truth.shape) for _ in range(2))
+    half = slice(1200), slice(1200, None)
+    names = {"logits": a[half[0]], "labels": labels[half[0]], "other_logits": a[half[1]], "other_labels": labels[half[1]], "a": a[half[0]], "b": b[half[0]], "other_a": a[half[1]], "other_b": b[half[1]]}  # fmt: skip
+    exec(compile(code, "docs/judging.md", "exec"), names)
+    assert "equal ones" in capsys.readouterr().out
+    covered = names["sets"].predict_set(names["probabilities"])[np.arange(1200), labels[half[1]]].mean()
+    assert covered == pytest.approx(0.9, abs=0.04)
