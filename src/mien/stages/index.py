@@ -10,6 +10,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.index import KIND, SPLITS, VERSION, Index, read_audit, read_index, write_index
 from mien.core.artifacts.pixels import check_place
 from mien.core.artifacts.scratch import Scratch
+from mien.core.config.base import expand
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError, MienError, UsageError
@@ -40,6 +41,8 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             "No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv."
         )
     sources = open_sources(config.source, seed=config.seed, size=config.size)
+    if config.relabel is not None:
+        config = config.model_copy(update={"relabel": Path(expand(str(config.relabel)))})
     settings = _settings(config)
     check_place(work.pixels)
     if config.align == "eyes" and config.detector != "yunet":
