@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from helpers import faces
+from mien.cli import run
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import read_study
@@ -55,6 +57,18 @@ def test_the_report_has_every_table_filled(small_study):
     for empty in ("TBD", "placeholder", ">nan<", ">None<", "<td></td>\n", "http://", "https://"):
         assert empty not in words_alone, empty
     assert page.count("data:image/png") >= 7
+
+
+def test_a_report_of_its_ensembles_alone_says_the_same(small_study, tmp_path):
+    shutil.copytree(small_study, tmp_path / "out")
+    ensembles = tmp_path / "out" / "ensembles"
+    assert run(["report", str(ensembles)]) == 0
+    whole, alone = read_study(small_study), read_study(ensembles)
+    for key in ("teachers", "ensembles", "selected", "baselines"):
+        assert alone[key] == whole[key], key
+    page = (ensembles / "report" / "index.html").read_text()
+    assert "Corrupted test pictures" in page
+    assert "Distinct pictures by class" not in page
 
 
 def test_a_second_run_redoes_nothing(small_study, tmp_path):
