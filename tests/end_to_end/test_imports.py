@@ -93,7 +93,7 @@ def test_two_files_go_all_the_way(tmp_path, capsys):
         "Reliability before and after",
         "Risk and coverage",
         "Per cent of each label",
-        "2 models, judged from their predictions",
+        "2 models and what can be made of them",
     ):
         assert words in page, words
     for empty in (">nan<", ">None<", "None M", "drawn by mien", "Wall time", "Training curves"):
@@ -166,6 +166,12 @@ REFUSED = {
     "one-hot labels": (lambda p: write_npz(p / "f.npz", model(1), label=np.eye(7)[Y]), ARRAY, "shape (1400, 7)"),
     "no rows": (lambda p: (p / "f.csv").write_text("file,truth,part," + ",".join(f"p_{n}" for n in LABELS) + "\n") and p / "f.csv", FLAGS, "has no rows"),
     "a column twice": (lambda p: (p / "f.csv").write_text("file,file,truth\na,b,happy\n") and p / "f.csv", FLAGS, "two columns 'file'"),
+    "test under another name": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "Test =calib"], "test rows do not become others"),
+    "test by a column that is not named": (lambda p: write_csv(p / "f.csv"), [*FLAGS[:4], "--split", "calib"], "has test rows by its column 'part'"),
+    "test by a column, another named": (lambda p: write_csv(p / "f.csv"), [*FLAGS[:4], "--split", "calib", "--split-column", "no"], "has test rows by its column 'part'"),
+    "complex numbers": (lambda p: write_npz(p / "f.npz", model(1) + 1j), [*ARRAY, "--kind", "logits"], "Real numbers"),
+    "texts for numbers": (lambda p: write_npz(p / "f.npz", np.full((1400, 7), "abc")), [*ARRAY, "--kind", "logits"], "Real numbers"),
+    "one class named": (lambda p: write_npz(p / "f.npz", model(1), classes=np.array("angry")), [*ARRAY[:4], "--kind", "logits"], "in any order"),
     "no file": (lambda p: p / "f.csv", FLAGS, "No file"),
     "another format": (lambda p: (p / "f.xlsx").write_bytes(b"x") and p / "f.xlsx", FLAGS, ".csv, .parquet or .npz"),
 }  # fmt: skip
@@ -197,6 +203,45 @@ def test_other_rows_and_test_rows_are_refused_later(tmp_path, capsys):
     shutil.copy(c / "predictions" / "test.parquet", c / "predictions" / "calib.parquet")
     assert run(["calibrate", str(c)]) == 2
     assert "another size than the manifest says" in capsys.readouterr().err
+
+
+def test_models_of_other_test_rows_join_nothing(tmp_path, capsys):
+    """The same val and calib, but other pictures in test, or none: a comparison on test would compare pictures."""
+    other = np.where(SPLITS == "test", np.array([f"t{i}" for i in range(1400)]), IDS)
+    a, b, c, d = (tmp_path / n for n in ("a", "b", "c", "a+c.logit"))
+    assert bring(write_csv(tmp_path / "a.csv"), a, *FLAGS) == 0
+    assert bring(write_csv(tmp_path / "b.csv", ids=other), b, *FLAGS) == 0
+    assert bring(write_npz(tmp_path / "c.npz", model(2)), c, *ARRAY, "--kind", "logits") == 0
+    assert bring(write_npz(tmp_path / "d.npz", model(3)), d, *ARRAY, "--kind", "logits") == 0
+    for one in (a, b, c, d):
+        assert run(["calibrate", str(one), "--resamples", "40"]) == 0
+    capsys.readouterr()
+    assert run(["ensemble", str(a), str(b), "--out", str(tmp_path / "ens")]) == 2
+    assert "not made for the same pictures" in capsys.readouterr().err
+    assert run(["ensemble", str(a), str(c), str(d), "--out", str(tmp_path / "ens")]) == 2
+    assert "'a+c.logit'" in capsys.readouterr().err
+
+
+def test_models_that_answer_nothing_and_a_test_without_a_class(tmp_path, capsys):
+    held = SPLITS == "test"
+    labels = np.array(LABELS)[np.where(held & (Y == 1), 0, Y)]  # no disgust in test
+    a, ens = tmp_path / "a", tmp_path / "ens"
+    assert bring(write_csv(tmp_path / "a.csv", labels=labels), a, *FLAGS) == 0
+    assert run(["calibrate", str(a), "--precision", "0.999", "--resamples", "40"]) == 0
+    assert run(["ensemble", str(a), "--out", str(ens), "--precision", "0.999", "--resamples", "200"]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", str(ens), "--all", "--resamples", "200"]) == 0
+    assert "answers nothing" in capsys.readouterr().out
+    assert run(["report", str(ens)]) == 0
+    page = (ens / "report" / "index.html").read_text()
+    assert "never answered" in page
+    assert "precision_out_of_reach" in page
+    assert "2.000" not in page
+    found = json.loads((ens / "a" / "evaluation.json").read_text())
+    split = next(r for r in found["abstain"]["conformal"] if r["kind"] == "split")
+    shown = " / ".join(f"{split['by_class'][n]:.2f}" if n in split["by_class"] else "–" for n in LABELS)
+    assert shown in page
+    assert " / – / " in shown
 
 
 def test_few_rows_and_a_missing_class_are_named(tmp_path, capsys):
@@ -253,7 +298,17 @@ def test_members_are_joined_as_they_are_calibrated_and_selections_hold(tmp_path,
     assert run(["calibrate", str(runs[0]), "--method", "temperature", "--resamples", "40"]) == 0
     assert run(["evaluate", str(runs[0])]) == 2
     assert "calibrated again" in capsys.readouterr().err
-    assert run(["calibrate", str(runs[0]), "--prior", "uniform", "--resamples", "40"]) == 0
+    shutil.copytree(runs[0], tmp_path / "renamed")  # another name does not open test
+    assert run(["evaluate", str(tmp_path / "renamed")]) == 2
+    assert "calibrated again" in capsys.readouterr().err
+    again = tmp_path / "then"  # stands behind the older selection, which does not know the new calibration
+    assert run(["ensemble", *map(str, runs), "--out", str(again), "--resamples", "200"]) == 0
+    assert run(["evaluate", str(runs[0]), "--resamples", "200"]) == 0
+    assert run(["calibrate", str(runs[0]), "--method", "temperature", "--prior", "uniform", "--resamples", "40"]) == 0
+    assert run(["evaluate", str(runs[0]), "--resamples", "200"]) == 0  # what was selected, for other class shares
+    assert run(["calibrate", str(runs[0]), "--method", "dirichlet", "--prior", "uniform", "--resamples", "40"]) == 0
+    assert run(["evaluate", str(runs[0])]) == 2
+    capsys.readouterr()
     assert run(["ensemble", *map(str, runs), "--out", str(tmp_path / "other")]) == 2
     assert "without --prior" in capsys.readouterr().err
     assert len(json.loads((ens / "biased" / "evaluation.json").read_text())["openings"]) == 1

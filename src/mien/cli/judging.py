@@ -138,9 +138,9 @@ def evaluate(
         floor = f"  floor {test['ece_floor']:.4f}" if key == "ece" else ""
         lines.append(f"  {key:12} {test[key]:8.4f}  [{ends[key][0]:.4f}, {ends[key][1]:.4f}]{floor}")
     answers = done["abstain"]
-    lines.append(
-        f"  answers {answers['coverage']:.1%}, of these right {answers['accuracy_answered']:.1%}; AURC {answers['aurc']:.4f}"
-    )
+    right = answers["accuracy_answered"]
+    said = "nothing" if right is None else f"{answers['coverage']:.1%}, of these right {right:.1%}"
+    lines.append(f"  answers {said}; AURC {answers['aurc']:.4f}")
     show(done, json=json, text="\n".join(lines))
 
 

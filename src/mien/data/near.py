@@ -40,15 +40,22 @@ def find(
     path: Path, thumbs: Thumbs, *, kind: str, radius: int, threshold: float, engine: Engine,
     members: Sequence[NDArray[np.bool_]] = (),
 ) -> Pairs:  # fmt: skip
-    """Verified near-duplicate pairs among n pictures; `path` is a `.npy` of hashes (views, n).
+    """Verified near-duplicate pairs among n pictures; `path` is a `.npy` of hashes (views, n)."""
+    n = int(np.load(path, mmap_mode="r").shape[1])
+    return verified(candidates(path, kind, radius, engine), n, thumbs, kind=kind, threshold=threshold, engine=engine, members=members)  # fmt: skip
+
+
+def verified(
+    met: Candidates, n: int, thumbs: Thumbs, *, kind: str, threshold: float, engine: Engine,
+    members: Sequence[NDArray[np.bool_]] = (),
+) -> Pairs:  # fmt: skip
+    """The candidates among n pictures that are the same picture on the pixels.
 
     Pairs that are settled by the view under which they met come first. Of the others those are registered,
     the likely ones first, whose pictures are not yet in one cluster: a pair that is left out for that reason
     would not change the clusters. Nor would it change those within any of `members`, masks (n,) of the pictures
     of one source: what a source's own pairs join does not depend on other sources.
     """
-    n = int(np.load(path, mmap_mode="r").shape[1])
-    met = candidates(path, kind, radius, engine)
     coarse, score = _quick(met, thumbs, kind, engine)
     for least, most in ((LIKELY, np.inf), (HOPELESS, LIKELY)):
         sure = score >= threshold

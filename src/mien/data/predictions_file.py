@@ -18,6 +18,7 @@ from mien.core.errors import InputError, MienError, UsageError, nearest
 from mien.core.labels import AFFECTNET, EXPW, FER2013, INDEX, LABELS, RAFDB, parse_label
 
 SPLITS = ("val", "calib", "test")
+TESTS = {"test", "testing", "privatetest"}  # what test is called elsewhere; FER2013's PublicTest is its val
 NUMBERS: dict[str, dict[int, str | None]] = {
     "mien": dict(enumerate(LABELS)), "fer2013": dict(FER2013), "rafdb": dict(RAFDB), "affectnet": dict(AFFECTNET), "expw": dict(EXPW),
 }  # fmt: skip
@@ -63,7 +64,7 @@ def read_file(path: Path, config: ImportConfig) -> Imported:
     logits = _logits(values, kind, ids, path)
     used = {config.id_column, config.label_column, config.split_column}
     left = tuple(
-        n for n in columns if n not in used and path.suffix != ".npz" and _prefix(n) is not None and not _known(n)
+        n for n in columns if n not in used and _suffix(path) != ".npz" and _prefix(n) is not None and not _known(n)
     )
     return Imported(ids, splits, labels, logits, kind, left)
 
@@ -91,17 +92,21 @@ def _known(name: str) -> bool:
     return True
 
 
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
 def _load(path: Path, config: ImportConfig) -> Columns:
     if not path.is_file():
         raise UsageError(f"No file {path}.", rule="Predictions come as .csv, .parquet or .npz.")
     try:
-        if path.suffix == ".npz":
+        if _suffix(path) == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return {name: data[name] for name in data.files}
-        if path.suffix in (".csv", ".parquet"):
+        if _suffix(path) in (".csv", ".parquet"):
             # Ids and splits stay the texts they are: 007 is not 7.
             texts = pacsv.ConvertOptions(column_types={config.id_column: pa.string(), config.split_column: pa.string()})
-            table = pacsv.read_csv(path, convert_options=texts) if path.suffix == ".csv" else pq.read_table(path)
+            table = pacsv.read_csv(path, convert_options=texts) if _suffix(path) == ".csv" else pq.read_table(path)
             twice = {n for n in table.column_names if table.column_names.count(n) > 1}
             if twice:
                 raise InputError(f"{path} has two columns {sorted(twice)[0]!r}.", rule="Columns have names of their own.")  # fmt: skip
@@ -122,7 +127,7 @@ def _column(columns: Columns, name: str, path: Path, flag: str) -> NDArray[Any]:
 
 def _values(columns: Columns, path: Path, config: ImportConfig) -> tuple[NDArray[np.float64], str]:
     """The numbers (n, 7) in our order of classes, and whether they are logits or probabilities."""
-    if path.suffix == ".npz":
+    if _suffix(path) == ".npz":
         found = _from_array(columns, path, config)
         kind = PREFIXES.get(config.values, config.values if config.values in PREFIXES.values() else "?")
     else:
@@ -147,7 +152,11 @@ def _from_array(columns: Columns, path: Path, config: ImportConfig) -> NDArray[n
     array = _column(columns, config.values, path, "--values")
     if array.ndim != 2 or array.shape[1] != len(LABELS):
         raise InputError(f"{path}: {config.values!r} has shape {array.shape}.", rule=f"(n, {len(LABELS)}).")
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {config.values!r} holds {array.dtype}.", rule="Real numbers.")
     named = config.classes.split(",") if config.classes else columns.get("classes")
+    if isinstance(named, np.ndarray):
+        named = np.atleast_1d(named).tolist()
     if named is None:
         raise UsageError(
             f"{path} does not say in which order its classes are.",
@@ -228,15 +237,15 @@ def _labels(columns: Columns, path: Path, config: ImportConfig) -> NDArray[np.in
 
 def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArray[np.str_]:
     if config.split is not None:
-        if config.split_column in columns:
-            raise UsageError(f"--split was given, and {path} has a column {config.split_column!r}.", rule="One of them.")  # fmt: skip
+        _check_no_splits(columns, n, path, config)
         return np.full(n, config.split)
     renamed = dict.fromkeys(SPLITS, "") | {s: s for s in SPLITS}
     for entry in config.split_name:
         theirs, _, ours = entry.partition("=")
         if ours not in SPLITS:
             raise UsageError(f"--split-name {entry}.", rule=f"THEIRS=OURS with {', '.join(SPLITS)}.")
-        if theirs in SPLITS and theirs != ours:
+        known = _plain(theirs)
+        if (known in SPLITS and known != ours) or (known in TESTS and ours != "test"):
             raise UsageError(
                 f"--split-name {entry}.", rule=f"{', '.join(SPLITS)} keep their names: test rows do not become others."
             )
@@ -251,6 +260,24 @@ def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArr
             fix=f"--split-name {unknown[0]}=val, or leave those rows out.",
         )
     return np.array([renamed[name] for name in raw.tolist()])
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _check_no_splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> None:
+    """Raise where --split would name rows anew that the file calls something else, in whatever column."""
+    if config.split_column in columns:
+        raise UsageError(f"--split was given, and {path} has a column {config.split_column!r}.", rule="One of them.")
+    for name, column in columns.items():
+        if column.shape == (n,) and column.dtype.kind in "OUS":
+            seen = {_plain(v) for v in map(str, column.tolist())}
+            if seen & TESTS and config.split != "test":
+                raise UsageError(
+                    f"--split {config.split} was given, and {path} has test rows by its column {name!r}.",
+                    rule="Test rows do not become others.", fix=f"--split-column {name} instead of --split.",
+                )  # fmt: skip
 
 
 def _logits(values: NDArray[np.float64], kind: str, ids: NDArray[np.str_], path: Path) -> NDArray[np.float64]:

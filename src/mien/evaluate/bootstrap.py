@@ -160,8 +160,8 @@ def with_intervals(
     probabilities: Floats, labels: Ints, *, resamples: int = 1000, seed: int = 0, smooth: int = 100
 ) -> dict[str, object]:
     """The metrics object with its `ci95`."""
-    ends = intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth)
-    return m.metrics(probabilities, labels) | {"ci95": ends}
+    found = m.metrics(probabilities, labels)
+    return found | {"ci95": intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth)}
 
 
 def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> dict[str, float]:

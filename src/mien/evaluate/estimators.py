@@ -10,19 +10,20 @@
     sets = ConformalSets(alpha=0.1).fit(calib_rows(calibrated_logits, labels)).predict_set(probabilities)
 
 Logits are (n, 7) in the order of `mien.LABELS`, labels class numbers or names. What a fit found stands in
-attributes that end in an underscore.
+attributes that end in an underscore. Rows that are too few or lack a class are named in a `UserWarning`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.fit_rows import FitRows, Part, require
 from mien.core.artifacts.predictions import Predictions
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import INDEX, LABELS, parse_label
@@ -67,6 +68,24 @@ def _class_numbers(labels: NDArray[Any]) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
+def _numbers(values: ArrayLike) -> Floats:
+    """Finite numbers (n, 7)."""
+    out = np.asarray(values, dtype=np.float64)
+    if out.ndim != 2 or out.shape[1] != len(LABELS):
+        raise InputError(f"Numbers of shape {out.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}.")  # fmt: skip
+    if not np.isfinite(out).all():
+        raise InputError(f"{int((~np.isfinite(out)).sum())} numbers are NaN or Inf.", rule="All are finite.")
+    return out
+
+
+def _named(rows: FitRows, fitter: str) -> FitRows:
+    """The rows, once what they lack was said as a `UserWarning`."""
+    require(rows, fitter)
+    for text in rows.shortcomings():
+        warnings.warn(text, UserWarning, stacklevel=3)
+    return rows
+
+
 class _Fitted:
     """A calibrating map once it is fitted."""
 
@@ -76,7 +95,7 @@ class _Fitted:
         """Calibrated logits (n, 7)."""
         if self.scaling_ is None:
             raise UsageError(f"This {type(self).__name__} is not fitted.", fix="Call fit(rows) first.")
-        return self.scaling_.apply(np.asarray(logits, dtype=np.float64))
+        return self.scaling_.apply(_numbers(logits))
 
     def predict_proba(self, logits: ArrayLike) -> Floats:
         """Calibrated probabilities (n, 7)."""
@@ -93,7 +112,9 @@ class TemperatureScaling(_Fitted):
 
     def fit(self, rows: FitRows) -> Self:
         """Fit on calib rows; an optimum on the edge of the range is a `CalibrationError`."""
-        self.temperature_ = fit_temperature(rows, resamples=self.resamples, seed=self.seed)
+        self.temperature_ = fit_temperature(
+            _named(rows, "TemperatureScaling"), resamples=self.resamples, seed=self.seed
+        )
         self.scaling_ = by_temperature(self.temperature_.value)
         return self
 
@@ -103,7 +124,7 @@ class VectorScaling(_Fitted):
 
     def fit(self, rows: FitRows) -> Self:
         """Fit on calib rows."""
-        self.scaling_ = fit_vector(rows)
+        self.scaling_ = fit_vector(_named(rows, "VectorScaling"))
         return self
 
 
@@ -115,7 +136,7 @@ class DirichletScaling(_Fitted):
 
     def fit(self, rows: FitRows) -> Self:
         """Fit on calib rows."""
-        self.scaling_ = fit_dirichlet(rows, self.penalty)
+        self.scaling_ = fit_dirichlet(_named(rows, "DirichletScaling"), self.penalty)
         return self
 
 
@@ -129,7 +150,7 @@ class AutoScaling(_Fitted):
 
     def fit(self, rows: FitRows) -> Self:
         """Fit on calib rows; `choice_` says what was tried and why one was taken."""
-        temperature = fit_temperature(rows, resamples=0).value
+        temperature = fit_temperature(_named(rows, "AutoScaling"), resamples=0).value
         self.choice_ = choose(rows, temperature, folds=self.folds, seed=self.seed)
         self.scaling_ = self.choice_.scaling
         return self
@@ -146,6 +167,11 @@ class Pool:
 
     def fit(self, members: Sequence[FitRows]) -> Self:
         """Fit on the same calib rows as each member saw them; `fitted_` says which weights were taken and why."""
+        for rows in members:
+            require(rows, "Pool")
+        parts: tuple[Part, ...] = ("temperature", "weights")
+        for part in parts if members else ():
+            _named(members[0].part(part), "Pool")
         self.temperatures_ = [fit_temperature(rows.part("temperature"), resamples=0).value for rows in members]
         self.fitted_ = fit_pool(
             members, self.temperatures_, self.pool, searches=self.searches, folds=self.folds, seed=self.seed
@@ -156,7 +182,9 @@ class Pool:
         """Calibrated logits (n, 7) of the pool from each member's logits (n, 7)."""
         if self.fitted_ is None:
             raise UsageError("This Pool is not fitted.", fix="Call fit(members) first.")
-        logits = [np.asarray(z, dtype=np.float64) for z in members]
+        logits = [_numbers(z) for z in members]
+        if len(logits) != len(self.temperatures_):
+            raise InputError(f"{len(logits)} members.", rule=f"The pool was fitted on {len(self.temperatures_)}, in this order.")  # fmt: skip
         if len({z.shape for z in logits}) > 1:
             raise InputError(f"Members of shapes {[z.shape for z in logits]}.", rule="All predict the same rows.")
         pooled = pooled_logits(logits, self.fitted_.weights, self.temperatures_, self.pool)
@@ -177,14 +205,14 @@ class ConformalSets:
 
     def fit(self, rows: FitRows) -> Self:
         """Fit on calib rows that nothing else was fitted on (`rows.part("thresholds")`), with calibrated logits."""
-        self.fitted_ = fit_conformal(rows, self.alpha)
+        self.fitted_ = fit_conformal(_named(rows, "ConformalSets"), self.alpha)
         return self
 
     def predict_set(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
         """Which classes are in each row's set, (n, 7)."""
         if self.fitted_ is None:
             raise UsageError("These ConformalSets are not fitted.", fix="Call fit(rows) first.")
-        p = np.asarray(probabilities, dtype=np.float64)
-        if p.ndim != 2 or p.min() < 0 or np.abs(p.sum(1) - 1).max() > 1e-3:
+        p = _numbers(probabilities)
+        if p.min(initial=0) < 0 or np.abs(p.sum(1) - 1).max(initial=0) > 1e-3:
             raise InputError("These are no probabilities.", rule="(n, 7), not negative, each row sums to 1.")
         return self.fitted_.sets(p, self.kind)

@@ -57,6 +57,8 @@ def check(probabilities: Floats, labels: Ints) -> None:
         raise InputError(
             f"Probabilities {probabilities.shape} for labels {labels.shape}.", rule="(n, k) and (n,), n at least 1."
         )
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"Labels of type {labels.dtype}.", rule="Class numbers.")
     if not np.isfinite(probabilities).all() or probabilities.min() < 0 or np.abs(probabilities.sum(1) - 1).max() > 1e-6:
         raise InputError("These are no probabilities.", rule="Rows are finite, not negative, and sum to 1.")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
@@ -96,6 +98,8 @@ def nll_rows(probabilities: Floats, labels: Ints) -> Floats:
 def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = MINORITY) -> dict[str, Any]:
     """The metrics object of the seven classes, without intervals."""
     check(probabilities, labels)
+    if probabilities.shape[1] != len(LABELS):
+        raise InputError(f"Probabilities {probabilities.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}.")  # fmt: skip
     predicted = probabilities.argmax(1)
     counts = confusion(labels, predicted, len(LABELS))
     f1 = f1_scores(counts)

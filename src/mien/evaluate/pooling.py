@@ -2,7 +2,7 @@
 
 Calibrating after averaging is what keeps a pool calibrated (Rahaman & Thiery, arXiv 2007.08792). Weights are
 searched on one part of calib, the temperature is fitted on another. A search must beat equal weights on
-held-out folds and by a likelihood-ratio test, or equal weights are used.
+held-out folds and by a score test, or equal weights are used.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mien.core.errors import InputError
 from mien.evaluate.calibration import Temperature, fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
-from mien.evaluate.scaling import spread_folds
-from mien.evaluate.weights import SEARCHES, Pool, Search, combine, search_nll, stack
+from mien.evaluate.scaling import check_folds, spread_folds
+from mien.evaluate.weights import SEARCHES, Pool, Search, combine, equal_weights_p, search_nll, stack
 
 POOLS: tuple[Pool, ...] = ("probability", "logit")
 LEVEL = 0.1  # of the test that weights are equal; about what AIC would let pass with three members
@@ -70,11 +70,12 @@ def fit_pool(
 
     `members` are the same calib rows seen by each model, in whole. The searches' weights compete with equal
     ones in held-out NLL (nested cross-validation, temperatures fitted inside the folds too); the best search is
-    used only when it is better there, and when a likelihood-ratio test rejects equal weights (Wilks 1938; m - 1
-    degrees of freedom). A lead of many standard errors on the folds alone would ask for twice the evidence that the
-    rows hold, since single rows are noisy (docs/results/README.md, "Weights and maps").
+    used only when it is better there, and when `equal_weights_p` rejects equal weights. A lead of many standard
+    errors on the folds alone would ask for twice the evidence that the rows hold, since single rows are noisy
+    (docs/decisions/0012).
     """
     _check(members)
+    check_folds(folds)
     if pool not in POOLS or set(searches) - set(SEARCHES):
         raise InputError(f"Pool {pool!r} with searches {list(searches)}.", rule=f"Pools: {', '.join(POOLS)}; searches: {', '.join(SEARCHES)}.")  # fmt: skip
     m = len(members)
@@ -93,27 +94,14 @@ def fit_pool(
     if not found:
         return Fitted(pool, equal, "equal", final(equal), why="equal weights, no search was asked for")
     best = max(found, key=lambda name: gains[name][0])
-    (mean, se), p = gains[best], _equal_weights_p(logs, labels, pool, found[best])
+    (mean, se), p = gains[best], equal_weights_p(logs, labels, pool)
     chosen: Search | None = best if mean > 0 and p < LEVEL else None
     weights = found[chosen] if chosen else equal
     why = (
         f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on held-out folds, "
-        f"likelihood-ratio test p = {p:.2g}"
+        f"score test of equal weights p = {p:.2g}"
     )
     return Fitted(pool, weights, chosen or "equal", final(weights), gains, why)
-
-
-def _equal_weights_p(logs: Floats, labels: Ints, pool: Pool, weights: Floats) -> float:
-    """p of the likelihood-ratio test that weights are equal, the temperature being free; conservative for weights that
-    do not maximise likelihood."""
-    from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
-
-    def loss(w: Floats) -> float:
-        z = combine(logs, w, pool)
-        return float(nll_rows(softmax(z / minimum(z, labels)), labels).sum())
-
-    m = len(weights)
-    return float(chdtrc(m - 1, max(0.0, 2 * (loss(np.full(m, 1 / m)) - loss(weights)))))
 
 
 def _check(members: Sequence[FitRows]) -> None:

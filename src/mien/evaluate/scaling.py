@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.errors import InputError
 from mien.core.labels import LABELS
 from mien.evaluate.calibration import fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
@@ -138,6 +139,7 @@ def choose(
     `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each class for the richer maps.
     """
     require(rows, "choose")
+    check_folds(folds)
     plain = by_temperature(temperature)
     few = [LABELS[c] for c in range(len(LABELS)) if (rows.labels == c).sum() < FEWEST_OF_A_CLASS]
     rich = [m for m in methods if m in ("vector", "dirichlet")]
@@ -168,6 +170,12 @@ def choose(
 def _against(values: Floats, baseline: Floats) -> dict[str, float]:
     gain = baseline - values
     return {"nll": float(values.mean()), "gain": float(gain.mean()), "gain_se": float(gain.std(ddof=1) / np.sqrt(len(gain)))}  # fmt: skip
+
+
+def check_folds(folds: int) -> None:
+    """Raise for what is no cross-validation."""
+    if folds < 2:
+        raise InputError(f"folds is {folds}.", rule="Cross-validation has at least 2 folds.")
 
 
 def spread_folds(labels: Ints, folds: int, seed: int) -> Ints:

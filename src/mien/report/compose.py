@@ -9,7 +9,7 @@ import numpy as np
 from mien.core.labels import LABELS, MINORITY
 from mien.report import elsewhere, figures, judging, sections
 from mien.report.blocks import Block, Document, Figure, Section, Table, Text
-from mien.report.study_view import HEADLINE, SPLITS, chosen_of, fixed, is_synthetic, parameters_of, with_ci
+from mien.report.study_view import HEADLINE, SPLITS, chosen_of, fixed, is_synthetic, models_of, parameters_of, with_ci
 
 
 def compose(
@@ -25,7 +25,7 @@ def compose(
     """
     document = Document(f"mien: {study['name']}", _subtitle(study))
     parts = [
-        _summary(study), _data(study, sheet) if study["index"] else None, sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study),
+        _summary(study, evaluations), _data(study, sheet) if study["index"] else None, sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study),
         judging.selection(study), sections.student(study) if study["student"] else None, elsewhere.section(study), sections.training(study, histories) if histories else None,
         sections.classes(study), sections.cost(study), sections.care(study),
     ]  # fmt: skip
@@ -36,12 +36,12 @@ def compose(
 def _subtitle(study: dict[str, Any]) -> str:
     revision = f"mien revision {study['git'] or 'released'}"
     if study["index"] is None:
-        return f"{len(study['teachers'])} models, judged from their predictions; {revision}"
+        return f"{len(study['teachers'])} models and what can be made of them; {revision}"
     sources = ", ".join(f"{n:,} rows of {name}" for name, n in study["index"]["source_rows"].items())
     return f"{sources}; seed {study['seed']}; {revision}"
 
 
-def _summary(study: dict[str, Any]) -> Section:
+def _summary(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> Section:
     chosen, best, student = chosen_of(study), study["selected"]["best_single"], study["student"]
     single = next(e for e in study["ensembles"] if e["name"] == best)
     section = Section("Summary")
@@ -69,6 +69,10 @@ def _summary(study: dict[str, Any]) -> Section:
             f"Minority-F1 is the mean F1 of {', '.join(MINORITY)}. The ECE floor is what a perfectly calibrated model would show at this number of pictures."
         ),
     ]
+    shown = [*models_of(study), chosen]
+    said = tuple((m["name"], text) for m in shown for text in evaluations[m["name"]]["warnings"])
+    if said:
+        section.blocks.append(Table("What to be careful with", ("model", "warning"), tuple(dict.fromkeys(said))))
     if student:
         section.blocks.append(
             Text(

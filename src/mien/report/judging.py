@@ -7,7 +7,7 @@ from typing import Any
 from mien.core.labels import LABELS
 from mien.report import figures
 from mien.report.blocks import Block, Figure, Section, Table, Text
-from mien.report.study_view import chosen_of, fixed, models_of, with_ci
+from mien.report.study_view import chosen_of, fixed, models_of, threshold, with_ci
 
 
 def calibration(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> Section:
@@ -72,17 +72,17 @@ def answers(study: dict[str, Any]) -> Section:
     """When each model answers, and what its sets of classes hold: fitted on calib, judged on test."""
     models = [*models_of(study), chosen_of(study)]
     abstain = tuple(
-        (m["name"], fixed(m["abstain"]["threshold"]), f"{100 * m['abstain']['coverage']:.1f}", fixed(m["abstain"]["accuracy_answered"]), fixed(m["test"]["accuracy"]),
+        (m["name"], threshold(m["abstain"]["threshold"]), f"{100 * m['abstain']['coverage']:.1f}", fixed(m["abstain"]["accuracy_answered"]), fixed(m["test"]["accuracy"]),
          fixed(m["abstain"]["accuracy_at_80"]), fixed(m["abstain"]["aurc"]))
         for m in models
     )  # fmt: skip
     false = tuple(
-        (m["name"], r["class"], fixed(r["bound"]), fixed(r["threshold"]), fixed(r["rate_unthresholded"]), f"{r['rate']:.3f} [{r['ci95'][0]:.3f}, {r['ci95'][1]:.3f}]", "yes" if r["holds"] else "no")
+        (m["name"], r["class"], fixed(r["bound"]), threshold(r["threshold"]), fixed(r["rate_unthresholded"]), f"{r['rate']:.3f} [{r['ci95'][0]:.3f}, {r['ci95'][1]:.3f}]", "yes" if r["holds"] else "no")
         for m in models for r in m["abstain"]["false_positives"] if r["bound"] is not None
     )  # fmt: skip
     sets = tuple(
         (m["name"], r["kind"].replace("_", "-"), fixed(r["target"], 2), fixed(r["coverage"]), "–" if r["expected"] is None else f"{r['expected'][0]:.3f} to {r['expected'][1]:.3f}", fixed(r["mean_size"], 2), f"{100 * r['one_class']:.1f}",
-         " / ".join(f"{v:.2f}" for v in r["by_class"].values()))
+         " / ".join(fixed(r["by_class"].get(name), 2) for name in LABELS))
         for m in models for r in m["abstain"]["conformal"]
     )  # fmt: skip
     blocks: list[Block] = [
@@ -147,7 +147,7 @@ def ensembles(study: dict[str, Any]) -> Section:
             head,
             tuple(rows),
             strong,
-            note="Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on held-out folds. The marked row was selected on val.",
+            note="Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on held-out folds and a score test rejects equal ones. The marked row was selected on val.",
         ),
     ]
     if against:

@@ -16,12 +16,13 @@ def singles(study: dict[str, Any]) -> Section:
     models = models_of(study)
     best = study["selected"]["best_single"]
     rows = tuple(
-        (m["name"], m["backbone"], *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["ece_floor"]), fixed(m["test"]["brier"]), fixed(m["test"]["nll"]), fixed(m["calibration"]["T"]), f"{m['best_epoch']}/{m['epochs']}" if m["training"] else "–")
+        (m["name"], m["backbone"], millions(m["params"]), *(with_ci(m["test"], k) for k in HEADLINE), fixed(m["test"]["ece_floor"]), fixed(m["test"]["brier"]), fixed(m["test"]["nll"]), fixed(m["calibration"]["T"]), f"{m['best_epoch']}/{m['epochs']}" if m["training"] else "–")
         for m in models
-    ) + tuple((name, "–", fixed(b["accuracy"]), fixed(b["macro_f1"]), fixed(b["minority_f1"]), *["–"] * 6) for name, b in study["baselines"]["test"].items())  # fmt: skip
+    ) + tuple((name, "–", "–", fixed(b["accuracy"]), fixed(b["macro_f1"]), fixed(b["minority_f1"]), *["–"] * 6) for name, b in study["baselines"]["test"].items())  # fmt: skip
     head = (
         "model",
         "backbone",
+        "parameters (M)",
         "accuracy",
         "macro-F1",
         "minority-F1",
@@ -167,12 +168,13 @@ def care(study: dict[str, Any]) -> Section:
     care = Section("Terms and care", [
         Text("The output is an apparent expression, not what a person feels. In the EU, emotion inference at work and in education is prohibited except for medical or safety reasons (Regulation (EU) 2024/1689, Art. 5(1)(f)), and people exposed to emotion recognition must be told (Art. 50(3))."),
     ])  # fmt: skip
+    if study["terms"]:
+        care.blocks.append(Text("Weights carry the terms of the data they learned from: " + "; ".join(study["terms"]) + "."))  # fmt: skip
+    if study["imported"]:
+        care.blocks.append(Text(f"Imported predictions, whose terms are not known here: {', '.join(study['imported'])}."))  # fmt: skip
     chosen = f"Selection {study['selected']['hash'][:16]}…"
     if study["index"] is None:
-        care.blocks.append(Text(f"Terms of the pictures and weights behind these predictions are not known here. {chosen}."))  # fmt: skip
+        care.blocks.append(Text(f"{chosen}."))
     else:
-        care.blocks += [
-            Text("Weights carry the terms of the data they learned from: " + "; ".join(study["index"]["licenses"]) + "."),
-            Text(f"Run again: `mien study study.toml --out DIR`, with the file that lies beside this report's folder. {chosen}, index {study['index']['fingerprint'][:16]}…."),
-        ]  # fmt: skip
+        care.blocks.append(Text(f"Run again: `mien study study.toml --out DIR`, with the file that lies beside this report's folder. {chosen}, index {study['index']['fingerprint'][:16]}…."))  # fmt: skip
     return care

@@ -10,12 +10,17 @@ HEADLINE = ("accuracy", "macro_f1", "minority_f1", "ece")
 
 def is_synthetic(study: dict[str, Any]) -> bool:
     """Whether every picture was drawn."""
-    return study["index"] is not None and set(study["index"]["source_rows"]) == {"synthetic"}
+    return bool(study["sources"] == ["synthetic"])
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
     """A number, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def threshold(value: float) -> str:
+    """A confidence that is needed; one above 1 is never reached."""
+    return "never answered" if value > 1 else fixed(value)
 
 
 def with_ci(score: dict[str, Any], key: str) -> str:

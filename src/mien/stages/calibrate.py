@@ -25,6 +25,8 @@ FELT = 0.005  # of macro-F1: what a calibration may cost before it is said
 def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
     """Fit `RUN/calibration.json` on calib, or find it there, fitted on the same predictions."""
     judged = read_judged(run_folder)
+    if judged.run is None and not predictions_path(run_folder, "calib").is_file():
+        raise CalibrationError(f"{run_folder} was imported without calib rows.", fix="Import them with the others.")
     predictions = read_predictions(predictions_path(run_folder, "calib"))
     if predictions.meta["weights_hash"] != judged.weights_hash:
         raise CalibrationError(
@@ -77,8 +79,9 @@ def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark
     low, high = temperature.ci95
     if low <= 1.01 * RANGE[0] or high >= 0.99 * RANGE[1]:
         warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
+    fitted = store.map_hash(choice.scaling.matrix.tolist(), choice.scaling.bias.tolist(), judged.weights_hash)
     return store.Calibration(
-        fingerprint=mark, method=scaling.method, matrix=scaling.matrix.tolist(), bias=tuple(scaling.bias.tolist()), why=choice.why,
+        fingerprint=mark, map_hash=fitted, method=scaling.method, matrix=scaling.matrix.tolist(), bias=tuple(scaling.bias.tolist()), why=choice.why,
         heldout=choice.heldout, prior=prior, temperature=temperature.value, temperature_ci95=temperature.ci95, n=len(rows),
         weights_hash=judged.weights_hash, predictions_hash=predictions.hash, decisions=decisions, before=before, after=after, warnings=warnings,
     )  # fmt: skip

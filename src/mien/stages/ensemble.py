@@ -83,6 +83,14 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
         )
     for split in ("val", "calib"):
         check_same_rows([getattr(m, split) for m in members])
+    first = members[0].judged
+    for other in members[1:]:
+        if other.judged.index_hash != first.index_hash:
+            raise UsageError(
+                f"{first.folder} and {other.judged.folder} were not made for the same pictures.",
+                rule="All members have the same rows of val, calib and test, of one index or of one import.",
+                fix="Predict them with one --index, or import files that have the same ids, labels and splits.",
+            )
     mark = base.fingerprint(
         "ensembles", store.VERSION, config.model_dump(mode="json"),
         {m.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
@@ -111,7 +119,7 @@ def _open(folder: Path) -> _Member:
         raise UsageError(
             f"{folder} is calibrated for other class shares than calib's.",
             rule="Members are joined and compared on val and calib, with the shares that these have.",
-            fix="Calibrate it without --prior; shift what was selected afterwards.",
+            fix="Calibrate it without --prior, make the ensembles, then calibrate it with --prior: the selection still knows it.",
         )
     for predictions in (val, calib):
         if predictions.meta["weights_hash"] != judged.weights_hash:
@@ -130,6 +138,9 @@ def _open(folder: Path) -> _Member:
 def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[_Made]:
     sets = [c for size in range(1, min(config.max_members, len(members)) + 1) for c in combinations(members, size)]
     jobs = [(list(c), pool) for c in sets for pool in (config.pools if len(c) > 1 else config.pools[:1])]
+    names = [_name(group, pool) for group, pool in jobs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"Two combinations would be called {twice[0]!r}.", rule="A combination's name is its members' joined by +.", fix="Rename that run's folder.")  # fmt: skip
     made = []
     with meter("ensembles", len(jobs)) as progress:
         for group, pool in jobs:
@@ -142,7 +153,7 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
     rows = [_calibrated(m) for m in group]
     plain = [1.0] * len(group)  # members come as their own calibration makes them
     fitted = fit_pool(rows, plain, pool, searches=config.searches, folds=config.folds, seed=config.seed)
-    name = "+".join(m.name for m in group) + (f".{pool}" if len(group) > 1 else "")
+    name = _name(group, pool)
     folder = out / name
     pooled = {
         s: pooled_logits(
@@ -174,6 +185,10 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
         mark = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
         write_predictions(predictions_path(folder, split), written[split], fingerprint=mark)
     return _Made(ensemble, group, written["val"], fitted)
+
+
+def _name(group: list[_Member], pool: str) -> str:
+    return "+".join(m.name for m in group) + (f".{pool}" if len(group) > 1 else "")
 
 
 def _calibrated(member: _Member) -> FitRows:
@@ -212,7 +227,9 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
     store.write_selection(out, {
         "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "index": members[0].val.meta["index"], "best_single": best_single,
         "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "hash": m.ensemble.hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
-        "runs": {m.name: m.judged.weights_hash for m in members}, "calibrations": {m.name: m.calibration.hash for m in members}, "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
+        "warnings": _shortcomings(FitRows.of(members[0].calib)), "runs": {m.name: m.judged.weights_hash for m in members},
+        "calibrations": [{"weights_hash": m.judged.weights_hash, "hash": m.calibration.hash, "map_hash": m.calibration.map_hash} for m in members],
+        "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
         "rivals": _rivals(members, config),
     })  # fmt: skip
 

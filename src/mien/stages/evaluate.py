@@ -85,15 +85,8 @@ def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) 
 def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[str, Any]:
     judged = read_judged(target)
     _check_index(judged, job.index)
-    selection = selection_of(judged, selection_path)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
-    known = selection["calibrations"].get(judged.name) if judged.weights_hash in selection["runs"].values() else None
-    if known is not None and known != calibration.hash:
-        raise SplitError(
-            f"{target} was calibrated again after the selection was written.",
-            rule="Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on test.",
-            fix="Make the ensembles again: `mien ensemble`.",
-        )
+    selection = selection_of(judged, selection_path, calibration)
     mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
@@ -103,7 +96,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
     document |= _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
     document |= {
-        "calibration": calibration.method, "latency": read_latency(target),
+        "calibration": calibration.method, "latency": read_latency(target), "warnings": [*calibration.warnings, *calibration.decisions.warnings],
         "abstain": judge(probabilities, test.labels, calibration.decisions),
     }  # fmt: skip
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
@@ -126,10 +119,13 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     document = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)
     best = selection["best_single"]
     if best != ensemble.name:
-        rival, _ = _pooled_test(target.parent / best, job)
+        rival, theirs = _pooled_test(target.parent / best, job)
+        store.check_same_rows([test, theirs])
         rival_t = read_ensemble(target.parent / best).temperature
         document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test.labels, best, job.config)
-    document["abstain"] = judge(probabilities, test.labels, ensemble.decisions)
+    document |= {
+        "abstain": judge(probabilities, test.labels, ensemble.decisions), "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
+    }  # fmt: skip
     members = [read_judged(target / m.run) for m in ensemble.members]
     document |= _elsewhere(
         members, probabilities, test, job, lambda several: _pooled(several, ensemble) / ensemble.temperature

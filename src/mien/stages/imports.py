@@ -100,13 +100,13 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
         picked = np.array(places)
         if (found.splits[picked] != split).any():
             other = int(np.flatnonzero(found.splits[picked] != split)[0])
-            raise InputError(f"{file} has {found.ids[picked[other]]!r} in {found.splits[picked[other]]}, the index in {split}.")  # fmt: skip
+            raise InputError(f"{file} has {str(found.ids[picked[other]])!r} in {found.splits[picked[other]]}, the index in {split}.")  # fmt: skip
         labels = index.labels[rows]
         if found.labels is not None and (found.labels[picked] != labels).any():
             wrong = np.flatnonzero(found.labels[picked] != labels)
             first = wrong[0]
             raise InputError(
-                f"{file} labels {len(wrong)} {split} pictures otherwise than {index.folder}, e.g. {found.ids[picked[first]]!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
+                f"{file} labels {len(wrong)} {split} pictures otherwise than {index.folder}, e.g. {str(found.ids[picked[first]])!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
                 rule="Labels are the index's.",
                 fix="Check --label-numbers, or leave the labels out.",
             )

@@ -28,6 +28,18 @@ from mien.data.sources.base import content_hash
 _PIECES = "pieces"
 
 
+def check(config: IndexConfig) -> None:
+    """Raise for sources and files that are not there, before anything is made."""
+    open_sources(config.source, seed=config.seed, size=config.size)
+    _settings(_expanded(config))
+
+
+def _expanded(config: IndexConfig) -> IndexConfig:
+    if config.relabel is None:
+        return config
+    return config.model_copy(update={"relabel": Path(expand(str(config.relabel)))})
+
+
 def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConfig | None = None) -> Index:
     """Build the index at `out`, or return it when it is there already, made of the same.
 
@@ -41,8 +53,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             "No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv."
         )
     sources = open_sources(config.source, seed=config.seed, size=config.size)
-    if config.relabel is not None:
-        config = config.model_copy(update={"relabel": Path(expand(str(config.relabel)))})
+    config = _expanded(config)
     settings = _settings(config)
     check_place(work.pixels)
     if config.align == "eyes" and config.detector != "yunet":

@@ -16,11 +16,10 @@ from mien.core.artifacts.judged import check_has_weights, read_judged, selection
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import InputError, UsageError
+from mien.data.copies import copies
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.metrics import softmax
 from mien.evaluate.scaling import scaling_of
-
-RADIUS = 6  # bits of 64 by which perceptual hashes of one photograph may differ
 
 
 def run(
@@ -28,8 +27,8 @@ def run(
 ) -> dict[str, Any]:
     """Score a calibrated run on the test split of `other_folder`, once a selection knows the run.
 
-    Left out are pictures that stand in the train, val or calib split of the run's own index, and those whose
-    perceptual hash is within `RADIUS` bits of such a picture's: rather too many than one that was seen.
+    Left out are pictures that stand in the train, val or calib split of the run's own index, and their copies, found as an
+    index finds them: mirrored, cropped, re-compressed or re-exposed ones, verified on the pixels.
     """
     check_has_weights(target, "judge with")
     judged, index, other = read_judged(target), read_index(index_folder), read_index(other_folder)
@@ -43,8 +42,8 @@ def run(
             rule="A run sees what it was trained on: the same size, colour and crop.",
             fix="Build the other index with the same --size and --color.",
         )
-    chosen = selection_of(judged, selection)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
+    chosen = selection_of(judged, selection, calibration)
     mark = base.fingerprint(
         KIND, VERSION, config.model_dump(mode="json"),
         {"weights": judged.weights_hash, "calibration": calibration.hash, "selection": chosen["hash"], "index": index.content_hash, "on": other.content_hash},
@@ -73,11 +72,12 @@ def _unseen(index: Index, other: Index) -> tuple[NDArray[np.int64], dict[str, in
     rows = other.rows("test")
     seen = np.flatnonzero(index.splits != "test")
     same = np.isin(other.image_ids[rows], index.image_ids[seen])
-    hashes = index.table["phash"].to_numpy()[seen]
-    asked = other.table["phash"].to_numpy()[rows]
-    near = np.array([bool((np.bitwise_count(hashes ^ h) <= RADIUS).any()) for h in asked])
-    if index.sources == other.sources == ["synthetic"]:
-        near[:] = False  # drawn faces share strokes and are known to differ
+    real = [
+        np.flatnonzero(i.table["source"].take(r).to_numpy(zero_copy_only=False) != "synthetic")
+        for i, r in ((other, rows), (index, seen))
+    ]
+    near = np.zeros(len(rows), dtype=bool)  # drawn faces share strokes and are known to differ
+    near[real[0]] = copies(other.pixels, rows[real[0]], index.pixels, seen[real[1]])
     keep = ~(same | near)
     if not keep.any():
         raise InputError(f"Every test picture of {other.folder} is one of {index.folder} or looks like one.")

@@ -8,7 +8,6 @@ from typing import Any
 
 from mien.core.artifacts.matrix import MatrixFolder
 from mien.core.artifacts.study import close_study, open_study
-from mien.core.config.base import expand
 from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
 from mien.core.errors import MienError
@@ -25,8 +24,7 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
 
     configs = {source.name: matrix.index_of(source) for source in matrix.sources}
     for config in configs.values():
-        for source in config.source:
-            expand(source)
+        index.check(config)
     train.check(matrix.training(matrix.seeds[0])[0])
     fresh = not root.exists()
     if open_study(root, matrix.name, matrix.model_dump(mode="json"), text, kind="matrix"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from helpers import faces
 from mien.core.artifacts.fit_rows import SHARES, FitRows, deal
 from mien.core.errors import InputError, SplitError
+from mien.evaluate.calibration import fit_temperature
 
 
 @settings(max_examples=25, deadline=None)
@@ -50,6 +51,13 @@ def test_rows_cannot_be_altered_nor_built_by_hand():
         FitRows(rows.logits, rows.labels, rows.ids, "calib", token=None)
     with pytest.raises(InputError):
         rows.with_logits(rows.logits[:3])
+    for name in ("logits", "labels", "split"):
+        with pytest.raises(SplitError, match="cannot be set"):
+            setattr(rows, name, getattr(rows, name))
+    bare = object.__new__(FitRows)
+    bare.logits, bare.labels, bare.split = rows.logits, rows.labels, "test"
+    with pytest.raises(TypeError, match="test rows may not be fitted on"):
+        fit_temperature(bare)
 
 
 def test_named_warnings():

@@ -12,6 +12,7 @@ from PIL import Image
 from mien.core.artifacts.index import read_index, read_occurrences
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.labels import LABELS
+from mien.data.copies import copies
 from mien.data.near import components
 from mien.data.phash import View
 from mien.data.verify import quick_scores, registered_score
@@ -280,3 +281,17 @@ def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_lis
             listed = {r["image_id"] for r in csv.DictReader(file) if r["path"].startswith("free:")}
         assert listed == changed
         assert len(changed) > 20
+
+
+def test_copies_between_two_sets_are_found_whatever_was_done_to_them():
+    """Planted variants of one set's pictures among another's; pictures that show nothing are no copies."""
+    blank = np.full((64, 64, 3), 90, np.uint8)
+    seen = np.stack([*(scene(k) for k in range(60)), blank])
+    kinds = [make for name, make in VARIANTS.items() if name != "large"]
+    asked = np.stack([*(make(scene(k)) for k, make in enumerate(kinds)), *(scene(200 + k) for k in range(30)), blank])
+    found = copies(asked, np.arange(len(asked)), seen, np.arange(len(seen)))
+    assert found.tolist() == [True] * len(kinds) + [False] * 31
+    back = copies(seen, np.arange(len(seen)), asked, np.arange(len(asked)))  # a crop of what is asked, the other way
+    assert back.tolist() == [True] * len(kinds) + [False] * (61 - len(kinds))
+    assert not copies(asked, np.arange(0), seen, np.arange(5)).any()
+    assert not copies(asked, np.arange(5), seen, np.arange(0)).any()

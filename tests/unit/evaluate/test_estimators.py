@@ -12,6 +12,7 @@ from helpers import faces
 from mien.core.errors import InputError, SplitError, UsageError
 from mien.core.labels import LABELS
 from mien.evaluate import estimators as e
+from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.calibration import fit_temperature
 from mien.evaluate.metrics import nll_rows, softmax
 
@@ -114,3 +115,40 @@ def test_the_documented_example_runs(capsys):
     assert "equal ones" in capsys.readouterr().out
     covered = names["sets"].predict_set(names["probabilities"])[np.arange(1200), labels[half[1]]].mean()
     assert covered == pytest.approx(0.9, abs=0.04)
+
+
+def test_what_is_no_number_of_seven_is_refused():
+    model, pool = e.TemperatureScaling().fit(e.calib_rows(Z, Y)), e.Pool().fit([e.calib_rows(Z, Y)] * 2)
+    sets, p = e.ConformalSets().fit(e.calib_rows(Z, Y)), softmax(OTHER[:5])
+    holed = OTHER[:5].copy()
+    holed[2, 3] = np.nan
+    for bad, said in ((holed, "NaN"), (OTHER[:5, :6], "shape"), (OTHER[0], "shape")):
+        for call in (model.predict_proba, sets.predict_set, lambda z: pool.predict_proba([z, z])):
+            with pytest.raises(InputError, match=said):
+                call(bad)
+    with pytest.raises(InputError, match="fitted on 2"):
+        pool.predict_proba([OTHER])
+    with pytest.raises(InputError, match="no probabilities"):
+        sets.predict_set(2 * p)
+    for wrong in (np.where(np.eye(5, 7) > 0, np.nan, p), p[:, :6] / p[:, :6].sum(1, keepdims=True)):
+        with pytest.raises(InputError):
+            with_intervals(wrong, TRUTH[:5])
+    with pytest.raises(InputError, match="type"):
+        with_intervals(p, np.array(LABELS)[TRUTH[:5]])
+
+
+def test_folds_and_rows_that_are_none():
+    for kind in (e.AutoScaling(folds=1), e.AutoScaling(folds=0)):
+        with pytest.raises(InputError, match="at least 2 folds"):
+            kind.fit(e.calib_rows(Z, Y))
+    with pytest.raises(InputError, match="at least 2 folds"):
+        e.Pool(folds=1).fit([e.calib_rows(Z, Y)] * 2)
+    with pytest.raises(TypeError, match="FitRows"):
+        e.Pool().fit([Z, Z])
+
+
+def test_what_rows_lack_is_said():
+    few = e.calib_rows(Z[:30], np.where(Y[:30] == 1, 0, Y[:30]))
+    with pytest.warns(UserWarning, match="few_rows|class_missing") as said:
+        e.TemperatureScaling().fit(few)
+    assert {str(w.message).split(":")[0] for w in said} == {"few_rows", "class_missing"}

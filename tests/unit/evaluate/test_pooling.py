@@ -14,7 +14,7 @@ from mien.evaluate.calibration import minimum
 from mien.evaluate.metrics import metrics, nll_rows, softmax
 from mien.evaluate.pooling import diversity, fit_pool, pooled_logits, rivals, tempered
 from mien.evaluate.selection import Candidate, select
-from mien.evaluate.weights import combine, search_greedy, search_grid, search_nll, simplex
+from mien.evaluate.weights import combine, equal_weights_p, search_greedy, search_grid, search_nll, simplex
 
 POOLS = ("probability", "logit")
 
@@ -82,6 +82,20 @@ def weighting(logits, labels, pool):
 def test_equal_members_keep_equal_weights(pool):
     searched = [weighting(*members(2000, 10 * seed, (1.0, 1.0, 1.0)), pool) != "equal" for seed in range(60)]
     assert sum(searched) <= 12  # a test of level 10 %: more than 12 of 60 come with a chance of 0.5 %
+
+
+def test_the_test_of_equal_weights_holds_for_models_that_are_wrong():
+    """Three members alike, over-confident on the same tenth of the rows: a likelihood-ratio test rejects in a third."""
+    rejected = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        truth, labels = faces.simulated(600, seed=seed, skill=1.8)
+        hot = np.where(rng.random((600, 1)) < 0.1, 5.0, 1.0)
+        logits = [hot * (truth + rng.normal(0, 1, truth.shape)) for _ in range(3)]
+        logs = tempered(logits, [minimum(z, labels) for z in logits])
+        rejected += equal_weights_p(logs, labels, "logit") < 0.1
+    assert rejected <= 18  # of 100 at level 10 %; more come with a chance of half a per cent
+    assert equal_weights_p(np.stack([logs[0]] * 3), labels, "probability") == 1.0  # copies have nothing to weigh
 
 
 @pytest.mark.parametrize("pool", POOLS)

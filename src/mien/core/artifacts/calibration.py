@@ -11,7 +11,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, CalibrationError
 
-KIND, VERSION = "calibration", 2
+KIND, VERSION = "calibration", 3
 
 
 class Calibration(BaseModel):
@@ -33,6 +33,7 @@ class Calibration(BaseModel):
     n: int = Field(gt=0, description="calib rows that the map was fitted on")
     weights_hash: str = Field(description="the weights that it belongs to")
     predictions_hash: str = Field(description="the calib predictions that it was fitted on")
+    map_hash: str = Field(description="hash of the map as it was fitted, before `prior` shifted it")
     decisions: Decisions
     before: dict[str, Any] = Field(description="metrics on the rows of calib that the map was not fitted on")
     after: dict[str, Any]
@@ -43,6 +44,11 @@ class Calibration(BaseModel):
         """Hash of the figures that change predictions and answers."""
         config = {"matrix": self.matrix, "bias": self.bias, "decisions": self.decisions.model_dump()}
         return base.fingerprint(KIND, VERSION, config, {"w": self.weights_hash})
+
+
+def map_hash(matrix: list[list[float]], bias: list[float], weights_hash: str) -> str:
+    """Hash of a fitted map: what a selection knows, whatever class shares are assumed later."""
+    return base.fingerprint(KIND, VERSION, {"matrix": matrix, "bias": bias}, {"w": weights_hash})
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.core.artifacts import base
+from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, SplitError
 
-KIND, VERSION = "ensemble", 2
+KIND, VERSION = "ensemble", 3
 SELECTION = "selected.json"
 SUMMARY = "ensemble_summary.csv"
 FIX = "Make it: `mien ensemble RUN RUN --out ENS`."
@@ -116,6 +117,13 @@ def runs_of(folder: Path) -> dict[str, Path]:
     return {m.name: folder / name / m.run for name in names for m in read_ensemble(folder / name).members}
 
 
+def knows(selection: dict[str, Any], weights_hash: str, calibration: Calibration) -> bool:
+    """Whether a selection was written with this calibration of these weights, or with what a prior has shifted since."""
+    entries = [(e["hash"], e["map_hash"]) for e in selection["calibrations"] if e["weights_hash"] == weights_hash]
+    own, fitted = calibration.hash, calibration.map_hash
+    return any(own == known or (calibration.prior is not None and fitted == map_) for known, map_ in entries)
+
+
 def selection_hash(selection: dict[str, Any]) -> str:
     """Hash of a selection without its own `hash` entry."""
     rest = {key: value for key, value in selection.items() if key != "hash"}
@@ -136,6 +144,8 @@ def read_selection(path: Path) -> dict[str, Any]:
             fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself).",
         )
     selection: dict[str, Any] = base.read_json(path, kind="selection", fix=FIX)
+    if isinstance(selection, dict) and selection.get("format") != VERSION:
+        raise ArtifactError(f"{path} has format {selection.get('format')} of a selection.", rule=f"This version reads format {VERSION}.", fix="Make the ensembles again.")  # fmt: skip
     if not isinstance(selection, dict) or selection.get("hash") != selection_hash(selection):
         raise ArtifactError(f"{path} was altered after it was written.", fix=FIX)
     return selection

@@ -43,10 +43,16 @@ class FitRows:
             raise SplitError(
                 "FitRows cannot be built by hand.", rule="They come from checked val or calib predictions."
             )
-        self.logits, self.labels, self.ids, self.split, self.name = logits, labels, ids, split, name
-        self._dealt: dict[Part, NDArray[np.int64]] | None = None
         for array in (logits, labels):
             array.setflags(write=False)
+        self.logits, self.labels, self.ids, self.split, self.name = logits, labels, ids, split, name
+        self._dealt: dict[Part, NDArray[np.int64]] | None = None
+        self._closed = True
+
+    def __setattr__(self, key: str, value: object) -> None:
+        if key != "_dealt" and getattr(self, "_closed", False):
+            raise SplitError(f"FitRows.{key} cannot be set.", rule="They come from checked val or calib predictions.")
+        object.__setattr__(self, key, value)
 
     @classmethod
     def of(cls, predictions: Predictions) -> Self:
@@ -65,8 +71,11 @@ class FitRows:
         values = self.logits if logits is None else logits
         if len(values) != len(self.labels):
             raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
+        return self._picked(rows, values, self.name)
+
+    def _picked(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> FitRows:
         picked = np.array(values[rows], dtype=np.float64), np.array(self.labels[rows]), self.ids[rows]
-        return FitRows(*picked, self.split, token=_TOKEN, name=self.name)
+        return FitRows(*picked, self.split, token=_TOKEN, name=name)
 
     def with_logits(self, logits: NDArray[np.float64]) -> FitRows:
         """The same rows with other logits, e.g. an ensemble's."""
@@ -80,14 +89,13 @@ class FitRows:
             raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
         if self._dealt is None:
             self._dealt = deal(self.ids, self.labels)
-        out = self.take(self._dealt[name])
+        out = self._picked(self._dealt[name], self.logits, name)
         if not len(out):
             raise InputError(
                 f"The part {name} of {self.split} has no rows: {len(self)} in all.",
                 rule=f"Calib is dealt into three parts, and each should have {FEWEST} rows.",
                 fix="Give calib more pictures (--calib-fraction).",
             )
-        out.name = name
         return out
 
     def shortcomings(self) -> list[str]:
@@ -103,7 +111,7 @@ class FitRows:
 
 def require(rows: object, fitter: str) -> None:
     """Raise `TypeError` unless `rows` are `FitRows`."""
-    if not isinstance(rows, FitRows):
+    if not isinstance(rows, FitRows) or getattr(rows, "split", None) not in FITTABLE:
         raise TypeError(f"{fitter} takes FitRows, not {type(rows).__name__}: test rows may not be fitted on")
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts import run as runs
-from mien.core.artifacts.ensemble import SELECTION, read_selection
+from mien.core.artifacts.calibration import Calibration
+from mien.core.artifacts.ensemble import SELECTION, knows, read_selection
 from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
 from mien.core.errors import ArtifactError, SplitError, UsageError
 
@@ -66,32 +67,50 @@ def check_has_weights(folder: Path, what: str) -> None:
         )
 
 
-def selection_of(judged: Judged, explicit: Path | None) -> dict[str, Any]:
-    """The selection that knew this run: named, its teacher's, or one in a folder beside it."""
+def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration) -> dict[str, Any]:
+    """The selection that knew this run and its calibration: named, its teacher's, or one in a folder beside it.
+
+    A student's calibration is younger than the selection of its teacher and need not be known to it.
+    """
     taught = None if judged.run is None else judged.run.config.get("teacher")
     if explicit is None and taught is not None:
         explicit = judged.folder / taught["selection"]
     if explicit is not None:
         selection = read_selection(explicit)
         teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
-        knows = judged.weights_hash in selection["runs"].values() or (taught or {}).get("weights_hash") in teachers
-        if knows:
+        member = judged.weights_hash in selection["runs"].values()
+        if member and not knows(selection, judged.weights_hash, calibration):
+            raise recalibrated(judged.folder, str(explicit))
+        if member or (taught or {}).get("weights_hash") in teachers:
             return selection
         raise SplitError(
             f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
         )
-    here = judged.folder.resolve()
+    here, others = judged.folder.resolve(), []
     for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
         try:
             selection = read_selection(path)
         except ArtifactError:  # a neighbour's, which is none of ours
             continue
         if judged.weights_hash in selection["runs"].values():
-            return selection
+            if knows(selection, judged.weights_hash, calibration):
+                return selection
+            others.append(path)
+    if others:
+        raise recalibrated(judged.folder, ", ".join(map(str, others)))
     raise SplitError(
         f"No selection knows {judged.folder}.",
         rule="Test is opened only after a selection is written.",
         fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
+    )
+
+
+def recalibrated(folder: Path, selection: str) -> SplitError:
+    """The error for a calibration that is younger than the selection."""
+    return SplitError(
+        f"{folder} was calibrated again after the selection was written ({selection}).",
+        rule="Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on test.",
+        fix="Make the ensembles again: `mien ensemble`.",
     )
 
 

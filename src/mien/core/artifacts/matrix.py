@@ -24,7 +24,7 @@ class MatrixFolder:
 
     def run(self, source: str, seed: int) -> Path:
         """One run."""
-        return self.root / "runs" / source / f"seed-{seed}"
+        return self.root / "runs" / f"{source}_seed-{seed}"
 
     def ensembles(self, source: str) -> Path:
         """The selection among one source's runs, which opens test for them."""

@@ -161,8 +161,10 @@ def check_same_rows(several: list[Predictions]) -> None:
     """Raise unless all predictions are of the same pictures with the same labels in the same order."""
     first = several[0]
     for other in several[1:]:
-        if not np.array_equal(first.image_ids, other.image_ids) or not np.array_equal(first.labels, other.labels):
+        same = np.array_equal(first.image_ids, other.image_ids)
+        if not same or not np.array_equal(first.labels, other.labels):
+            what = "predicted different pictures" if not same else "have different labels for the same pictures"
             raise InputError(
-                f"{first.meta.get('name')} and {other.meta.get('name')} predicted different pictures of {first.split}.",
-                rule="Members of an ensemble predict the same index.", fix="Predict all of them with one --index.",
+                f"{first.meta.get('name')} and {other.meta.get('name')} {what} of {first.split}.",
+                rule="Members of an ensemble predict the same rows.", fix="Predict all of them with one --index, or import files of the same rows.",
             )  # fmt: skip

@@ -41,6 +41,8 @@ class MatrixConfig(StageConfig):
             raise ValueError(f"a seed is named twice: {self.seeds}")
         if "seed" in self.train:
             raise ValueError("train: seed is not a setting here: `seeds` lists them")
+        if self.calibrate.prior != "calib":
+            raise ValueError("calibrate: runs with other class shares than calib's cannot be selected")
         if self.evaluate.corruptions:
             raise ValueError("evaluate: corruptions belong to a study")
         crops = set()

@@ -1,0 +1,75 @@
+"""Which packed pictures are copies of others: what an index finds within itself, found between two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.core.config.index import IndexConfig
+from mien.core.progress import meter
+from mien.data.candidates import Candidates
+from mien.data.engines import Serial
+from mien.data.hamming import HammingIndex
+from mien.data.near import verified
+from mien.data.phash import THUMB, Hasher, thumbnail
+from mien.data.suspicious import CONSTANT
+
+Rows = NDArray[np.int64]
+KIND = "crops"
+_CHUNK = 4096
+
+
+def copies(pixels: Any, rows: Rows, others: Any, other_rows: Rows) -> NDArray[np.bool_]:
+    """Which of the pictures `pixels[rows]` (n, s, s, c) show one of `others[other_rows]` too, (n,).
+
+    Each side's mirror images and small crops are looked up among the other's pictures, with the radius and the
+    threshold on the pixels that `mien index build` has by default.
+    """
+    radius, threshold = (IndexConfig.model_fields[name].default for name in ("near_radius", "near_threshold"))
+    found = np.zeros(len(rows), dtype=bool)
+    thumbs = np.concatenate([_thumbs(pixels, rows), _thumbs(others, other_rows)])
+    asked = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(1) >= CONSTANT)
+    split = int(np.searchsorted(asked, len(rows)))  # of those that show something, where the others begin
+    if not 0 < split < len(asked):
+        return found
+    hashes = _hashes(thumbs[asked])
+    sides = np.arange(split), np.arange(split, len(asked))
+    met = _met(hashes, sides, radius)
+    pairs = verified(met, len(asked), lambda picked: thumbs[asked[picked]], kind=KIND, threshold=threshold, engine=Serial())  # fmt: skip
+    found[asked[pairs.a]] = True  # the smaller number is of the first side
+    return found
+
+
+def _thumbs(pixels: Any, rows: Rows) -> NDArray[np.uint8]:
+    out = np.empty((len(rows), THUMB, THUMB), dtype=np.uint8)
+    for start in range(0, len(rows), _CHUNK):
+        part = np.array(pixels[rows[start : start + _CHUNK]])
+        out[start : start + len(part)] = [thumbnail(picture) for picture in part]
+    return out
+
+
+def _hashes(thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """(views, n)."""
+    hasher = Hasher(KIND)
+    parts = [hasher(thumbs[start : start + _CHUNK]) for start in range(0, len(thumbs), _CHUNK)]
+    return np.ascontiguousarray(np.concatenate(parts).T)
+
+
+def _met(hashes: NDArray[np.uint64], sides: tuple[Rows, Rows], radius: int) -> Candidates:
+    """Pairs across the sides within `radius` under any view of either, each once, by its least distance."""
+    parts = []
+    with meter("comparing hashes", 2 * len(hashes)) as progress:
+        for queries, answers in (sides, sides[::-1]):
+            index = HammingIndex(hashes[0][answers], radius)
+            for view, looked in enumerate(hashes):
+                for query, row, distance in index.pairs(np.ascontiguousarray(looked[queries])):
+                    parts.append(np.stack([queries[query], answers[row], np.full(len(query), view), distance.astype(np.int64)]))  # fmt: skip
+                progress.advance()
+    query, row, view, distance = np.concatenate(parts, axis=1)
+    low, high = np.minimum(query, row), np.maximum(query, row)
+    order = np.lexsort((view, distance, high, low))
+    first = np.append(True, (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0))[: len(order)]
+    kept = order[first]
+    return Candidates(query[kept], row[kept], view[kept], distance[kept].astype(np.uint8))
