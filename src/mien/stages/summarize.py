@@ -63,15 +63,15 @@ def _judged(ensembles: Path) -> dict[str, Any]:
     """What a folder of ensembles says of its runs, candidates and selection; what only a study has is empty."""
     selection, runs = read_selection(ensembles / SELECTION), runs_of(ensembles)
     opened = [read_judged(folder) for folder in runs.values()]
-    ours = [j for j in opened if j.run is not None]
+    ours = [j.run for j in opened if j.run is not None]
     first = next(iter(runs.values()))
     val = read_predictions(predictions_path(first, "val")).labels
     counts = np.sum(read_evaluation(first)["test"]["confusion"], axis=1)  # of test's labels
     return {
         "schema": SCHEMA, "name": ensembles.resolve().name, "git": base.git_revision(), "seed": None, "index": None,
         "baselines": {"test": baselines(val, np.repeat(np.arange(len(counts)), counts))},
-        "sources": sorted({s for j in ours for s in j.run.config["index"]["sources"]}) if len(ours) == len(runs) else None,  # type: ignore[union-attr]
-        "terms": sorted({t for j in ours for t in j.run.terms}), "imported": [j.name for j in opened if j.run is None],  # type: ignore[union-attr]
+        "sources": sorted({s for run in ours for s in run.config["index"]["sources"]}) if len(ours) == len(runs) else None,
+        "terms": sorted({text for run in ours for text in run.terms}), "imported": [j.name for j in opened if j.run is None],
         "teachers": [_model(folder) for folder in runs.values()],
         "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
         "selected": {key: selection[key] for key in ("name", "why", "hash", "best_single", "diversity", "rivals")},

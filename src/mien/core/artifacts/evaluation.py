@@ -7,7 +7,7 @@ from typing import Any
 
 from mien.core.artifacts import base
 
-KIND, VERSION = "evaluation", 1
+KIND, VERSION = "evaluation", 2
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
