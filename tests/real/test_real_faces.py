@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from mien.cli import run
+from mien.core.artifacts.index import read_occurrences
 from mien.core.config.index import IndexConfig
 from mien.core.config.live import DetectConfig
 from mien.core.labels import FER2013, FERPLUS, LABELS
+from mien.data.copies import copies
 from mien.runtime.recognizer import Recognizer
 from mien.stages import index as stage
 
@@ -58,6 +60,20 @@ def test_the_full_file_is_indexed_as_was_measured(fer2013, tmp_path):
     near = audit["near_duplicates"]["official_rows_also_in_train"]
     assert 820 < near["test"] < 900  # measured: 857 rows of the official test, and 853 of val
     assert 820 < near["val"] < 900
+    # between two sets the same copies are found as within one: test pictures that share a group with a train picture
+    table, seen = read_occurrences(index.folder).to_pylist(), {}
+    groups = dict(zip(index.image_ids.tolist(), index.table["group_id"].to_pylist(), strict=True))
+    for row in table:
+        if row["image_id"] in groups:
+            seen.setdefault(row["official_split"], {}).setdefault(groups[row["image_id"]], set()).add(row["image_id"])
+    expected = {
+        i for g, ids in seen["test"].items() for i in ids if seen["train"].get(g, set()) - {i} - seen["test"][g]
+    }
+    apart = stage.run(IndexConfig(source=(f"fer2013={fer2013}",), near_duplicates="off"), tmp_path / "apart")
+    asked = apart.rows("test")
+    found = copies(apart.pixels, asked, apart.pixels, np.concatenate([apart.rows("train"), apart.rows("calib")]))
+    got = set(apart.image_ids[asked[found]].tolist())
+    assert len(got & expected) > 0.95 * len(got | expected)
     assert near["test"] > 2 * audit["duplicates"]["official_rows_also_in_train"]["test"]
     assert len(set(index.image_ids.tolist())) == len(index.table)
     assert audit["rejected"] == {}
