@@ -117,6 +117,7 @@ def test_the_interval_covers_pictures_and_seeds():
     alone = over_seeds([0.5], [[0.4, 0.6]], 0, 1)
     assert alone["sd"] is None
     assert alone["ci95"] == pytest.approx([0.4, 0.6])
+    assert over_seeds([0.02], [[0.0, 0.05]], 0, 1)["ci95"] == pytest.approx([0.0, 0.05])
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,7 @@ def test_the_interval_covers_pictures_and_seeds():
         ("seeds = [0, 1]", "seeds = [0, 0]", "named twice"),
         ("epochs = 8", "seed = 4", "`seeds` lists them"),
         ("seed = 7", "size = 48", "must look alike"),
+        ("seed = 7", 'align = "eyes"', "must look alike"),
         ('color = "grey"', "", "must look alike"),
         ("seed = 7", "source = []", "which pictures"),
         ("resamples = 100", "corruptions = true", "belong to a study"),
@@ -159,3 +161,26 @@ def test_the_shipped_matrices_are_valid_and_found_by_name(tmp_path, capsys, monk
     assert run(["matrix", "lables", "--out", str(tmp_path / "o")]) == 2
     assert "No matrix lables. Did you mean 'labels'" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_is_left_out_and_named(file, tmp_path, capsys, monkeypatch):
+    from mien.core.errors import TrainingDiverged
+    from mien.stages import train
+
+    whole = train.run
+
+    def diverges(config, origin, index, out, **options):
+        if "first_seed-1" in str(out) or "all" in str(out):
+            raise TrainingDiverged("The loss is not finite at step 3.")
+        return whole(config, origin, index, out, **options)
+
+    monkeypatch.setattr(train, "run", diverges)
+    assert run(["matrix", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(o["source"], o["seed"]) for o in told["without_result"]] == [("first", 1)]
+    assert {c["train"]: len(c["runs"]) for c in told["cells"]} == {"first": 1, "second": 2}
+    assert told["cells"][0]["macro_f1"]["sd"] is None
+    assert "first, seed 1, has no result: The loss" in (tmp_path / "out" / "matrix.md").read_text()
+    assert run(["matrix", str(file), "--out", str(tmp_path / "all")]) == 1
+    assert "No run on first has a result" in " ".join(capsys.readouterr().err.split())

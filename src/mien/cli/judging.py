@@ -123,6 +123,7 @@ def evaluate(
     all
         every run and candidate of a folder of ensembles, not the selected one alone; `mien report` shows them
     """
+    from mien.core.artifacts.ensemble import SELECTION
     from mien.stages import evaluate as stage
 
     config = config or EvaluateConfig()
@@ -131,6 +132,8 @@ def evaluate(
     if on is not None:
         _evaluate_on(target, index, on, config, selection, json=json)
         return
+    if all and not (target / SELECTION).is_file():
+        raise UsageError(f"{target} has no selection.", rule="--all takes a folder of ensembles.", fix="Name the --out of `mien ensemble`.")  # fmt: skip
     done = stage.run_all(target, index, config) if all else stage.run(target, index, config, selection=selection)
     test, ends = done["test"], done["test"]["ci95"]
     lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]

@@ -16,6 +16,7 @@ from mien.data.hamming import HammingIndex
 Rows = NDArray[np.int64]
 _QUERIES = 1 << 16  # looked up in one task
 MOST = 64
+NONE_MET: NDArray[np.int64] = np.empty((0, 3), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ def search(task: Lookup) -> tuple[int, Rows, Rows, NDArray[np.uint8]]:
         query = local + task.start
         # Whole pictures meet in both directions or in none.
         keep = np.flatnonzero(query < row if task.view == 0 else query != row)
-        parts.append(_nearest(query[keep], row[keep], distance[keep]))
+        parts.append(nearest(query[keep], row[keep], distance[keep]))
     query, row, distance = (np.concatenate([part[i] for part in parts]) for i in range(3))
     return task.view, query, row, distance
 
 
-def _nearest(query: Rows, row: Rows, distance: NDArray[np.uint8]) -> tuple[Rows, Rows, NDArray[np.uint8]]:
+def nearest(query: Rows, row: Rows, distance: NDArray[np.uint8]) -> tuple[Rows, Rows, NDArray[np.uint8]]:
     """Of each query (ascending) the `MOST` pairs of least distance, then of least row."""
     if not len(query) or np.bincount(query - query[0]).max() <= MOST:
         return query, row, distance
@@ -86,14 +87,26 @@ def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates
         for view in range(count)
         for start in range(0, n, _QUERIES)
     ]
-    best = np.empty((0, 3), dtype=np.int64)
+    best = NONE_MET
     with meter("comparing hashes", len(tasks)) as progress:
         for view, query, row, distance in engine.map(search, tasks):
-            low, high = np.minimum(query, row), np.maximum(query, row)
-            # One number orders the ways in which a pair met: distance, then view, then direction.
-            rank = (distance.astype(np.int64) * count + view) * 2 + (query > row)
-            best = _best(np.concatenate([best, np.stack([low, high, rank], 1)]))
+            best = merge(best, query, row, distance, view, count)
             progress.advance()
+    return decoded(best, count)
+
+
+def merge(
+    best: NDArray[np.int64], query: Rows, row: Rows, distance: NDArray[np.uint8], view: int, count: int
+) -> NDArray[np.int64]:
+    """`best` (n, 3) with the pairs that met under one of `count` views: each once, with the rank of its best meeting."""
+    low, high = np.minimum(query, row), np.maximum(query, row)
+    # One number orders the ways in which a pair met: distance, then view, then direction.
+    rank = (distance.astype(np.int64) * count + view) * 2 + (query > row)
+    return _best(np.concatenate([best, np.stack([low, high, rank], 1)]))
+
+
+def decoded(best: NDArray[np.int64], count: int) -> Candidates:
+    """Merged pairs with the view and direction of least distance."""
     low, high, rank = best.T
     swapped = rank % 2 == 1
     return Candidates(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mien.core.config.index import IndexConfig
 from mien.core.progress import meter
-from mien.data.candidates import Candidates
+from mien.data.candidates import NONE_MET, Candidates, decoded, merge, nearest
 from mien.data.engines import Serial
 from mien.data.hamming import HammingIndex
 from mien.data.near import verified
@@ -29,6 +29,8 @@ def copies(pixels: Any, rows: Rows, others: Any, other_rows: Rows) -> NDArray[np
     """
     radius, threshold = (IndexConfig.model_fields[name].default for name in ("near_radius", "near_threshold"))
     found = np.zeros(len(rows), dtype=bool)
+    if not len(rows) or not len(other_rows):
+        return found
     thumbs = np.concatenate([_thumbs(pixels, rows), _thumbs(others, other_rows)])
     asked = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(1) >= CONSTANT)
     split = int(np.searchsorted(asked, len(rows)))  # of those that show something, where the others begin
@@ -59,17 +61,13 @@ def _hashes(thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def _met(hashes: NDArray[np.uint64], sides: tuple[Rows, Rows], radius: int) -> Candidates:
     """Pairs across the sides within `radius` under any view of either, each once, by its least distance."""
-    parts = []
-    with meter("comparing hashes", 2 * len(hashes)) as progress:
+    best, count = NONE_MET, len(hashes)
+    with meter("comparing hashes", 2 * count) as progress:
         for queries, answers in (sides, sides[::-1]):
             index = HammingIndex(hashes[0][answers], radius)
             for view, looked in enumerate(hashes):
-                for query, row, distance in index.pairs(np.ascontiguousarray(looked[queries])):
-                    parts.append(np.stack([queries[query], answers[row], np.full(len(query), view), distance.astype(np.int64)]))  # fmt: skip
+                for block in index.pairs(np.ascontiguousarray(looked[queries])):
+                    query, row, distance = nearest(*block)
+                    best = merge(best, queries[query], answers[row], distance, view, count)
                 progress.advance()
-    query, row, view, distance = np.concatenate(parts, axis=1)
-    low, high = np.minimum(query, row), np.maximum(query, row)
-    order = np.lexsort((view, distance, high, low))
-    first = np.append(True, (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0))[: len(order)]
-    kept = order[first]
-    return Candidates(query[kept], row[kept], view[kept], distance[kept].astype(np.uint8))
+    return decoded(best, count)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from mien.core.config.judge import ImportConfig
 from mien.core.errors import InputError, MienError, UsageError, nearest
 from mien.core.labels import AFFECTNET, EXPW, FER2013, INDEX, LABELS, RAFDB, parse_label
+from mien.data.sources.base import SPLIT_NAMES
 
 SPLITS = ("val", "calib", "test")
-TESTS = {"test", "testing", "privatetest"}  # what test is called elsewhere; FER2013's PublicTest is its val
+TESTS = {theirs for theirs, ours in SPLIT_NAMES.items() if ours == "test"}  # what test is called elsewhere
 NUMBERS: dict[str, dict[int, str | None]] = {
     "mien": dict(enumerate(LABELS)), "fer2013": dict(FER2013), "rafdb": dict(RAFDB), "affectnet": dict(AFFECTNET), "expw": dict(EXPW),
 }  # fmt: skip
@@ -246,9 +247,10 @@ def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArr
             raise UsageError(f"--split-name {entry}.", rule=f"THEIRS=OURS with {', '.join(SPLITS)}.")
         known = _plain(theirs)
         if (known in SPLITS and known != ours) or (known in TESTS and ours != "test"):
+            kept = known if known in SPLITS else "test"
             raise UsageError(
-                f"--split-name {entry}.", rule=f"{', '.join(SPLITS)} keep their names: test rows do not become others."
-            )
+                f"--split-name {entry}: {theirs!r} is {kept}.", rule="val, calib and test stay what they are: test rows do not become others.", fix=f"--split-name {theirs}={kept}"
+            )  # fmt: skip
         renamed[theirs] = ours
     found = _column(columns, config.split_column, path, "--split-column (or --split for all rows)")
     raw = _texts(found, path, config.split_column)

@@ -25,7 +25,7 @@ def compose(
     """
     document = Document(f"mien: {study['name']}", _subtitle(study))
     parts = [
-        _summary(study, evaluations), _data(study, sheet) if study["index"] else None, sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study),
+        _summary(study), _data(study, sheet) if study["index"] else None, sections.singles(study), judging.calibration(study, evaluations), judging.answers(study), judging.ensembles(study),
         judging.selection(study), sections.student(study) if study["student"] else None, elsewhere.section(study), sections.training(study, histories) if histories else None,
         sections.classes(study), sections.cost(study), sections.care(study),
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def _subtitle(study: dict[str, Any]) -> str:
     return f"{sources}; seed {study['seed']}; {revision}"
 
 
-def _summary(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> Section:
+def _summary(study: dict[str, Any]) -> Section:
     chosen, best, student = chosen_of(study), study["selected"]["best_single"], study["student"]
     single = next(e for e in study["ensembles"] if e["name"] == best)
     section = Section("Summary")
@@ -70,7 +70,7 @@ def _summary(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> S
         ),
     ]
     shown = [*models_of(study), chosen]
-    said = tuple((m["name"], text) for m in shown for text in evaluations[m["name"]]["warnings"])
+    said = tuple((m["name"], text) for m in shown for text in m["warnings"])
     if said:
         section.blocks.append(Table("What to be careful with", ("model", "warning"), tuple(dict.fromkeys(said))))
     if student:

@@ -58,9 +58,9 @@ def _groups(models: list[dict[str, Any]]) -> list[Block]:
 
 def _transfers(models: list[dict[str, Any]]) -> list[Block]:
     rows = tuple(
-        (", ".join(t["on_sources"]), m["name"], f"{t['test']['n']:,}", f"{sum(t['left_out'].values()):,}", *(with_ci(t["test"], k) for k in ("accuracy", "macro_f1", "ece")))
+        (f"{', '.join(t['on_sources'])} ({t['on'][:8]})", m["name"], f"{t['test']['n']:,}", f"{sum(t['left_out'].values()):,}", *(with_ci(t["test"], k) for k in ("accuracy", "macro_f1", "ece")))
         for m in models for t in m["transfer"]
     )  # fmt: skip
     if not rows:
         return []
-    return [Table("On other sources' test", ("source", "model", "n", "left out", "accuracy", "macro-F1", "ECE"), rows, note="Left out: pictures that the model may have seen, or that look like such.")]  # fmt: skip
+    return [Table("On other sources' test", ("sources (index)", "model", "n", "left out", "accuracy", "macro-F1", "ECE"), rows, note="Left out: pictures that the model may have seen, or that look like such.")]  # fmt: skip

@@ -10,7 +10,7 @@ HEADLINE = ("accuracy", "macro_f1", "minority_f1", "ece")
 
 def is_synthetic(study: dict[str, Any]) -> bool:
     """Whether every picture was drawn."""
-    return bool(study["sources"] == ["synthetic"])
+    return bool(study["drawn"])
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
@@ -20,7 +20,7 @@ def fixed(value: float | None, digits: int = 3) -> str:
 
 def threshold(value: float) -> str:
     """A confidence that is needed; one above 1 is never reached."""
-    return "never answered" if value > 1 else fixed(value)
+    return "never" if value > 1 else fixed(value)
 
 
 def with_ci(score: dict[str, Any], key: str) -> str:

@@ -18,29 +18,34 @@ METRICS = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "ece": "ECE", "signed
 BOUNDS = {"signed_gap": (-1.0, 1.0)}  # all others lie in [0, 1]
 
 
-def run(matrix: MatrixConfig, root: Path) -> dict[str, Any]:
-    """Write `matrix.json`, its tables and its figure from the evaluations and transfers in `root`."""
+def run(
+    matrix: MatrixConfig, root: Path, seeds: dict[str, list[int]], failed: dict[tuple[str, int], str]
+) -> dict[str, Any]:
+    """Write `matrix.json`, its tables and its figure from the evaluations and transfers in `root`.
+
+    `seeds` are those of each train source whose runs have a result, `failed` says why others have none.
+    """
     folder, names = MatrixFolder(root), [source.name for source in matrix.sources]
     indexes = {name: read_index(folder.index(name)) for name in names}
     cells = []
     for learned in names:
         for judged in names:
-            runs = [folder.run(learned, seed) for seed in matrix.seeds]
+            runs = [folder.run(learned, seed) for seed in seeds[learned]]
             if learned == judged:
                 found = [read_evaluation(one) for one in runs]
             else:
                 found = [read_transfer(one, indexes[judged].content_hash) for one in runs]
-            cells.append(_cell(learned, judged, matrix.seeds, found))
+            cells.append(_cell(learned, judged, seeds[learned], found))
     document = {
         "schema": SCHEMA, "name": matrix.name, "description": matrix.description, "mien_git": base.git_revision(), "seeds": list(matrix.seeds),
         "sources": {n: {"content": i.content_hash, "sources": i.sources, "rows": {s: len(i.rows(s)) for s in ("train", "val", "calib", "test")}} for n, i in indexes.items()},
-        "interval": "95 %, of the mean over seeds: squares of the pictures' half-width (bootstrap) and the seeds' (Student's t) added", "cells": cells, "environment": environment(),
+        "interval": "95 %, of the mean over seeds: squares of the pictures' half-width (bootstrap) and the seeds' (Student's t) added", "cells": cells, "without_result": [{"source": n, "seed": s, "why": text} for (n, s), text in failed.items()], "environment": environment(),
     }  # fmt: skip
     write_matrix(root, document, tables(document), _figure(document))
     return document
 
 
-def _cell(learned: str, judged: str, seeds: tuple[int, ...], found: list[dict[str, Any]]) -> dict[str, Any]:
+def _cell(learned: str, judged: str, seeds: list[int], found: list[dict[str, Any]]) -> dict[str, Any]:
     tests = [one["test"] for one in found]
     left = found[0].get("left_out", {"same": 0, "near": 0})
     return {
@@ -54,18 +59,18 @@ def over_seeds(values: list[float], intervals: list[list[float]], least: float, 
     """Mean over seeds, its spread, and a 95 % interval for pictures and seeds together, within [`least`, `most`].
 
     The pictures are the same for every seed, so that their part of the variance does not fall with the number of
-    seeds; that of the seeds does, and is known from few. The squares of the two half-widths are added, pictures' by the
+    seeds; that of the seeds does, and is known from few. On either side the squares of the two distances are added, pictures' by the
     bootstrap, seeds' by Student's t (MOVER: Zou and Donner 2008, Statistics in Medicine 27). One seed has no spread (null),
     and its interval is that of the pictures.
     """
     from scipy.special import stdtrit  # noqa: PLC0415  (a tenth of a second to import)
 
     mean, k = float(np.mean(values)), len(values)
-    pictures = float(np.sqrt(np.mean([((high - low) / 2) ** 2 for low, high in intervals])))
+    below, above = (float(np.sqrt(np.mean((np.array(values) - ends) ** 2))) for ends in np.array(intervals).T)
     spread = float(np.std(values, ddof=1)) if k > 1 else None
     seeds = 0.0 if spread is None else float(stdtrit(k - 1, 0.975)) * spread / np.sqrt(k)
-    half = float(np.hypot(pictures, seeds))
-    return {"mean": mean, "sd": spread, "ci95": [max(least, mean - half), min(most, mean + half)]}
+    low, high = mean - float(np.hypot(below, seeds)), mean + float(np.hypot(above, seeds))
+    return {"mean": mean, "sd": spread, "ci95": [max(least, low), min(most, high)]}
 
 
 def tables(document: dict[str, Any]) -> str:
@@ -82,6 +87,9 @@ def tables(document: dict[str, Any]) -> str:
     for learned in names:
         row = [f"{c['n']:,} ({sum(c['left_out'].values()):,})" for judged in names for c in [cells[learned, judged]]]
         out.append(f"| {learned} | {' | '.join(row)} |\n")
+    out += [
+        f"\n{one['source']}, seed {one['seed']}, has no result: {one['why']}\n" for one in document["without_result"]
+    ]
     return "".join(out)
 
 

@@ -91,6 +91,7 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
                 rule="All members have the same rows of val, calib and test, of one index or of one import.",
                 fix="Predict them with one --index, or import files that have the same ids, labels and splits.",
             )
+    _jobs(members, config)
     mark = base.fingerprint(
         "ensembles", store.VERSION, config.model_dump(mode="json"),
         {m.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
@@ -135,12 +136,18 @@ def _open(folder: Path) -> _Member:
     return _Member(judged, calibration, val, calib)
 
 
-def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[_Made]:
+def _jobs(members: list[_Member], config: EnsembleConfig) -> list[tuple[list[_Member], Any]]:
+    """Every combination and how it is pooled, each under a name of its own."""
     sets = [c for size in range(1, min(config.max_members, len(members)) + 1) for c in combinations(members, size)]
     jobs = [(list(c), pool) for c in sets for pool in (config.pools if len(c) > 1 else config.pools[:1])]
     names = [_name(group, pool) for group, pool in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"Two combinations would be called {twice[0]!r}.", rule="A combination's name is its members' joined by +.", fix="Rename that run's folder.")  # fmt: skip
+    return jobs
+
+
+def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[_Made]:
+    jobs = _jobs(members, config)
     made = []
     with meter("ensembles", len(jobs)) as progress:
         for group, pool in jobs:
@@ -228,7 +235,7 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
         "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "index": members[0].val.meta["index"], "best_single": best_single,
         "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "hash": m.ensemble.hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
         "warnings": _shortcomings(FitRows.of(members[0].calib)), "runs": {m.name: m.judged.weights_hash for m in members},
-        "calibrations": [{"weights_hash": m.judged.weights_hash, "hash": m.calibration.hash, "map_hash": m.calibration.map_hash} for m in members],
+        "calibrations": [store.known_as(m.judged.weights_hash, m.calibration) for m in members],
         "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
         "rivals": _rivals(members, config),
     })  # fmt: skip

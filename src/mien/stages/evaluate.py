@@ -45,7 +45,8 @@ class _Job:
     def mark(self, weights: str, selection: str, more: dict[str, str]) -> str:
         content = "none" if self.index is None else self.index.content_hash
         inputs = {"index": content, "weights": weights, "selection": selection, **more}
-        return base.fingerprint(KIND, VERSION, self.config.model_dump(mode="json"), inputs)
+        unused = set() if self.config.corruptions else {"corruption_pictures"}
+        return base.fingerprint(KIND, VERSION, self.config.model_dump(mode="json", exclude=unused), inputs)
 
 
 def run(
@@ -96,7 +97,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
     document |= _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
     document |= {
-        "calibration": calibration.method, "latency": read_latency(target), "warnings": [*calibration.warnings, *calibration.decisions.warnings],
+        "calibration": calibration.method, "calibration_hash": calibration.hash, "latency": read_latency(target), "warnings": [*calibration.warnings, *calibration.decisions.warnings],
         "abstain": judge(probabilities, test.labels, calibration.decisions),
     }  # fmt: skip
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
@@ -220,6 +221,8 @@ def _elsewhere(
     """Figures by group and source, and under corruptions where asked; `join` makes members' logits calibrated ones."""
     index, config = job.index, job.config
     if index is None:
+        if config.corruptions:
+            raise UsageError("--corruptions needs pictures, and there is no index.", fix="Name it (--index DIR), or leave --corruptions out.")  # fmt: skip
         return {"groups": {}, "corruptions": {}}
     rows = index.rows("test")
     sources = index.table["source"].take(rows).to_pylist()

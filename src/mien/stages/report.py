@@ -35,7 +35,8 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
         e["name"]: read_evaluation(ensembles / e["name"]) for e in study["ensembles"] if e["name"] not in runs
     }
     histories = {m["name"]: read_metrics(runs[m["name"]]) for m in models_of(study) if m["training"]}
-    page = to_html(compose(study, histories, evaluations, _sheet(folder.index) if is_synthetic(study) else None))
+    sheet = _sheet(folder.index) if study["index"] and is_synthetic(study) else None
+    page = to_html(compose(study, histories, evaluations, sheet))
     base.write_text(folder.report, page)
     return [folder.report]
 

@@ -17,6 +17,7 @@ from mien.core.artifacts.onnx_model import read_parity
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
 from mien.core.errors import ArtifactError
+from mien.data.sources.synthetic import Synthetic
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.metrics import metrics, softmax
@@ -46,17 +47,28 @@ def run(root: Path) -> dict[str, Any]:
 def judged(ensembles: Path) -> dict[str, Any]:
     """Write the same of a folder of ensembles that no study made: what was judged, without pictures and student."""
     selection = read_selection(ensembles / SELECTION)
-    places = [*runs_of(ensembles).values(), *(ensembles / name for name in selection["candidates"])]
-    closed = [p.name for p in places if not (p / "evaluation.json").is_file()]
+    closed = {name: None for name, folder in runs_of(ensembles).items() if not _is_judged(folder, selection)}
+    closed |= {name: None for name in selection["candidates"] if not _is_judged(ensembles / name, selection)}
     if closed:
         raise ArtifactError(
-            f"{len(closed)} of {ensembles} were not judged on test: {', '.join(closed[:5])}{' …' if len(closed) > 5 else ''}.",
-            rule="A report has no empty cells.", fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
+            f"{len(closed)} models in {ensembles} were not judged on test as they are now: {', '.join(list(closed)[:5])}{' …' if len(closed) > 5 else ''}.",
+            rule="A report has no empty cells, and none that belong to another selection or calibration.", fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
         )  # fmt: skip
     document = _judged(ensembles)
     document["latency"] = _latencies(document)
     write_study(ensembles, document)
     return document
+
+
+def _is_judged(folder: Path, selection: dict[str, Any]) -> bool:
+    """Whether what lies there was judged after this selection, and a run with the calibration that it has."""
+    try:
+        found = read_evaluation(folder)
+    except ArtifactError:
+        return False
+    path = folder / "calibration.json"
+    same = not path.is_file() or read_calibration(path, weights_hash=read_judged(folder).weights_hash).hash == found["calibration_hash"]  # fmt: skip
+    return same and bool(found["selection_hash"] == selection["hash"])
 
 
 def _judged(ensembles: Path) -> dict[str, Any]:
@@ -70,7 +82,7 @@ def _judged(ensembles: Path) -> dict[str, Any]:
     return {
         "schema": SCHEMA, "name": ensembles.resolve().name, "git": base.git_revision(), "seed": None, "index": None,
         "baselines": {"test": baselines(val, np.repeat(np.arange(len(counts)), counts))},
-        "sources": sorted({s for run in ours for s in run.config["index"]["sources"]}) if len(ours) == len(runs) else None,
+        "drawn": len(ours) == len(runs) and all(run.config["index"]["licenses"] == [Synthetic.license] for run in ours),
         "terms": sorted({text for run in ours for text in run.terms}), "imported": [j.name for j in opened if j.run is None],
         "teachers": [_model(folder) for folder in runs.values()],
         "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
@@ -96,8 +108,9 @@ def _model(run_folder: Path) -> dict[str, Any]:
         "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
             "method": calibration.method, "why": calibration.why, "heldout": calibration.heldout, "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
-            "n": calibration.n, "before": calibration.before, "after": calibration.after, "warnings": [*calibration.warnings, *calibration.decisions.warnings],
+            "n": calibration.n, "before": calibration.before, "after": calibration.after,
         },
+        "warnings": evaluation["warnings"],
         "abstain": evaluation["abstain"], "latency": evaluation["latency"], **_elsewhere(evaluation), "transfer": [_transfer(found) for found in read_transfers(run_folder)],
     }  # fmt: skip
 
@@ -112,7 +125,7 @@ def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
         "name": ensemble.name, "kind": kind, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
         "heldout": ensemble.heldout, "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
         "test": evaluation["test"], "test_as_distributed": evaluation["test_as_distributed"],
-        "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"], **_elsewhere(evaluation),
+        "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"], "warnings": evaluation["warnings"], **_elsewhere(evaluation),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.evaluation import KIND, VERSION, read_transfer, transfer_path, write_transfer
-from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.index import read_index
 from mien.core.artifacts.judged import check_has_weights, read_judged, selection_of
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
@@ -36,11 +37,12 @@ def run(
         raise UsageError(f"{target} has no weights.")
     check_index(judged.run, index)
     mine, theirs = index.crop.model_dump(), other.crop.model_dump()
-    if mine != theirs:
+    differ = [f"{key} {mine[key]!r} and {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
+    if differ:
         raise InputError(
-            f"{target} learned crops {mine}, {other_folder} has {theirs}.",
+            f"{target} learned other crops than {other_folder} has: {', '.join(differ)}.",
             rule="A run sees what it was trained on: the same size, colour and crop.",
-            fix="Build the other index with the same --size and --color.",
+            fix="Build the other index with the same --size, --color, --align, --crop-scale and --crop-shift-y.",
         )
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
     chosen = selection_of(judged, selection, calibration)
@@ -52,7 +54,7 @@ def run(
         done = read_transfer(target, other.content_hash)
         if done.get("fingerprint") == mark:
             return done
-    rows, left = _unseen(index, other)
+    rows, left = _unseen(index_folder, other_folder, index.content_hash, other.content_hash)
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
     from mien.nn.predict import predict_logits  # noqa: PLC0415
 
@@ -60,24 +62,23 @@ def run(
     labels = other.labels[rows]
     scored = with_intervals(softmax(scaling_of(calibration).apply(logits)), labels, resamples=config.resamples, seed=config.seed)  # fmt: skip
     found = {
-        "fingerprint": mark, "name": judged.name, "selection_hash": chosen["hash"], "trained_on": index.sources, "on": other.content_hash, "on_sources": other.sources,
+        "fingerprint": mark, "name": judged.name, "selection_hash": chosen["hash"], "calibration_hash": calibration.hash, "trained_on": index.sources, "on": other.content_hash, "on_sources": other.sources,
         "left_out": left, "test": scored,
     }  # fmt: skip
     write_transfer(target, found)
     return read_transfer(target, other.content_hash)
 
 
-def _unseen(index: Index, other: Index) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Test rows of `other` that the splits of `index` which may decide do not show, and how many were left out."""
+@lru_cache(maxsize=64)  # the same for every seed of a matrix
+def _unseen(index_folder: Path, other_folder: Path, *contents: str) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Test rows of the other index that the splits of this one which may decide do not show, and how many were left out."""
+    index, other = read_index(index_folder), read_index(other_folder)
     rows = other.rows("test")
     seen = np.flatnonzero(index.splits != "test")
     same = np.isin(other.image_ids[rows], index.image_ids[seen])
-    real = [
-        np.flatnonzero(i.table["source"].take(r).to_numpy(zero_copy_only=False) != "synthetic")
-        for i, r in ((other, rows), (index, seen))
-    ]
-    near = np.zeros(len(rows), dtype=bool)  # drawn faces share strokes and are known to differ
-    near[real[0]] = copies(other.pixels, rows[real[0]], index.pixels, seen[real[1]])
+    near = np.zeros(len(rows), dtype=bool)
+    asked, shown = ~other.drawn[rows], ~index.drawn[seen]  # drawn faces share strokes and are known to differ
+    near[asked] = copies(other.pixels, rows[asked], index.pixels, seen[shown])
     keep = ~(same | near)
     if not keep.any():
         raise InputError(f"Every test picture of {other.folder} is one of {index.folder} or looks like one.")

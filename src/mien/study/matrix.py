@@ -10,7 +10,7 @@ from mien.core.artifacts.matrix import MatrixFolder
 from mien.core.artifacts.study import close_study, open_study
 from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
-from mien.core.errors import MienError
+from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
 
 
@@ -38,19 +38,27 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
             close_study(root)
         raise
     plan, started = [(name, seed) for seed in matrix.seeds for name in configs], time.perf_counter()
+    failed: dict[tuple[str, int], str] = {}
     for number, (name, seed) in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
-        _learn(matrix, folder, name, seed)
-    for name in configs:
-        _select(matrix, folder, name)
-    for name, seed in plan:
+        try:
+            _learn(matrix, folder, name, seed)
+        except (TrainingDiverged, CalibrationError) as error:
+            failed[name, seed] = str(error)
+            warn(f"{name}, seed {seed}: {error}")
+    done = {name: [seed for seed in matrix.seeds if (name, seed) not in failed] for name in configs}
+    for name, seeds in done.items():
+        if not seeds:
+            raise TrainingDiverged(f"No run on {name} has a result: {failed[name, matrix.seeds[0]]}")
+        _select(folder, name, seeds)
+    for name, seed in [pair for pair in plan if pair not in failed]:
         run, chosen = folder.run(name, seed), folder.selection(name)
         evaluate.run(run, folder.index(name), matrix.evaluate, selection=chosen)
         for other in configs:
             if other != name:
                 say(f"{name}, seed {seed}, on {other}")
                 transfer.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
-    return cross.run(matrix, root)
+    return cross.run(matrix, root, done, failed)
 
 
 def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> None:
@@ -65,9 +73,9 @@ def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> 
     calibrate.run(out, matrix.calibrate)
 
 
-def _select(matrix: MatrixConfig, folder: MatrixFolder, name: str) -> None:
+def _select(folder: MatrixFolder, name: str, seeds: list[int]) -> None:
     """Write which of a source's runs val calls the best: what opens test for them."""
     from mien.stages import ensemble
 
-    runs = [folder.run(name, seed) for seed in matrix.seeds]
+    runs = [folder.run(name, seed) for seed in seeds]
     ensemble.run(runs, folder.ensembles(name), EnsembleConfig(max_members=1, resamples=200), replace=True)

@@ -50,6 +50,14 @@ class Decisions(_Frozen):
     warnings: list[str] = []
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What was wanted, whatever thresholds the rows gave for it."""
+        return {
+            "coverage": self.coverage, "precision": None if self.precision is None else self.precision.wanted, "max_fpr": self.max_fpr,
+            "alpha": None if self.conformal is None else self.conformal.alpha,
+        }  # fmt: skip
+
+    @property
     def thresholds(self) -> NDArray[np.float64]:
         """The confidence that each class needs, (7,)."""
         return np.array([max(self.abstain_below, self.class_thresholds.get(name, 0.0)) for name in LABELS])

@@ -119,9 +119,16 @@ def runs_of(folder: Path) -> dict[str, Path]:
 
 def knows(selection: dict[str, Any], weights_hash: str, calibration: Calibration) -> bool:
     """Whether a selection was written with this calibration of these weights, or with what a prior has shifted since."""
-    entries = [(e["hash"], e["map_hash"]) for e in selection["calibrations"] if e["weights_hash"] == weights_hash]
-    own, fitted = calibration.hash, calibration.map_hash
-    return any(own == known or (calibration.prior is not None and fitted == map_) for known, map_ in entries)
+    own, shifted = known_as(weights_hash, calibration), calibration.prior is not None
+    return any(
+        all(entry[key] == own[key] for key in own if not (shifted and key == "hash"))
+        for entry in selection["calibrations"]
+    )
+
+
+def known_as(weights_hash: str, calibration: Calibration) -> dict[str, Any]:
+    """What a selection keeps of a calibration."""
+    return {"weights_hash": weights_hash, "hash": calibration.hash, "map_hash": calibration.map_hash, "asked": calibration.decisions.asked}  # fmt: skip
 
 
 def selection_hash(selection: dict[str, Any]) -> str:
@@ -144,8 +151,8 @@ def read_selection(path: Path) -> dict[str, Any]:
             fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself).",
         )
     selection: dict[str, Any] = base.read_json(path, kind="selection", fix=FIX)
-    if isinstance(selection, dict) and selection.get("format") != VERSION:
+    if selection.get("format") != VERSION:
         raise ArtifactError(f"{path} has format {selection.get('format')} of a selection.", rule=f"This version reads format {VERSION}.", fix="Make the ensembles again.")  # fmt: skip
-    if not isinstance(selection, dict) or selection.get("hash") != selection_hash(selection):
+    if selection.get("hash") != selection_hash(selection):
         raise ArtifactError(f"{path} was altered after it was written.", fix=FIX)
     return selection

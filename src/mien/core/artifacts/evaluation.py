@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
+from mien.core.errors import ArtifactError
 
 KIND, VERSION = "evaluation", 2
+FIX = "Make it: `mien evaluate RUN --index DIR`."
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
@@ -27,9 +29,11 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """Read a model's test results."""
-    evaluation: dict[str, Any] = base.read_json(
-        folder / "evaluation.json", kind="evaluation", fix="Make it: `mien evaluate RUN --index DIR`."
-    )
+    evaluation: dict[str, Any] = base.read_json(folder / "evaluation.json", kind="evaluation", fix=FIX)
+    if evaluation.get("format") != VERSION:
+        raise ArtifactError(
+            f"{folder / 'evaluation.json'} has format {evaluation.get('format')}.", rule=f"This version reads format {VERSION}.", fix=FIX
+        )  # fmt: skip
     return evaluation
 
 
@@ -44,8 +48,11 @@ def write_transfer(run: Path, found: dict[str, Any]) -> None:
 
 
 def read_transfers(run: Path) -> list[dict[str, Any]]:
-    """All that a run was judged on besides its own index's test."""
-    return [base.read_json(path, kind="transfer") for path in sorted((run / "transfer").glob("*.json"))]
+    """All that a run was judged on besides its own index's test, as it is calibrated and selected now."""
+    own = read_evaluation(run)
+    found = [base.read_json(path, kind="transfer") for path in sorted((run / "transfer").glob("*.json"))]
+    known = ("format", "selection_hash", "calibration_hash")
+    return [one for one in found if all(one.get(key) == own[key] for key in known)]
 
 
 def read_transfer(run: Path, index: str) -> dict[str, Any]:

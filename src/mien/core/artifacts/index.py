@@ -128,6 +128,13 @@ class Index:
         """Picture hashes, shape (n,)."""
         return np.array(self.table["image_id"].to_pylist(), dtype=str)
 
+    @cached_property
+    def drawn(self) -> NDArray[np.bool_]:
+        """Which rows (n,) come from a source that draws faces, whatever it is called here."""
+        sources = base.read_json(self.folder / "provenance.json", kind="provenance", fix=FIX)["sources"]
+        names = {source["name"] for source in sources if source["kind"] == "synthetic"}
+        return np.array([name in names for name in self.table["source"].to_pylist()], dtype=bool)
+
     def attributes(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
         """What sources say of these rows, e.g. an age group: {attribute: value} each."""
         return [dict(pairs or ()) for pairs in self.table["attributes"].take(pa.array(rows)).to_pylist()]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mien.core.artifacts import base
-from mien.core.errors import UsageError
+from mien.core.errors import ArtifactError, UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 REQUEST = "request.json"
+FIX = "Run the study: `mien study STUDY.toml --out DIR`."
 Kind = Literal["study", "sweep", "matrix"]
 KINDS: tuple[Kind, ...] = ("study", "sweep", "matrix")
 
@@ -125,7 +126,7 @@ def write_study(root: Path, document: dict[str, Any]) -> None:
 def read_study(root: Path) -> dict[str, Any]:
     """Read `study.json`."""
     path = StudyFolder(root).summary
-    document: dict[str, Any] = base.read_json(
-        path, kind="study summary", fix="Run the study: `mien study STUDY.toml --out DIR`."
-    )
+    document: dict[str, Any] = base.read_json(path, kind="study summary", fix=FIX)
+    if document.get("schema") != SCHEMA:
+        raise ArtifactError(f"{path} has schema {document.get('schema')}.", rule=f"This version reads schema {SCHEMA}.", fix=FIX)  # fmt: skip
     return document

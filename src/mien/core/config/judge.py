@@ -104,7 +104,8 @@ class EnsembleConfig(DecideConfig):
         ("probability", "logit"), min_length=1, description="how members are averaged"
     )
     searches: tuple[Literal["nll", "grid", "greedy"], ...] = Field(
-        ("nll",), description="how weights are searched; the best is used where it beats equal weights on held-out rows"
+        ("nll",),
+        description="how weights are searched; the best is used where it beats equal weights on held-out rows and these reject equal ones",
     )
     folds: int = Field(
         5, ge=2, description="cross-validation folds on calib in which searched weights must beat equal ones"

@@ -47,14 +47,19 @@ class MatrixConfig(StageConfig):
             raise ValueError("evaluate: corruptions belong to a study")
         crops = set()
         for source in self.sources:
-            index = self.index_of(source)
+            try:
+                index = self.index_of(source)
+            except MienError as error:
+                raise ValueError(str(error)) from None
             if not index.source:
                 raise ValueError(f'source {source.name}: which pictures? source = ["NAME=WHERE"]')
             if index.color == "auto":
                 raise ValueError('index: color = "grey" or "rgb", since all sources must look alike')
-            crops.add((index.size, index.color, index.crop_scale, index.crop_shift_y))
+            crops.add((index.size, index.color, index.align, index.crop_scale, index.crop_shift_y))
         if len(crops) > 1:
-            raise ValueError(f"sources have several sizes, colours or crops: {sorted(crops)}; all must look alike")
+            raise ValueError(
+                f"sources have several sizes, colours, alignments or crops: {sorted(crops)}; all must look alike"
+            )
         try:
             self.training(self.seeds[0])
         except MienError as error:
