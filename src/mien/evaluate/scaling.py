@@ -19,6 +19,7 @@ from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
+from mien.evaluate.bootstrap import resampled_many
 from mien.evaluate.calibration import fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
@@ -27,6 +28,7 @@ Method = Literal["temperature", "vector", "dirichlet", "sweep"]
 METHODS: tuple[Method, ...] = ("temperature", "vector", "dirichlet")
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 Z = 2.326  # one-sided 1 %: what a richer map must be better by, in standard errors
+LEVEL = 0.05  # one-sided: what its labels may cost
 FEWEST_OF_A_CLASS = 10
 
 
@@ -136,7 +138,9 @@ def choose(
 ) -> Choice:
     """The simplest map that no richer one beats significantly in cross-validated NLL on `rows`.
 
-    `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each class for the richer maps.
+    A richer map changes labels. One whose held-out macro-F1 is significantly lower (paired bootstrap, one-sided 5 %) is not
+    taken, whatever its NLL: after class-balanced training the bias that is right for natural class shares names rare classes too
+    seldom for it. `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each class for the richer maps.
     """
     require(rows, "choose")
     check_folds(folds)
@@ -147,24 +151,41 @@ def choose(
         why = f"few_of_a_class: fewer than {FEWEST_OF_A_CLASS} rows of {', '.join(few)}" if few else "temperature alone"
         return Choice(plain, {}, why)
     fold = spread_folds(rows.labels, folds, seed)
-    losses: dict[str, Floats] = {
+    held: dict[str, Floats] = {
         "temperature": _heldout(rows, fold, lambda r: by_temperature(minimum(r.logits, r.labels)))
     }
     if "vector" in rich:
-        losses["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
+        held["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
     strength = PENALTIES[0]
     if "dirichlet" in rich:
         tried = {p: _heldout(rows, fold, lambda r, p=p: fit_dirichlet(r, p, temperature)) for p in PENALTIES}  # type: ignore[misc]
-        strength = min(tried, key=lambda p: tried[p].mean())
-        losses["dirichlet"] = tried[strength]
-    name, why = "temperature", "temperature: no richer map is significantly better on held-out folds"
+        strength = min(tried, key=lambda p: nll_rows(tried[p], rows.labels).mean())
+        held["dirichlet"] = tried[strength]
+    losses = {key: nll_rows(p, rows.labels) for key, p in held.items()}
+    plainest = "temperature: no richer map is significantly better on held-out folds"
+    name, why = "temperature", plainest
     for rival in rich:
         gain = losses[name] - losses[rival]
         mean, se = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
-        if mean > Z * se:
-            why, name = f"{rival}: held-out NLL better than {name}'s by {mean:.4f} ± {se:.4f}", rival
+        if mean <= Z * se:
+            continue
+        better = f"{rival}: held-out NLL better than {name}'s by {mean:.4f} ± {se:.4f}"
+        cost = _lost_macro_f1(held["temperature"], held[rival], rows.labels, seed)
+        if cost is None:
+            why, name = better, rival
+        elif why == plainest:
+            why = f"temperature: {better}, but its labels cost {cost:.4f} of macro-F1 there (--method {rival} takes it)"
     fitted = {"temperature": lambda: plain, "vector": lambda: fit_vector(rows, temperature), "dirichlet": lambda: fit_dirichlet(rows, strength, temperature)}  # fmt: skip
     return Choice(fitted[name](), {key: _against(value, losses["temperature"]) for key, value in losses.items()}, why)
+
+
+def _lost_macro_f1(plain: Floats, rich: Floats, labels: Ints, seed: int) -> float | None:
+    """The macro-F1 that the richer map's labels lose, None where chance could explain it (or there is nothing lost)."""
+    before, after = (
+        drawn["macro_f1"] for drawn in resampled_many([plain, rich], labels, resamples=400, seed=seed, full=False)
+    )
+    lost = before - after
+    return float(lost.mean()) if np.quantile(lost, LEVEL) > 0 else None
 
 
 def _against(values: Floats, baseline: Floats) -> dict[str, float]:
@@ -191,11 +212,11 @@ def spread_folds(labels: Ints, folds: int, seed: int) -> Ints:
 
 
 def _heldout(rows: FitRows, fold: Ints, fit: Callable[[FitRows], Scaling]) -> Floats:
-    """NLL of each row under a map that was fitted on the other folds."""
-    out = np.empty(len(rows))
+    """Probabilities (n, 7) of each row under a map that was fitted on the other folds."""
+    out = np.empty(rows.logits.shape)
     for f in np.unique(fold):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
-        out[outside] = nll_rows(softmax(fit(rows.take(inside)).apply(rows.logits[outside])), rows.labels[outside])
+        out[outside] = softmax(fit(rows.take(inside)).apply(rows.logits[outside]))
     return out
 
 
