@@ -259,6 +259,13 @@ def test_test_stays_closed_without_a_selection(small_study, tmp_path):
     shutil.copy(small_study / "ensembles" / "selected.json", selection)
     done = evaluate.run(run, small_study / "index", EvaluateConfig(resamples=100), selection=selection)
     assert done["selection_hash"] == read_selection(selection)["hash"]
+    old = json.loads((run / "evaluation.json").read_text()) | {"format": 1}
+    (run / "evaluation.json").write_text(json.dumps(old))
+    with pytest.raises(ArtifactError, match="has format 1"):
+        read_evaluation(run)
+    again = evaluate.run(run, small_study / "index", EvaluateConfig(resamples=100), selection=selection)
+    assert again["test"] == done["test"]
+    assert len(again["openings"]) == 2
     chosen = json.loads(selection.read_text())
     edited = chosen | {"name": "arc" if chosen["name"] == "plain" else "plain"}
     selection.write_text(json.dumps(edited))

@@ -94,13 +94,12 @@ def fit_pool(
     if not found:
         return Fitted(pool, equal, "equal", final(equal), why="equal weights, no search was asked for")
     best = max(found, key=lambda name: gains[name][0])
-    (mean, se), p = gains[best], equal_weights_p(logs, labels, pool)
-    chosen: Search | None = best if mean > 0 and p < LEVEL else None
+    mean, se = gains[best]
+    p = equal_weights_p(logs, labels, pool) if mean > 0 else None
+    chosen: Search | None = best if p is not None and p < LEVEL else None
     weights = found[chosen] if chosen else equal
-    why = (
-        f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on held-out folds, "
-        f"score test of equal weights p = {p:.2g}"
-    )
+    why = f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on held-out folds"
+    why += "" if p is None else f", score test of equal weights p = {p:.2g}"
     return Fitted(pool, weights, chosen or "equal", final(weights), gains, why)
 
 

@@ -25,9 +25,13 @@ MOST_GRID_POINTS = 1001
 
 def combine(logs: Floats, weights: Floats, pool: Pool) -> Floats:
     """Logits (n, k) of a pool of log-probabilities (m, n, k): the weighted mean logit, or the log of the mean probability."""
-    if pool == "logit":
-        return np.asarray(np.tensordot(weights, logs, 1))
-    return np.asarray(np.log(np.maximum(np.tensordot(weights, np.exp(logs), 1), FLOOR)))
+    return _joined(np.exp(logs) if pool == "probability" else logs, weights, pool)
+
+
+def _joined(values: Floats, weights: Floats, pool: Pool) -> Floats:
+    """`combine` of what is averaged: probabilities, or logits."""
+    mean = np.asarray(np.tensordot(weights, values, 1))
+    return mean if pool == "logit" else np.asarray(np.log(np.maximum(mean, FLOOR)))
 
 
 def _nll(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
@@ -75,9 +79,10 @@ def _slopes(logs: Floats, values: Floats, weights: Floats, beta: float, pool: Po
     `values` are what is averaged: probabilities, or `logs` themselves.
     """
     m, n, k = logs.shape
-    z, parts = combine(logs, weights, pool), np.empty((m + 1, n, k))
+    z, parts = _joined(values, weights, pool), np.empty((m + 1, n, k))
+    mean = np.exp(z) if pool == "probability" else z
     for j in range(m):
-        inner = values[j] / np.exp(z) - 1 if pool == "probability" else logs[j] - z
+        inner = values[j] / mean - 1 if pool == "probability" else logs[j] - z
         parts[j] = beta * weights[j] * inner
     parts[m] = beta * z
     return z, parts

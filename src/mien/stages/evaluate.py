@@ -139,10 +139,11 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
 
 
 def _done(target: Path, mark: str) -> dict[str, Any] | None:
-    if not (target / "evaluation.json").is_file():
+    try:
+        found = read_evaluation(target)
+    except ArtifactError:  # there is none, or one of another format
         return None
-    found = read_evaluation(target)
-    return found if found.get("fingerprint") == mark else None
+    return found if found["fingerprint"] == mark else None
 
 
 def _check_index(judged: Judged, index: Index | None) -> None:
