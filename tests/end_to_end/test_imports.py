@@ -83,6 +83,9 @@ def test_two_files_go_all_the_way(tmp_path, capsys):
     assert any("not known of" in line for line in chosen["why"])
     # a report of nothing but these: all are judged first, then every table is filled
     capsys.readouterr()
+    assert run(["evaluate", str(ens), "--all", "--corruptions"]) == 2  # said before test is opened for any of them
+    assert "needs pictures" in capsys.readouterr().err
+    assert not (runs[0] / "evaluation.json").exists()
     assert run(["report", str(ens)]) == 2
     assert "ENS --all" in capsys.readouterr().err
     assert run(["evaluate", str(ens), "--all", "--resamples", "200"]) == 0

@@ -56,6 +56,7 @@ def run(
 
     `index_folder` may be None for predictions that were imported without an index.
     """
+    _check_pictures(index_folder, config)
     job = _Job(None if index_folder is None else read_index(index_folder), config)
     if (target / SELECTION).is_file():
         target = target / read_selection(target / SELECTION)["name"]
@@ -69,6 +70,7 @@ def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) 
 
     Corrupted pictures, where asked for, are shown to the selected one and to the best single model alone.
     """
+    _check_pictures(index_folder, config)
     selection = read_selection(ensembles / SELECTION)
     plain = config.model_copy(update={"corruptions": False})
     shown = {selection["name"], selection["best_single"]}
@@ -136,6 +138,11 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
+
+
+def _check_pictures(index_folder: Path | None, config: EvaluateConfig) -> None:
+    if config.corruptions and index_folder is None:
+        raise UsageError("--corruptions needs pictures, and there is no index.", fix="Name it (--index DIR), or leave --corruptions out.")  # fmt: skip
 
 
 def _done(target: Path, mark: str) -> dict[str, Any] | None:
@@ -222,8 +229,6 @@ def _elsewhere(
     """Figures by group and source, and under corruptions where asked; `join` makes members' logits calibrated ones."""
     index, config = job.index, job.config
     if index is None:
-        if config.corruptions:
-            raise UsageError("--corruptions needs pictures, and there is no index.", fix="Name it (--index DIR), or leave --corruptions out.")  # fmt: skip
         return {"groups": {}, "corruptions": {}}
     rows = index.rows("test")
     sources = index.table["source"].take(rows).to_pylist()
