@@ -105,7 +105,7 @@ class EnsembleConfig(DecideConfig):
     )
     searches: tuple[Literal["nll", "grid", "greedy"], ...] = Field(
         ("nll",),
-        description="how weights are searched; the best is used where it beats equal weights on held-out rows and these reject equal ones",
+        description="how weights are searched; the best is used where it beats equal weights on held-out rows and a score test rejects equal ones",
     )
     folds: int = Field(
         5, ge=2, description="cross-validation folds on calib in which searched weights must beat equal ones"

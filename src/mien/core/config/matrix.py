@@ -76,5 +76,5 @@ class MatrixConfig(StageConfig):
 
 
 def load_matrix(path: Path) -> MatrixConfig:
-    """Read a matrix file; every fault is listed at once, with the nearest key for unknown ones."""
+    """Read a matrix file; faults are named with the nearest key for unknown ones."""
     return MatrixConfig.parse(read_toml(path), where=str(path))
