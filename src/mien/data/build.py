@@ -49,6 +49,8 @@ class Alone:
     rows: NDArray[np.int64]
     sides: Codes
     own: Codes
+    official: bool
+    """Whether the source states a val or test of its own."""
 
 
 @dataclass
@@ -181,8 +183,8 @@ def _plan(
     final = strictest(final, whole)
     kept, why = decisions.label != NONE, dict(decisions.why)
     moved = _moved(whole, alone, final, kept)
-    if config.leaks == "drop":
-        leaking = np.flatnonzero(kept & (final > own))
+    if config.leaks != "move":
+        leaking = np.flatnonzero(kept & (final > own) & (_official(alone, whole) if config.leaks == "auto" else True))
         kept[leaking] = False
         why.update(dict.fromkeys(leaking.tolist(), "leak"))
     train = np.flatnonzero(kept & (final == TRAIN))
@@ -199,6 +201,15 @@ def _plan(
     return Plan(
         found, decisions, ids, pairs, _named_by_smallest(group, ids), final, own, kept, why, moved, [],
     )  # fmt: skip
+
+
+def _official(alone: list[Alone], whole: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Pictures (n,) whose group holds a picture of a source with an official val or test."""
+    out = np.zeros(int(whole.max(initial=-1)) + 1, dtype=bool)
+    for one in alone:
+        if one.official:
+            out[whole[one.pictures]] = True
+    return np.asarray(out[whole])
 
 
 def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -231,7 +242,7 @@ def _split_alone(
         links = [_within(pictures, *link) for link in ((pairs.a, pairs.b), subjects)]
         units = components(len(pictures), *(np.concatenate(side) for side in zip(*links, strict=True)))
         sides, by_itself = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
-        out.append(Alone(pictures, rows[first], sides, by_itself))
+        out.append(Alone(pictures, rows[first], sides, by_itself, bool((official > SPLIT_CODE["calib"]).any())))
         if source:
             stated &= {name for name, code in SPLIT_CODE.items() if code in set(official.tolist())}
     return out, stated

@@ -136,12 +136,16 @@ def alarms(values: dict[str, Any]) -> list[str]:
     return []
 
 
-def score_logits(logits: Floats, labels: Ints) -> dict[str, float]:
-    """What an epoch is judged by on val."""
+def score_logits(logits: Floats, labels: Ints) -> dict[str, Any]:
+    """What an epoch is judged by on val: the keys of `metrics` that are cheap, of logits (n, 7) and labels (n,)."""
     probabilities = softmax(logits)
     predicted = probabilities.argmax(1)
+    f1 = f1_scores(confusion(labels, predicted, logits.shape[1]))
     return {
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(f1_scores(confusion(labels, predicted, logits.shape[1])).mean()),
+        "macro_f1": float(f1.mean()),
+        "minority_f1": float(np.mean([f1[INDEX[name]] for name in MINORITY])),
         "nll": float(nll_rows(probabilities, labels).mean()),
+        "ece": ece(probabilities, labels),
+        "per_class_f1": {name: float(f1[i]) for i, name in enumerate(LABELS)},
     }

@@ -269,8 +269,7 @@ class Trainer:
             self._look_at_val(line)
         if self.accelerator.is_main_process:
             write_metrics(self.out, self.history)
-        scalars = {k: v for k, v in line.items() if isinstance(v, float)}
-        self.accelerator.log(scalars | {f"val/{k}": v for k, v in (line.get("val") or {}).items()}, step=self.step)
+        self.accelerator.log(scalars(line), step=self.step)
 
     def _look_at_val(self, line: dict[str, Any]) -> None:
         """Score the averaged weights, and the raw ones beside them; note a collapse."""
@@ -326,3 +325,14 @@ class Trainer:
             self.sums.copy_(torch.tensor(kept["sums"], dtype=torch.float64))
         self.seconds = checkpoint.seconds_spent(self.out)
         say(f"{self.out}: goes on after step {self.step} of {self.total}")
+
+
+def scalars(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The figures of a metrics line as trackers take them: flat, nested keys joined by slashes."""
+    out: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            out |= scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, float):
+            out[f"{prefix}{key}"] = value
+    return out

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from mien.core.artifacts.index import read_index
+from mien.core.artifacts.index import hash_rows, read_index
 from mien.core.artifacts.pixels import PixelWriter, cache_folder, open_pixels
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.errors import ArtifactError, UsageError
@@ -94,6 +97,39 @@ def test_an_index_with_its_pixels_elsewhere_is_the_same_index(tmp_path, monkeypa
     assert near.table == far.table
     assert (np.asarray(near.pixels[:]) == far.pixels[:]).all()
     assert read_index(tmp_path / "b").fingerprint == near.fingerprint
+    assert far.manifest["pixels"]["files"] != near.manifest["pixels"]["files"]
+    assert far.content_hash == near.content_hash
+
+
+def test_the_content_hash_knows_pixels_rows_and_crop_and_no_packing(tmp_path):
+    config = IndexConfig(source=("synthetic=1100",), size=32)
+    one = stage.run(config, tmp_path / "one")
+    many = stage.run(config, tmp_path / "many", work=WorkConfig(shard_mib=1))
+    assert len(many.manifest["pixels"]["files"]) > len(one.manifest["pixels"]["files"]) == 1
+    assert many.content_hash == one.content_hash
+    assert stage.run(config.model_copy(update={"crop_scale": 1.2}), tmp_path / "c").content_hash != one.content_hash
+    assert stage.run(config.model_copy(update={"seed": 1}), tmp_path / "s").content_hash != one.content_hash
+
+
+def test_the_hash_of_rows_is_that_of_values(tmp_path):
+    index = stage.run(IndexConfig(source=("synthetic=210",), size=32), tmp_path / "i")
+
+    def hashed(table: pa.Table) -> str:
+        digest = hashlib.sha256()
+        hash_rows(digest, table)
+        return digest.hexdigest()
+
+    table = index.table
+    assert hashed(pa.concat_tables([table.slice(0, 100), table.slice(100)])) == hashed(table)
+    assert hashed(table.slice(5, 60)) == hashed(pa.Table.from_pylist(table.slice(5, 60).to_pylist(), table.schema))
+    for number, name in enumerate(table.column_names):  # every column counts, and a null is no empty value
+        column = table[name]
+        other = pa.nulls(len(table), column.type)
+        if column.null_count == len(table):
+            kind = column.type
+            value = [("a", "b")] if pa.types.is_map(kind) else [0.0] if pa.types.is_list(kind) else ""
+            other = pa.array([value] * len(table), kind)
+        assert hashed(table.set_column(number, name, other)) != hashed(table), name
 
 
 def test_two_indexes_at_one_place_do_not_touch_each_other(tmp_path, monkeypatch):

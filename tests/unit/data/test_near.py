@@ -112,8 +112,8 @@ def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted
     for k in range(20):  # the second source's test shows small crops of the first one's pictures
         write(second / "test", LABELS[k % 7], f"d{k:03}", VARIANTS["crop"](scene(1000 + k)))
     alone = built(tmp_path / "a", f"folder@a={first}")
-    both = built(tmp_path / "ab", f"folder@a={first}", f"folder@b={second}")
-    swapped = built(tmp_path / "ba", f"folder@b={second}", f"folder@a={first}")
+    both = built(tmp_path / "ab", f"folder@a={first}", f"folder@b={second}", leaks="move")
+    swapped = built(tmp_path / "ba", f"folder@b={second}", f"folder@a={first}", leaks="move")
     before = dict(zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True))
     after = dict(zip(both.image_ids.tolist(), both.splits.tolist(), strict=True))
     changed = {i for i, side in before.items() if after[i] != side}
@@ -141,7 +141,12 @@ def test_an_official_train_picture_near_a_test_picture_is_moved_and_listed(tmp_p
                 scene({"train": 0, "val": 300, "test": 400}[split] + k),
             )
     write(tmp_path / "f" / "train", "happy", "leak", VARIANTS["flip"](scene(401)))
-    index = built(tmp_path / "i", f"folder={tmp_path / 'f'}")
+    kept = built(tmp_path / "kept", f"folder={tmp_path / 'f'}")
+    official = [r["path"] for r in kept.table.to_pylist() if r["split"] == "test"]
+    assert len(official) == 14  # by default an official test stays as published
+    assert all("/test/" in path or path.startswith("folder:test") for path in official)
+    assert stage.audit(kept.folder)["dropped"] == {"leak": 1}
+    index = built(tmp_path / "i", f"folder={tmp_path / 'f'}", leaks="move")
     [row] = [r for r in index.table.to_pylist() if r["path"].endswith("leak.png")]
     assert row["split"] == "test"
     text = (tmp_path / "i" / "moved.csv").read_text()

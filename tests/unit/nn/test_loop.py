@@ -13,7 +13,8 @@ from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_metrics, read_run
 from mien.core.config import TrainConfig, resolve
 from mien.core.errors import ArtifactError, ConfigError, InputError, TrainingDiverged, UsageError
-from mien.evaluate.metrics import score_logits
+from mien.core.labels import LABELS
+from mien.evaluate.metrics import metrics, score_logits, softmax
 from mien.nn.loop import Trainer
 from mien.stages import train as stage
 
@@ -170,8 +171,18 @@ def test_the_kept_epoch_is_vals_best_and_its_weights_are_the_averaged_ones(small
 
     index = read_index(small_index)
     rows = index.rows("val")
-    scored = score_logits(predict_logits(load_network(run), index.pixels, rows), index.labels[rows])
+    logits = predict_logits(load_network(run), index.pixels, rows)
+    scored = score_logits(logits, index.labels[rows])
     assert scored["macro_f1"] == pytest.approx(best["val"]["macro_f1"], abs=0.02)
+    whole = metrics(softmax(logits), index.labels[rows])
+    assert scored["per_class_f1"] == whole["per_class_f1"]
+    assert [scored[key] for key in scored if key != "per_class_f1"] == pytest.approx(
+        [whole[key] for key in scored if key != "per_class_f1"]
+    )
+    for line in lines:  # each epoch tells what it is made of
+        for val in (line["val"], line["val_raw"]):
+            assert set(val) == {"accuracy", "macro_f1", "minority_f1", "nll", "ece", "per_class_f1"}
+            assert val["macro_f1"] == pytest.approx(np.mean([val["per_class_f1"][name] for name in LABELS]))
 
 
 def test_a_tracker_gets_the_epochs(small_index, tmp_path):
@@ -182,6 +193,7 @@ def test_a_tracker_gets_the_epochs(small_index, tmp_path):
     log = EventAccumulator(str(events))
     log.Reload()
     seen = [event.value for event in log.Scalars("val/macro_f1")]
+    assert len(log.Scalars("val/per_class_f1/fear")) == len(seen)
     assert seen == pytest.approx([line["val"]["macro_f1"] for line in read_metrics(run.folder)])
 
 

@@ -6,6 +6,7 @@ Tables are written as streams of batches, so that memory does not grow with the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,8 @@ from mien.core.errors import ArtifactError, SplitError
 from mien.core.geometry import CropSpec
 from mien.core.labels import INDEX, LABELS
 
-KIND, VERSION = "index", 2
+KIND, VERSION = "index", 3
+_CONTENT = 1  # format of `content_hash`; not `VERSION`, since another file format holds the same pictures
 SPLITS = ("train", "val", "calib", "test")
 FIX = "Make one with `mien index build --source NAME=WHERE --out DIR`."
 
@@ -103,10 +105,11 @@ class Index:
 
     @property
     def content_hash(self) -> str:
-        """Hash of the rows and of the packed pixels: what stages downstream depend on."""
-        hashes = {f["name"]: str(f["sha256"]) for f in self.manifest["pixels"]["files"]}
-        hashes["index.parquet"] = str(self.manifest["files"]["index.parquet"]["sha256"])
-        return base.fingerprint(KIND, VERSION, {}, hashes)
+        """Hash of the rows, the packed pixels and the crop: what stages downstream depend on.
+
+        It does not depend on how the pixels are packed (`--shard-mib`, `--pixels`) nor on how Parquet encodes the rows.
+        """
+        return base.fingerprint(KIND, _CONTENT, self.manifest["crop"], self.manifest["content"])
 
     @property
     def crop(self) -> CropSpec:
@@ -247,9 +250,42 @@ def regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = _R
         yield pa.Table.from_batches(held, schema).combine_chunks()
 
 
+def _hash_column(digest: hashlib._Hash, column: pa.Array) -> None:
+    """Add a column's values and which of them are null, whatever buffers hold them."""
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    digest.update(np.packbits(valid).tobytes())
+    kind = column.type
+    if pa.types.is_map(kind) or pa.types.is_list(kind):
+        offsets = column.offsets.to_numpy(zero_copy_only=False)
+        digest.update(np.where(valid, np.diff(offsets), 0).astype(np.int32).tobytes())
+        column = column.filter(pa.array(valid))
+        for values in (column.keys, column.items) if pa.types.is_map(kind) else (column.flatten(),):
+            _hash_column(digest, values)
+    elif pa.types.is_string(kind):
+        column = pc.fill_null(column, "")
+        digest.update(pc.binary_length(column).to_numpy(zero_copy_only=False).tobytes())
+        digest.update("".join(column.to_pylist()).encode())
+    else:
+        digest.update(
+            np.ascontiguousarray(
+                pc.fill_null(column, pa.scalar(0, pa.int8()).cast(kind)).to_numpy(zero_copy_only=False)
+            ).tobytes()
+        )
+
+
+def hash_rows(digest: hashlib._Hash, table: pa.Table) -> None:
+    """Add a table to a hash: names, types and values, independent of chunks, offsets and file format."""
+    for field in table.schema:
+        digest.update(f"{field.name}:{field.type}:{len(table)};".encode())
+        chunks = table[field.name].combine_chunks()
+        _hash_column(digest, chunks if isinstance(chunks, pa.Array) else pa.concat_arrays(chunks.chunks))
+
+
 def _write_tables(
     folder: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, *, parquet: bool, csv: bool
-) -> None:
+) -> str:
+    """Write a table in the named formats; returns the hash of its rows."""
+    digest = hashlib.sha256()
     flat = _flat(schema.empty_table()).schema
     with contextlib.ExitStack() as stack:
         writers: list[Callable[[pa.Table], None]] = []
@@ -263,8 +299,10 @@ def _write_tables(
             sheet = stack.enter_context(pacsv.CSVWriter(path, flat))
             writers.append(lambda table: sheet.write_table(_flat(table)))
         for table in regroup(batches, schema):
+            hash_rows(digest, table)
             for write in writers:
                 write(table)
+    return digest.hexdigest()
 
 
 def _flat(table: pa.Table) -> pa.Table:
@@ -284,18 +322,20 @@ def write_index(
     folder: Path, parts: IndexParts, *, fingerprint: str, meta: dict[str, Any], shard_bytes: int, where: str | None
 ) -> None:
     """Write everything, then the manifest. `folder` is a building place that the caller renames afterwards."""
+    hashes = {}
     for name, batches, schema, parquet, csv in (
         ("index", parts.rows, SCHEMA, True, True), ("occurrences", parts.occurrences, OCCURRENCES, True, False),
         ("rejected", parts.rejected, REJECTED, False, True), ("duplicates", parts.duplicates, DUPLICATES, False, True),
         ("moved", parts.moved, MOVED, False, True),
     ):  # fmt: skip
-        _write_tables(folder, name, batches, schema, parquet=parquet, csv=csv)
+        hashes[name] = _write_tables(folder, name, batches, schema, parquet=parquet, csv=csv)
     channels = 1 if parts.crop.color == "grey" else 3
     shape = (parts.count, parts.crop.size, parts.crop.size, channels)
     with PixelWriter(folder, shape, shard_bytes=shard_bytes, where=where) as writer:
         for rows in parts.pixels:
             writer.append(rows)
         pixels = writer.close()
+        content = {"rows": hashes["index"], "pixels": writer.digest}
     base.write_json(folder / "audit.json", parts.audit)
     base.write_json(folder / "provenance.json", parts.provenance)
     files = [
@@ -310,5 +350,5 @@ def write_index(
     ]
     base.write_manifest(
         folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=[*files, *local_files(pixels)],
-        meta={"crop": parts.crop.model_dump(), "rows": parts.count, "pixels": pixels, **meta},
+        meta={"crop": parts.crop.model_dump(), "rows": parts.count, "content": content, "pixels": pixels, **meta},
     )  # fmt: skip

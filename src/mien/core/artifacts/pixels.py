@@ -7,6 +7,7 @@ Local files are memory-mapped and shared between processes. Files at a URI (any 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -71,14 +72,22 @@ class PixelWriter:
         self._left = shape[0]
         self._file: BinaryIO | None = None
         self._rows = self._room = 0
+        self._digest = hashlib.sha256(repr(shape).encode())
+
+    @property
+    def digest(self) -> str:
+        """Hash of the shape and of all rows so far, in order: the same however they are spread over files."""
+        return self._digest.hexdigest()
 
     def append(self, rows: NDArray[np.uint8]) -> None:
         """Add rows (k, size, size, channels)."""
+        rows = np.ascontiguousarray(rows)
+        self._digest.update(rows.data)
         while len(rows):
             file = self._file or self._begin()
             part = rows[: self._room]
             # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
-            file.write(np.ascontiguousarray(part).data)
+            file.write(part.data)
             self._room -= len(part)
             self._left -= len(part)
             rows = rows[len(part) :]

@@ -32,8 +32,9 @@ class IndexConfig(DetectConfig):
     near_threshold: float = Field(
         0.6, gt=0, lt=1, description="registered high-pass correlation from which a candidate is the same picture"
     )
-    leaks: Literal["move", "drop"] = Field(
-        "move", description="a picture whose group reaches a stricter split goes there, or is dropped"
+    leaks: Literal["auto", "move", "drop"] = Field(
+        "auto",
+        description="an image whose group reaches a stricter split goes there, or is dropped; auto: dropped where a source of its group has an official val or test, which then stays as published",
     )
 
     calib_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of train carved out for calibration")
