@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from mien.core.errors import UsageError
 from mien.core.labels import N_CLASSES
+from mien.nn.distillation import DistillationLoss, make_distillation_loss
 from mien.nn.heads import JointHead, LinearHead
-from mien.nn.losses import CenterLoss, distillation, make_loss, soft_cross_entropy
+from mien.nn.losses import CenterLoss, make_loss, soft_cross_entropy
 from mien.nn.network import Network
 from mien.nn.optim import block_of
 
@@ -25,6 +26,7 @@ class Lesson(nn.Module):
         self.network = network
         self.settings = settings
         self.loss = make_loss(settings, prior)
+        self.distillation: DistillationLoss | None = make_distillation_loss(settings) if "kd_loss" in settings else None
         self.center: CenterLoss | None = None
         if settings["center_weight"] > 0:
             self.center = CenterLoss(features_of(network), N_CLASSES)
@@ -46,10 +48,10 @@ class Lesson(nn.Module):
         else:
             logits = head(embedding, target, margin, scale)
             loss = self.loss(logits, target)
-        if taught is not None:
+        if taught is not None and self.distillation is not None:
             weight = self.settings["kd_weight"]
             plain = head(embedding, scale=scale) if margin > 0 else logits  # what will predict is what is taught
-            loss = (1 - weight) * loss + weight * distillation(plain, taught, self.settings["kd_temperature"])
+            loss = (1 - weight) * loss + weight * self.distillation(plain, taught, target)
         if self.center is not None:
             loss = loss + self.settings["center_weight"] * self.center(embedding, target)
         return loss, logits.detach()

@@ -51,16 +51,6 @@ def smooth(target: Tensor, amount: float) -> Tensor:
     return target if amount == 0 else target * (1 - amount) + amount / target.shape[1]
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) at `temperature`, times T² (Hinton et al. 2015, arXiv 1503.02531, section 2).
-
-    Both are logits (b, k); the teacher's are log-probabilities of the calibrated ensemble.
-    """
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher / temperature, dim=1)
-    return (log_q.exp() * (log_q - log_p)).sum(1).mean() * temperature**2
-
-
 class CenterLoss(nn.Module):
     """½·Σ_k t_k·‖x - c_k‖², a mean over the batch (Wen et al. 2016, ECCV, eq. 2).
 

@@ -10,7 +10,7 @@ import torch
 
 from mien.core.config.train import TrainConfig
 from mien.nn.heads import CosineHead, JointHead, LinearHead, make_head, ramp
-from mien.nn.losses import CenterLoss, distillation, focal, make_loss, prior_adjusted, smooth, soft_cross_entropy
+from mien.nn.losses import CenterLoss, focal, make_loss, prior_adjusted, smooth, soft_cross_entropy
 
 SOFT = torch.tensor([[1.0, 0, 0], [0, 0.7, 0.3], [0.2, 0.3, 0.5], [0, 0, 1.0]], dtype=torch.float64)
 HARD = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
@@ -175,19 +175,6 @@ def test_center_loss_equals_a_naive_loop(target):
             total += share * sum((a - b) ** 2 for a, b in zip(row, c, strict=True)) / 2
     assert float(center(x, target).detach()) == pytest.approx(total / 4, abs=1e-10)
     assert torch.autograd.gradcheck(lambda v, c: center(v, target), (x, center.centers))
-
-
-def test_distillation_equals_a_naive_loop():
-    s, t = torch.randn(6, 7, dtype=torch.float64), torch.randn(6, 7, dtype=torch.float64)
-    total = 0.0
-    for i in range(6):
-        p = np.exp(s[i].numpy() / 3) / np.exp(s[i].numpy() / 3).sum()
-        q = np.exp(t[i].numpy() / 3) / np.exp(t[i].numpy() / 3).sum()
-        total += (q * np.log(q / p)).sum() * 9 / 6
-    assert float(distillation(s, t, 3.0)) == pytest.approx(total, abs=1e-10)
-    assert float(distillation(t, t, 3.0)) == pytest.approx(0, abs=1e-12)
-    s.requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: distillation(v, t, 3.0), (s,))
 
 
 def test_ramps():

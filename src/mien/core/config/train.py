@@ -190,12 +190,16 @@ class TrainConfig(StageConfig):
             "randaugment_magnitude": (self.randaugment > 0, "randaugment"), "min_lr": (self.scheduler == "cosine", "scheduler cosine"),
             "pretrained_license": (self.pretrained not in ("none", "timm"), "pretrained FILE"), "suspect_treatment": (self.suspects is not None, "suspects"),
             "suspect_weight": (self.suspects is not None and self.suspect_treatment == "downweight", "suspect_treatment downweight"),
-            "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"),
+            "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"), **self._owners(),
         }  # fmt: skip
         idle = [
             f"{key} does nothing without {owner}" for key, (acts, owner) in needs.items() if key in given and not acts
         ]
         return [text for wrong, text in said if wrong] + idle
+
+    def _owners(self) -> dict[str, tuple[bool, str]]:
+        """Further settings that act only under another one: {setting: (whether it acts, its owner)}."""
+        return {}
 
 
 class DistillConfig(TrainConfig):
@@ -206,8 +210,24 @@ class DistillConfig(TrainConfig):
     )
     head: Head = Field("linear", description=TrainConfig.model_fields["head"].description)
     label_smoothing: float = Field(0.0, ge=0, lt=1, description=TrainConfig.model_fields["label_smoothing"].description)
-    kd_temperature: float = Field(2.0, gt=0, le=20, description="softens teacher and student in the KL term")
-    kd_weight: float = Field(0.8, ge=0, le=1, description="share of the KL term; the rest is the label's loss")
+    kd_loss: Literal["kl", "standardized", "dkd"] = Field(
+        "kl",
+        description="kl: of the softened probabilities; standardized: of z-scored logits; dkd: decoupled into the target class and the others",
+    )
+    kd_temperature: float = Field(2.0, gt=0, le=20, description="softens teacher and student in the distillation loss")
+    kd_weight: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="share of the distillation loss; the rest is the label's (with --soft-votes: the votes') loss",
+    )
+    dkd_alpha: float = Field(1.0, ge=0, le=10, description="dkd: weight of the target class against all others")
+    dkd_beta: float = Field(2.0, ge=0, le=10, description="dkd: weight of the differences among the other classes")
+
+    def _owners(self) -> dict[str, tuple[bool, str]]:
+        dkd = (self.kd_loss == "dkd" and self.kd_weight > 0, "kd_loss dkd")
+        taught = (self.kd_weight > 0, "kd_weight above 0")
+        return {"dkd_alpha": dkd, "dkd_beta": dkd, "kd_temperature": taught, "kd_loss": taught}
 
 
 # What a polish does not take over from the run that it starts from.
