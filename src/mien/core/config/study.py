@@ -13,8 +13,17 @@ from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.train import DistillConfig, TrainConfig
-from mien.core.errors import ConfigError
+from mien.core.errors import ConfigError, nearest
 
+EXPECTABLE = (
+    *(
+        f"{of}.{name}"
+        for of in ("selected", "student")
+        for name in ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
+    ),
+    "student.retention_macro_f1",
+)
+"""What a study may expect: figures on test of the selected model and of the student."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
 
@@ -50,7 +59,9 @@ class StudyConfig(StageConfig):
     name: str
     description: str = ""
     cost: str = ""
-    expected: str = ""
+    expected: dict[str, tuple[float, float]] = Field(
+        {}, description="ranges of figures on test, over seeds and processors, e.g. 'student.accuracy' = [0.8, 0.9]"
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1)
     index: IndexConfig
     teachers: tuple[Named, ...] = Field(min_length=1)
@@ -77,6 +88,16 @@ class StudyConfig(StageConfig):
             start = teacher.settings.get("init_from")
             if start in names and names.index(start) >= names.index(teacher.name):
                 raise ValueError(f"teacher {teacher.name} starts from {start!r}, which must come before it")
+        return value
+
+    @field_validator("expected")
+    @classmethod
+    def _check_expected(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in value.items():
+            if name not in EXPECTABLE:
+                raise ValueError(f"no figure {name!r}.{nearest(name, EXPECTABLE)} Figures: {', '.join(EXPECTABLE)}")
+            if low > high:
+                raise ValueError(f"{name}: the range [{low}, {high}] is empty; the lower end comes first")
         return value
 
     @field_validator("student")

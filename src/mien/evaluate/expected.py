@@ -1,0 +1,29 @@
+"""Whether a study's figures lie inside the ranges that its file expects: between seeds and processors they differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def compare_expected(document: dict[str, Any], expected: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    """One row for each expected figure that `document` (a `study.json`) has: figure, value, low, high, inside."""
+    chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
+    figures = {"selected": chosen["test"]}
+    if (student := document["student"]) is not None:
+        figures["student"] = student["test"] | {"retention_macro_f1": student["retention_macro_f1"]}
+    rows = []
+    for name, (low, high) in expected.items():
+        model, figure = name.split(".")
+        if model in figures:
+            value = float(figures[model][figure])
+            rows.append({"figure": name, "value": value, "low": low, "high": high, "inside": low <= value <= high})
+    return rows
+
+
+def describe_expected(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows of `compare_expected` in words."""
+    return [
+        f"{row['figure']} {row['value']:.3f}: {'inside' if row['inside'] else 'OUTSIDE'} "
+        f"the expected {row['low']:.3f} to {row['high']:.3f}"
+        for row in rows
+    ]
