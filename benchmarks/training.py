@@ -57,10 +57,10 @@ def trainer(backbone: str, folder: Path) -> Any:
     return Trainer(config, index, folder / f"run-{os.getpid()}", network, score=score_logits)
 
 
-def update(one: Any, x: Any, target: Any) -> None:
+def update(one: Any, batch: Any) -> None:
     """The same forward, backward and update in all four loops."""
     one.wrapped.train()
-    one._learn(x, target, one.schedule())
+    one._learn(batch, one.schedule())
     one.step += 1
     one.ema.update(one.network, one.step)
     from mien.nn.loop import CHECK_EVERY
@@ -78,10 +78,10 @@ def wait(one: Any) -> None:
 
 
 def resident(one: Any, folder: Path) -> Iterator[int]:
-    x, target = one.feed(0, 0.0)
+    batch = one.feed(0, 0.0)
     while True:
-        update(one, x, target)
-        yield len(x)
+        update(one, batch)
+        yield len(batch.images)
 
 
 def mien(one: Any, folder: Path) -> Iterator[int]:
@@ -98,10 +98,12 @@ def mien(one: Any, folder: Path) -> Iterator[int]:
 def ordinary(one: Any, loader: Callable[[], Any]) -> Iterator[int]:
     import torch
 
+    from mien.nn.feed import Batch
+
     eye = torch.eye(7)
     while True:
         for x, y in loader():
-            update(one, x.to(one.device), eye[y].to(one.device))
+            update(one, Batch(x.to(one.device), eye[y].to(one.device)))
             yield len(x)
 
 

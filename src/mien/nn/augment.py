@@ -33,6 +33,25 @@ class Draws:
         return torch.rand(self.total, count, generator=self.generator)[self.part]
 
 
+@dataclass
+class ViewDraws(Draws):
+    """The numbers of one fixed view of `total` images, given for any of them: an image is augmented alike in every batch.
+
+    `tables` holds what earlier batches of the same view drew, call by call; `rows` are the images of this batch.
+    """
+
+    tables: list[Tensor]
+    rows: Tensor
+    calls: int = 0
+
+    def on_host(self, count: int) -> Tensor:
+        """Rows of this call's table, which the first batch of the view draws for all images."""
+        if self.calls == len(self.tables):
+            self.tables.append(torch.rand(self.total, count, generator=self.generator))
+        self.calls += 1
+        return self.tables[self.calls - 1][self.rows]
+
+
 def draws_for(x: Tensor, generator: torch.Generator) -> Draws:
     """Draws for a batch that is not divided."""
     return Draws(generator, len(x), slice(None), x.device)

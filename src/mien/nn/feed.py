@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
+from mien.core.artifacts.teacher_views import KIND, VERSION
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
 from mien.core.labels import LABELS, MINORITY
@@ -18,6 +24,19 @@ from mien.nn.doubt import train_rows
 from mien.nn.image_ops import upload
 from mien.nn.losses import smooth
 from mien.nn.mixing import mix
+from mien.nn.teacher import Teacher
+from mien.nn.teacher_bank import AugmentedViews, TeacherBank
+
+_LEAST = 1e-12  # probability, so that its logarithm is finite
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Augmented images (b, c, s, s), targets (b, 7) and, of a bank, a teacher's log-probabilities (b, 7)."""
+
+    images: Tensor
+    target: Tensor
+    taught: Tensor | None = None
 
 
 class Feed:
@@ -28,6 +47,8 @@ class Feed:
         self.config, self.device, self.rank, self.world = config, device, rank, world
         taught = train_rows(config, index)
         rows, labels = taught.rows, taught.labels
+        self._index, self.rows = index, rows
+        self.bank: TeacherBank | None = None
         self.targets = torch.from_numpy(taught.targets).to(device)
         self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced, taught.chance)
         minority = np.isin(labels, [LABELS.index(name) for name in MINORITY])
@@ -39,19 +60,39 @@ class Feed:
     def _rows(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         return self.sampler.rows(step, rank=self.rank, world=self.world)
 
-    def __call__(self, step: int, mixing: float) -> tuple[Tensor, Tensor]:
-        """Augmented pictures (b, c, s, s) and targets (b, 7) of this process, mixed with probability `mixing`."""
+    def use_bank(self, count: int, folder: Path, teacher: Callable[[], Teacher]) -> None:
+        """Show `count` fixed views in turn, with the teacher's log-probabilities of each, kept below `folder`."""
+        views = AugmentedViews(self.augment, self._index.pixels, self.rows, self.boost, self.device)
+        described = {"augmentation": asdict(self.augment), "minority_boost": self.config.minority_boost}
+        rows = hashlib.sha256(self.rows.tobytes() + np.ascontiguousarray(self.boost.numpy()).tobytes()).hexdigest()
+        fingerprint = base.fingerprint(KIND, VERSION, described, {"index": self._index.content_hash, "rows": rows})
+        self.bank = TeacherBank(views, count, folder / fingerprint[:16], teacher)
+
+    def __call__(self, step: int, mixing: float) -> Batch:
+        """The step's batch of this process, mixed with probability `mixing`."""
         config, size = self.config, min(self.config.batch_size, len(self.targets))
         generator = torch.Generator().manual_seed(step_seed(config.seed, step))
         rows = self._rows(step)
+        taught: Tensor | None = None
         draws = Draws(generator, size, part_of(size, self.rank, self.world), self.device)
+        if self.bank is not None:
+            view = self.bank.of_epoch(step // self.sampler.steps_per_epoch)
+            draws, taught = self.bank.views.draws(view, rows), self.bank.log_probabilities(view, rows)
         x = self.augment(self.feeder.take(step), draws, self.boost[rows])
         target = smooth(self.targets[upload(torch.from_numpy(rows), self.device)], config.label_smoothing)
         if config.mixing == "none":
-            return x, target
-        return mix(
-            x, target, kind=config.mixing, alpha=config.mix_alpha, probability=mixing, step=step, generator=generator
-        )
+            return Batch(x, target, taught)
+        if taught is None:
+            return Batch(*self._mix(x, target, mixing, step, generator))
+        x, joined = self._mix(x, torch.cat([target, taught.exp()], 1), mixing, step, generator)
+        target, probabilities = joined.chunk(2, 1)
+        return Batch(x, target, probabilities.clamp_min(_LEAST).log())
+
+    def _mix(
+        self, x: Tensor, target: Tensor, probability: float, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        kind, alpha = self.config.mixing, self.config.mix_alpha
+        return mix(x, target, kind=kind, alpha=alpha, probability=probability, step=step, generator=generator)
 
     def close(self) -> None:
         """Stop reading ahead."""

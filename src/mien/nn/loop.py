@@ -24,7 +24,7 @@ from mien.nn.backbones import likes_channels_last
 from mien.nn.batches import part_of, shown_prior, step_seed
 from mien.nn.devices import on_cpu, pick_precision
 from mien.nn.examine import Examiner, Score
-from mien.nn.feed import Feed
+from mien.nn.feed import Batch, Feed
 from mien.nn.heads import ramp
 from mien.nn.interrupt import on_stop_signals
 from mien.nn.lesson import Lesson, freeze, frozen_names, moving, still
@@ -152,8 +152,8 @@ class Trainer:
         self.wrapped.train()
         if self.frozen:
             freeze(self.network.backbone, self.frozen if now["frozen"] else frozenset())
-        x, target = self.feed(self.step, now["mixing"])
-        self._learn(x, target, now)
+        batch = self.feed(self.step, now["mixing"])
+        self._learn(batch, now)
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.network, self.step)
@@ -166,7 +166,7 @@ class Trainer:
             shown = f"loss {self._look():.3f} {shown}".rstrip()
             if self._is_over():
                 return
-        progress.advance(len(x) * self.world, note=shown)
+        progress.advance(len(batch.images) * self.world, note=shown)
         if ends:
             self._finish_epoch()
         if (saves or self.stop) and not self._broke():
@@ -174,9 +174,11 @@ class Trainer:
         if self.stop:
             raise KeyboardInterrupt
 
-    def _learn(self, x: Tensor, target: Tensor, now: dict[str, Any]) -> None:
+    def _learn(self, batch: Batch, now: dict[str, Any]) -> None:
         """Gradient, sharpness-aware where asked, clipping, update."""
-        taught = self.teacher(x) if self.teacher is not None and getattr(self.config, "kd_weight", 0) > 0 else None
+        x, target, taught = batch.images, batch.target, batch.taught
+        if taught is None and self.teacher is not None and getattr(self.config, "kd_weight", 0) > 0:
+            taught = self.teacher(x)
         loss, hits = self._gradient(x, target, taught, now)
         finite = loss.isfinite()
         self.bad = torch.where((self.bad < 0) & ~finite, self.step + 1, self.bad)

@@ -1,0 +1,116 @@
+"""Distillation's fast path: the student sees what the teacher saw, and the teacher is asked once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.teacher_views import read_view, write_view
+from mien.core.config import DistillConfig, resolve
+from mien.nn.feed import Feed
+
+STRONG = {
+    "backbone": "cnn",
+    "batch_size": 32,
+    "epochs": 4,
+    "rotate": 20.0,
+    "crop_min": 0.6,
+    "jitter": 0.3,
+    "erase": 0.5,
+    "clahe": 0.3,
+    "randaugment": 2,
+    "label_smoothing": 0.0,
+    "minority_boost": 1.5,
+}
+
+
+class Teacher:
+    """Log-probabilities that depend on every pixel; counts the images it was asked for."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += len(x)
+        pixels = x.double().flatten(1)
+        weights = torch.sin(torch.arange(pixels.shape[1], dtype=torch.float64)[:, None] * torch.arange(1, 8))
+        return torch.log_softmax(pixels @ weights / pixels.shape[1], 1).float()
+
+
+def feed(index, folder, teacher, *, views=2, **changes) -> Feed:
+    config, _ = resolve(DistillConfig, ("flag", STRONG | changes))
+    out = Feed(config, index, torch.device("cpu"), rank=0, world=1)
+    out.use_bank(views, folder, lambda: teacher)
+    return out
+
+
+@pytest.fixture
+def index(small_index):
+    return read_index(small_index)
+
+
+def test_the_student_sees_the_pixels_that_the_teacher_saw(index, tmp_path):
+    teacher = Teacher()
+    fed = feed(index, tmp_path, teacher)
+    steps = fed.sampler.steps_per_epoch
+    for step in (0, 1, steps, 2 * steps + 3):
+        batch = fed(step, 0.0)
+        assert batch.taught.numpy() == pytest.approx(teacher(batch.images.float()).numpy(), abs=1e-5)
+    fed.close()
+
+
+def test_each_view_is_asked_for_once_and_shown_in_turn(index, tmp_path):
+    teacher = Teacher()
+    fed = feed(index, tmp_path, teacher)
+    steps, n = fed.sampler.steps_per_epoch, len(index.rows("train"))
+    views = [fed.bank.views.images(v, np.arange(5)) for v in range(2)]
+    assert (views[0] != views[1]).any()
+    for step in range(0, 4 * steps, steps):
+        fed(step, 0.0)
+    assert teacher.asked == 2 * n
+    again = feed(index, tmp_path, teacher, seed=5)  # another seed of the student's shares the views
+    again(0, 0.0)
+    assert teacher.asked == 2 * n
+    assert (again.bank.views.images(0, np.arange(5)) == views[0]).all()
+    other = feed(index, tmp_path, teacher, rotate=5.0)  # another augmentation does not
+    other(0, 0.0)
+    assert teacher.asked == 3 * n
+    for one in (fed, again, other):
+        one.close()
+
+
+def test_an_image_is_augmented_alike_in_every_batch(index, tmp_path):
+    views = feed(index, tmp_path, Teacher()).bank.views
+    whole = views.images(0, np.arange(40))
+    for positions in (np.array([7]), np.array([39, 7, 7, 0])):
+        assert torch.allclose(views.images(0, positions), whole[torch.from_numpy(positions)], atol=1e-3)
+
+
+def test_a_mixed_image_is_taught_the_mixture(index, tmp_path):
+    teacher = Teacher()
+    plain, mixed = (feed(index, tmp_path, teacher, mixing=kind, mix_alpha=1.0) for kind in ("none", "mixup"))
+    before, after = plain(0, 0.0), mixed(0, 1.0)
+    order = torch.arange(32) ^ 1
+    # the share of each pair, from its pixels
+    first, second = before.images.float(), before.images.float()[order]
+    share = float(((after.images - second) * (first - second)).sum() / (first - second).square().sum())
+    assert 0 < share < 1
+    expected = share * before.taught.exp() + (1 - share) * before.taught.exp()[order]
+    assert after.taught.exp().numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+    targets = share * before.target + (1 - share) * before.target[order]
+    assert after.target.numpy() == pytest.approx(targets.numpy(), abs=1e-5)
+    for one in (plain, mixed):
+        one.close()
+
+
+def test_a_torn_view_is_made_again(tmp_path):
+    array = np.zeros((10, 7), np.float32)
+    write_view(tmp_path, 0, array)
+    path = tmp_path / "000.npy"
+    assert (read_view(tmp_path, 0, (10, 7)) == array).all()
+    assert read_view(tmp_path, 0, (11, 7)) is None
+    path.write_bytes(path.read_bytes()[:-9])
+    assert read_view(tmp_path, 0, (10, 7)) is None
+    assert read_view(tmp_path, 1, (10, 7)) is None
