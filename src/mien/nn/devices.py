@@ -19,6 +19,12 @@ def processes() -> PartialState:
     return PartialState(cpu=on_cpu())
 
 
+def compute_device() -> torch.device:
+    """The device of this process: trainings, their teachers and predictions all run on it."""
+    device: torch.device = processes().device
+    return device
+
+
 def pick_precision(choice: str, backbone: str, device: torch.device) -> str:
     """`auto` resolved: bf16 where the device computes in it and the family gains by it."""
     if choice != "auto":

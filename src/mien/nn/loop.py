@@ -324,7 +324,7 @@ class Trainer:
             self.scaler.load_state_dict(kept["scaler"])
         self.step, self.best, self.history, self.events = (kept[key] for key in ("step", "best", "history", "events"))
         if self.rank == 0:  # they are sums over all processes
-            self.sums.copy_(torch.tensor(kept["sums"], dtype=torch.float64))
+            self.sums.copy_(torch.tensor(kept["sums"], dtype=self.sums.dtype))
         self.seconds = checkpoint.seconds_spent(self.out)
         say(f"{self.out}: goes on after step {self.step} of {self.total}")
 

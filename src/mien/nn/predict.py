@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from mien.core.artifacts.pixels import PixelRows
 from mien.nn.batches import to_tensor
+from mien.nn.devices import compute_device
 
 
 @torch.inference_mode()
@@ -18,16 +20,27 @@ def predict_logits(
     network: nn.Module, pixels: PixelRows, rows: NDArray[np.int64], *,
     batch_size: int = 256, device: torch.device | None = None, bf16: bool = False, advance: Callable[[int], None] = lambda n: None,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Scaled logits (n, 7) in float64 of the pictures `rows`, in their order.
+    """Scaled logits (n, 7) in float64, in CPU memory, of the images `rows`, in their order.
 
-    In fp32 unless `bf16`, which is for looks at val during training.
+    The network is moved to `device`, by default to the one that this process computes on, and stays there. It computes
+    in fp32 unless `bf16`, which is for validation during training.
     """
-    device = device or next(network.parameters()).device
-    network.eval()
+    device = device or compute_device()
+    network.to(device).eval()
     out = []
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            out.append(network(to_tensor(pixels, part, device)).float().cpu().numpy().astype(np.float64))
+        with _full_fp32(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits = network(to_tensor(pixels, part, device)).float()
+        out.append(logits.cpu().numpy().astype(np.float64))  # widened last: mps has no float64
         advance(len(part))
     return np.concatenate(out)
+
+
+def _full_fp32() -> AbstractContextManager[None]:
+    """Without TF32, which cuDNN's convolutions use by default and whose mantissa has 10 of fp32's 23 bits."""
+    cudnn = torch.backends.cudnn
+    flags: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+    return flags

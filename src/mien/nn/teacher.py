@@ -13,18 +13,20 @@ from mien.nn.network import Network
 Teacher = Callable[[Tensor], Tensor]
 
 
-def ensemble_teacher(members: list[tuple[Network, float, Tensor, Tensor]], pool: str, temperature: float) -> Teacher:
+def ensemble_teacher(
+    members: list[tuple[Network, float, Tensor, Tensor]], pool: str, temperature: float, device: torch.device
+) -> Teacher:
     """A frozen ensemble as a function from crops to log-probabilities (b, 7).
 
     `members` are (network, weight, matrix (7, 7), bias (7,)), the last two on log-probabilities; the result is pooled and calibrated as
-    `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities.
+    `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities. Networks and maps are moved to
+    `device`, on which the crops must lie.
     """
-    for network, *_ in members:
-        network.eval().requires_grad_(False)
+    placed = [(n.to(device).eval().requires_grad_(False), w, m.to(device), b.to(device)) for n, w, m, b in members]
 
     @torch.inference_mode()
     def teach(x: Tensor) -> Tensor:
-        logs = torch.stack([w * _member(network, x, matrix, bias, pool) for network, w, matrix, bias in members]).sum(0)
+        logs = torch.stack([w * _member(network, x, matrix, bias, pool) for network, w, matrix, bias in placed]).sum(0)
         pooled = logs.clamp_min(1e-12).log() if pool == "probability" else logs
         return F.log_softmax(pooled / temperature, dim=1)
 

@@ -52,12 +52,12 @@ def run(
     from mien.nn.teacher import ensemble_teacher  # noqa: PLC0415
     from mien.nn.training import train_run  # noqa: PLC0415
 
-    def load() -> Any:
+    def load(device: torch.device) -> Any:
         networks = [
             (load_network(trained), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias))
             for trained, m in zip(members, ensemble.members, strict=True)
         ]
-        return ensemble_teacher(networks, ensemble.pool, ensemble.temperature)
+        return ensemble_teacher(networks, ensemble.pool, ensemble.temperature, device)
 
     return train_run(config, origin, index, out, mark, score=score_logits, teacher=load, extra=extra)
 

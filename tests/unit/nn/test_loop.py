@@ -240,7 +240,7 @@ def test_the_distillation_teacher_is_the_ensemble_of_evaluate(small_study):
         folder = small_study / "ensembles" / f"arc+plain.{pool}"
         ensemble = read_ensemble(folder)
         members = [(load_network(read_run(folder / m.run)), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias)) for m in ensemble.members]  # fmt: skip
-        teach = ensemble_teacher(members, ensemble.pool, ensemble.temperature)
+        teach = ensemble_teacher(members, ensemble.pool, ensemble.temperature, torch.device("cpu"))
         x = torch.from_numpy(np.array(index.pixels[rows])).permute(0, 3, 1, 2)
         found = teach(x).numpy()
         expected = log_softmax(read_predictions(predictions_path(folder, "val")).logits)
