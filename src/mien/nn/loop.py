@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import best_look, write_metrics
-from mien.core.config.train import TrainConfig
+from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import ArtifactError, TrainingDiverged, UsageError
 from mien.core.progress import Meter, meter, say, warn
 from mien.nn import state, watch
@@ -46,7 +47,8 @@ class Trainer:
         network: Network,
         *,
         score: Score,
-        teacher: Teacher | None = None,
+        teacher: Callable[[], Teacher] | None = None,
+        views: Path | None = None,
     ) -> None:
         AcceleratorState._reset_state(reset_partial_state=False)
         tracked = config.tracker != "none"
@@ -59,7 +61,7 @@ class Trainer:
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.freeze_backbone_epochs > 0)],
         )
-        self.config, self.out, self.teacher = config, out, teacher
+        self.config, self.out = config, out
         self.device: torch.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.precision = pick_precision(config.amp, config.backbone, self.device)
@@ -68,6 +70,12 @@ class Trainer:
                 "--sam-rho in fp16.", rule="It needs gradients that are not scaled.", fix="Add --amp no, or bf16."
             )
         self.feed = Feed(config, index, self.device, rank=self.rank, world=self.world)
+        self.teacher: Teacher | None = None
+        if teacher is not None and isinstance(config, DistillConfig) and config.kd_weight > 0:
+            if config.kd_views:
+                self.feed.use_bank(config.kd_views, out / "views" if views is None else views, teacher)
+            else:
+                self.teacher = teacher()
         self.sampler = self.feed.sampler
         self.total = config.epochs * self.sampler.steps_per_epoch
         self.examine = Examiner(self.accelerator, index, score, bf16=self.precision == "bf16")
@@ -177,7 +185,7 @@ class Trainer:
     def _learn(self, batch: Batch, now: dict[str, Any]) -> None:
         """Gradient, sharpness-aware where asked, clipping, update."""
         x, target, taught = batch.images, batch.target, batch.taught
-        if taught is None and self.teacher is not None and getattr(self.config, "kd_weight", 0) > 0:
+        if taught is None and self.teacher is not None:
             taught = self.teacher(x)
         loss, hits = self._gradient(x, target, taught, now)
         finite = loss.isfinite()

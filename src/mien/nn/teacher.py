@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.core.artifacts.pixels import PixelRows
+from mien.nn.batches import to_tensor
 from mien.nn.network import Network
 
 Teacher = Callable[[Tensor], Tensor]
@@ -39,3 +43,18 @@ def _member(network: Network, x: Tensor, matrix: Tensor, bias: Tensor, pool: str
         logs = F.log_softmax(network(x).float(), dim=1)
     logits = logs @ matrix.to(logs).T + bias.to(logs)
     return F.softmax(logits, 1) if pool == "probability" else F.log_softmax(logits, 1)
+
+
+def tempered_teacher(teacher: Teacher, temperature: float) -> Teacher:
+    """The same teacher with its log-probabilities (b, 7) softened by `temperature`."""
+    return teacher if temperature == 1 else lambda x: F.log_softmax(teacher(x) / temperature, dim=1)
+
+
+def teacher_log_probabilities(
+    teacher: Teacher, pixels: PixelRows, rows: NDArray[np.int64], device: torch.device, *, batch_size: int = 256
+) -> NDArray[np.float64]:
+    """What the teacher says of packed images `rows`, not augmented: log-probabilities (n, 7)."""
+    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return np.concatenate([teacher(to_tensor(pixels, part, device)).float().cpu().numpy() for part in parts]).astype(
+        np.float64
+    )

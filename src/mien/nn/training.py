@@ -32,9 +32,11 @@ from mien.nn.torchvision_cure import import_timm
 
 def train_run(
     config: TrainConfig, origin: dict[str, dict[str, Any]], index: Index, out: Path, mark: str,
-    *, score: Score, teacher: Callable[[torch.device], Teacher] | None = None, extra: dict[str, Any] | None = None,
+    *, score: Score, teacher: Callable[[], Teacher] | None = None, views: Path | None = None, extra: dict[str, Any] | None = None,
 ) -> Run:  # fmt: skip
-    """Train in `out`, or go on there; `teacher` is called with the device when everything else was found right.
+    """Train in `out`, or go on there; `teacher` is called when everything else was found right, and only where it is needed.
+
+    `views` is where a teacher's log-probabilities of augmented views are kept.
 
     Everything that can be wrong with the request is checked before `out` is touched. Of several
     processes (`accelerate launch`, torchrun) the first one alone writes.
@@ -54,7 +56,7 @@ def train_run(
         "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from, "balanced_sampling": config.balanced,
         **priors, "train_rows": len(train_rows(config, index).rows), **(extra or {}),
     }  # fmt: skip
-    trainer = Trainer(config, index, out, network, score=score, teacher=teacher(together.device) if teacher else None)
+    trainer = Trainer(config, index, out, network, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
         base.claim(out, kind=KIND, fingerprint=mark)

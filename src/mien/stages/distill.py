@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
-from mien.core.artifacts.index import read_index
+from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.judged import check_has_weights
+from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point
+from mien.core.artifacts.teacher_views import views_folder
 from mien.core.config.train import NEUTRAL, DistillConfig
 from mien.core.errors import ArtifactError
 from mien.core.progress import say
-from mien.evaluate.metrics import score_logits
+from mien.evaluate.calibration import minimum
+from mien.evaluate.calibration_error import Floats, Ints
+from mien.evaluate.metrics import score_logits, softmax
+
+_TRAIN_SAMPLE = 2000  # images of train on which the teacher's confidence is looked at
+_TRAIN_EXCESS = 0.03  # of (confidence - accuracy) on train over that on calib: beyond it the teacher gets a temperature
 
 
 def run(
@@ -42,24 +53,67 @@ def run(
     members = _members(ensemble, folder)
     for member in members:
         check_index(member, index)
-    extra = {"teacher": {
+    extra: dict[str, dict[str, Any]] = {"teacher": {
         "name": ensemble.name, "weights_hash": ensemble.weights_hash, "selection_hash": selection["hash"],
         "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
     }}  # fmt: skip
-    import torch  # noqa: PLC0415
-
-    from mien.nn.inference import load_network  # noqa: PLC0415
-    from mien.nn.teacher import ensemble_teacher  # noqa: PLC0415
+    from mien.nn.teacher import Teacher, tempered_teacher  # noqa: PLC0415  (torch)
     from mien.nn.training import train_run  # noqa: PLC0415
 
-    def load(device: torch.device) -> Any:
-        networks = [
-            (load_network(trained), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias))
-            for trained, m in zip(members, ensemble.members, strict=True)
-        ]
-        return ensemble_teacher(networks, ensemble.pool, ensemble.temperature, device)
+    loaded = cache(lambda: _load(ensemble, members))  # its networks need memory: made where they are needed
+    teaching = _teaching(loaded, folder, index)
+    extra["teacher"] |= teaching
 
-    return train_run(config, origin, index, out, mark, score=score_logits, teacher=load, extra=extra)
+    def teacher_of_views() -> Teacher:
+        return tempered_teacher(loaded(), teaching["teaching_temperature"])
+
+    known = base.fingerprint("teacher", 1, teaching, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)})
+    views = views_folder(folder, known)
+    return train_run(
+        config, origin, index, out, mark, score=score_logits, teacher=teacher_of_views, views=views, extra=extra
+    )
+
+
+def _load(ensemble: Ensemble, members: list[Run]) -> Any:
+    """The ensemble as a frozen teacher on the device that trains."""
+    import torch  # noqa: PLC0415
+
+    from mien.nn.devices import processes  # noqa: PLC0415
+    from mien.nn.inference import load_network  # noqa: PLC0415
+    from mien.nn.teacher import ensemble_teacher  # noqa: PLC0415
+
+    networks = [
+        (load_network(trained), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias))
+        for trained, m in zip(members, ensemble.members, strict=True)
+    ]
+    return ensemble_teacher(networks, ensemble.pool, ensemble.temperature, processes().device)
+
+
+def _teaching(teacher: Callable[[], Any], folder: Path, index: Index) -> dict[str, float]:
+    """The teacher's confidence less its accuracy on train (a sample, not augmented) and on calib, and a temperature.
+
+    A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own for
+    teaching, fitted on that sample: a student learns from the teacher's probabilities there, and its own calibration
+    follows them (arXiv 2508.20224).
+    """
+    from mien.nn.devices import processes  # noqa: PLC0415  (torch)
+    from mien.nn.teacher import teacher_log_probabilities  # noqa: PLC0415
+
+    train = np.random.default_rng(0).permutation(index.rows("train"))[:_TRAIN_SAMPLE]
+    logs = teacher_log_probabilities(teacher(), index.pixels, np.sort(train), processes().device)
+    labels = index.labels[np.sort(train)]
+    calib = read_predictions(predictions_path(folder, "calib"))
+    gaps = [_confidence_gap(logs, labels), _confidence_gap(calib.logits, calib.labels)]
+    temperature = minimum(logs, labels) if gaps[0] - gaps[1] > _TRAIN_EXCESS else 1.0
+    own = "" if temperature == 1 else f"; it teaches at a temperature of its own, {temperature:.2f}"
+    say(f"the teacher's confidence less its accuracy: {gaps[0]:+.3f} on train, {gaps[1]:+.3f} on calib{own}")
+    return {"train_gap": gaps[0], "calib_gap": gaps[1], "teaching_temperature": temperature}
+
+
+def _confidence_gap(logits: Floats, labels: Ints) -> float:
+    """Mean confidence less accuracy."""
+    probabilities = softmax(logits)
+    return float(probabilities.max(1).mean() - (probabilities.argmax(1) == labels).mean())
 
 
 def _find(teacher: Path) -> tuple[Path, Path]:

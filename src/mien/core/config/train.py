@@ -223,11 +223,17 @@ class DistillConfig(TrainConfig):
     )
     dkd_alpha: float = Field(1.0, ge=0, le=10, description="dkd: weight of the target class against all others")
     dkd_beta: float = Field(2.0, ge=0, le=10, description="dkd: weight of the differences among the other classes")
+    kd_views: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="the fast path: this many augmented views of each image, shown in turn, of which the teacher's log-probabilities are computed once and kept; 0: the teacher sees every batch",
+    )
 
     def _owners(self) -> dict[str, tuple[bool, str]]:
         dkd = (self.kd_loss == "dkd" and self.kd_weight > 0, "kd_loss dkd")
         taught = (self.kd_weight > 0, "kd_weight above 0")
-        return {"dkd_alpha": dkd, "dkd_beta": dkd, "kd_temperature": taught, "kd_loss": taught}
+        return {"dkd_alpha": dkd, "dkd_beta": dkd, "kd_temperature": taught, "kd_loss": taught, "kd_views": taught}
 
 
 # What a polish does not take over from the run that it starts from.
