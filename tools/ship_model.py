@@ -1,0 +1,164 @@
+"""Put a trained, judged run into the package: its ONNX files, `models.json`, the card and the weights' licence.
+
+    python tools/ship_model.py RUN --index INDEX --name fer2013-mobilenetv2 --version 1 --command "mien study … "
+
+The run must be evaluated: every figure of the card is read from its `evaluation.json`. The fp32 file and, where its gate
+passes, the int8 file are exported anew; the default is the fp32 file unless `--default int8`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts import base
+from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.models import CATALOGUE, Catalogue, ShippedModel
+from mien.core.artifacts.run import read_run
+from mien.core.config.judge import ExportConfig
+from mien.core.errors import MienError
+from mien.core.labels import LABELS
+from mien.core.progress import say
+from mien.stages import export
+
+MODELS = Path(__file__).parents[1] / "src" / "mien" / "models"
+FIGURES = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
+LARGEST_FP32 = 10_000_000  # bytes: larger fp32 files stay out of the package
+
+
+def main() -> None:
+    """Export, describe and register the model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--command", required=True, help="the commands that made the run")
+    parser.add_argument("--test", default="FER2013, official test, its labels, one crop", help="what test is, in words")
+    parser.add_argument("--default", choices=("fp32", "int8"), default="fp32")
+    asked = parser.parse_args()
+    evaluation = read_evaluation(asked.run)
+    entries = [entry for precision in ("fp32", "int8") if (entry := ship(asked, precision, evaluation)) is not None]
+    chosen = next((e for e in entries if e.precision == asked.default), entries[0])
+    register(entries, chosen.name)
+    base.write_text(MODELS / "README.md", card(entries, evaluation, asked))
+    base.write_text(MODELS / "LICENSE", licence(chosen))
+
+
+def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) -> ShippedModel | None:
+    """Export one precision into the package; None, with the reason said, where it does not pass or is too large."""
+    run = read_run(asked.run)
+    name = asked.name if precision == "fp32" else f"{asked.name}-int8"
+    path = MODELS / f"{name}.onnx"
+    try:
+        parity = export.run(asked.run, asked.index, path, ExportConfig(int8=precision == "int8"))
+    except MienError as error:
+        say(f"{name} is left out: {error}")
+        return None
+    finally:
+        path.with_name("parity.json").unlink(missing_ok=True)
+    if precision == "fp32" and parity["bytes"] > LARGEST_FP32:
+        path.unlink()
+        return None
+    figures = test_figures(evaluation, asked.test) if precision == "fp32" else {}
+    return ShippedModel(
+        name=name,
+        version=asked.version,
+        file=path.name,
+        sha256=base.sha256_file(path),
+        bytes=path.stat().st_size,
+        precision=precision,
+        backbone=run.settings["backbone"],
+        parameters=run.config["parameters"],
+        input_size=int(run.config["crop"]["size"]),
+        data=run.config["index"]["sources"],
+        terms=run.terms,
+        figures=figures,
+        command=asked.command,
+    )
+
+
+def test_figures(evaluation: dict[str, Any], test: str) -> dict[str, Any]:
+    """Figures on test as the catalogue holds them."""
+    scored = evaluation["test"]
+    on = f"{scored['n']:,} distinct images ({test})"
+    return {
+        name: {"value": round(scored[name], 4), "ci95": [round(v, 4) for v in scored["ci95"][name]], "on": on}
+        for name in FIGURES
+    }
+
+
+def register(entries: list[ShippedModel], default: str) -> None:
+    """Write `models.json`; the models of other names are removed with their files."""
+    path = MODELS / CATALOGUE
+    before = Catalogue.model_validate_json(path.read_text(encoding="utf-8"))
+    for old in before.models:
+        if old.file not in {entry.file for entry in entries}:
+            (MODELS / old.file).unlink(missing_ok=True)
+    after = Catalogue(default=default, models=entries, downloads=before.downloads)
+    base.write_json(path, after.model_dump(mode="json"))
+
+
+def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argparse.Namespace) -> str:
+    """The model card in Hugging Face's form: metadata with a `model-index`, then text."""
+    first, scored = entries[0], evaluation["test"]
+    metrics = "\n".join(
+        f"          - type: {name}\n            value: {entry['value']}" for name, entry in first.figures.items()
+    )
+    rows = "\n".join(
+        f"| {name} | {entry['value']:.3f} | [{entry['ci95'][0]:.3f}, {entry['ci95'][1]:.3f}] |"
+        for name, entry in first.figures.items()
+    )
+    classes = "\n".join(
+        f"| {name} | {scored['per_class_f1'][name]:.3f} | "
+        f"[{scored['ci95'][f'f1_{name}'][0]:.3f}, {scored['ci95'][f'f1_{name}'][1]:.3f}] |"
+        for name in LABELS
+    )
+    files = "\n".join(f"| `{e.file}` | {e.precision} | {e.bytes / 1e6:.1f} MB | `{e.sha256[:16]}…` |" for e in entries)
+    terms = "\n".join(f"* {text}" for text in first.terms)
+    text = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")
+    values = {
+        "NAME": first.name,
+        "VERSION": first.version,
+        "METRICS": metrics,
+        "ROWS": rows,
+        "CLASSES": classes,
+        "FILES": files,
+        "TERMS": terms,
+        "TEST": asked.test,
+        "N": f"{scored['n']:,}",
+        "COMMAND": first.command,
+        "BACKBONE": first.backbone,
+        "PARAMETERS": f"{first.parameters / 1e6:.1f}",
+        "SIZE": str(first.input_size),
+        "SOURCES": ", ".join(first.data),
+        "FLOOR": f"{scored['ece_floor']:.3f}",
+        "ACCESSES": str(len(evaluation["test_accesses"])),
+    }
+    for key, value in values.items():
+        text = text.replace(f"{{{{{key}}}}}", value)
+    return text
+
+
+def licence(model: ShippedModel) -> str:
+    """Terms of the weights, which are not those of the code."""
+    terms = "\n".join(f"  * {text}" for text in model.terms)
+    return f"""Terms of the model files in this folder (the code of mien is under Apache-2.0; these files are not).
+
+The weights were learned from data with these terms:
+
+{terms}
+
+The images were gathered from the web for research, and no right to use them for anything else is known. Therefore:
+
+1. The files may be used, copied and changed for research, teaching and evaluation.
+2. For any other use it is up to you to establish the right to it; none is granted here.
+3. They must not be used to infer emotions of people at work or in education, nor to decide anything about a person
+   (Regulation (EU) 2024/1689, Art. 5(1)(f), Annex III).
+4. They come without any warranty.
+"""
+
+
+if __name__ == "__main__":
+    main()
