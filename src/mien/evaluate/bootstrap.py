@@ -1,16 +1,19 @@
 """Bootstrap intervals and paired differences for all metrics at once (Efron & Tibshirani 1993, ch. 13).
 
-A resample is a vector of row counts; every metric is a function of weighted sums over rows, so all
-resamples of all models are matrix products. Models see the same resamples: their differences are paired.
+A resample is a vector of counts of groups (near-duplicates of one image stay together; without groups each row is one);
+every metric is a function of weighted sums over rows, so all resamples of all models are matrix products. Models see
+the same resamples: their differences are paired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.errors import InputError
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate import metrics as m
 from mien.evaluate.calibration_error import (
@@ -22,12 +25,13 @@ from mien.evaluate.calibration_error import (
     ece,
     ece_by_class,
     ece_debiased,
+    ece_interval,
     smooth_ece,
     smooth_gap,
     top,
 )
 
-BASIC = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll", "mean_confidence", "signed_gap", *(f"f1_{n}" for n in LABELS))  # fmt: skip
+BASIC = ("accuracy", "macro_f1", "macro_f1_present", "minority_f1", "ece", "brier", "nll", "mean_confidence", "signed_gap", *(f"f1_{n}" for n in LABELS))  # fmt: skip
 DEARER = ("ece_debiased", "ece_classwise", *(f"ece_{n}" for n in LABELS))
 METRICS = (*BASIC, *DEARER)
 HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "minority_f1": True, "ece": False, "nll": False, "brier": False}
@@ -35,8 +39,29 @@ BIASED = ("ece", "smooth_ece", *DEARER)  # means of absolute values: resampling 
 _CHUNK = 50
 
 
+def group_numbers(groups: NDArray[np.str_] | None, n: int) -> Ints:
+    """The group of each row as a number (n,), in the order in which they appear; without groups each row's own."""
+    if groups is None:
+        return np.arange(n)
+    if len(groups) != n:
+        raise InputError(f"{len(groups)} groups for {n} rows.", rule="One group a row.")
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def group_sums(values: NDArray[Any], number: Ints) -> NDArray[Any]:
+    """Sums (g, columns) over the rows of each group of `values` (n, columns)."""
+    if len(number) and number[-1] == len(number) - 1:  # numbers rise by one at most: each row is a group
+        return values
+    order = np.argsort(number, kind="stable")
+    starts = np.searchsorted(number[order], np.arange(number.max() + 1))
+    return np.asarray(np.add.reduceat(values[order], starts, axis=0))
+
+
 def _weights(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """Row counts of resamples, in chunks (r, n); chunk by chunk the same for every model."""
+    """Group counts of resamples, in chunks (r, n) of n groups; chunk by chunk the same for every model."""
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
@@ -63,15 +88,15 @@ def _columns(probabilities: Floats, labels: Ints, full: bool) -> NDArray[np.floa
     return out
 
 
-def _finish(sums: Floats, counts: Floats, n: int, full: bool) -> dict[str, Floats]:
-    """Metrics (r,) from a model's means over rows (r, columns), and those of the labels' classes (r, k)."""
+def _finish(sums: Floats, counts: Floats, n: Floats, full: bool) -> dict[str, Floats]:
+    """Metrics (r,) from a model's means over rows (r, columns), those of the labels' classes (r, k), and rows (r, 1)."""
     k = counts.shape[1]
     hits, predicted, start = sums[:, 4 : 4 + k], sums[:, 4 + k : 4 + 2 * k], 4 + 2 * k
     both = counts + predicted
     f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
     gaps = sums[:, start : start + BINS]
     out = {
-        "accuracy": sums[:, 0], "macro_f1": f1.mean(1), "minority_f1": f1[:, [INDEX[name] for name in MINORITY]].mean(1),
+        "accuracy": sums[:, 0], "macro_f1": f1.mean(1), "macro_f1_present": (f1 * (counts > 0)).sum(1) / (counts > 0).sum(1), "minority_f1": f1[:, [INDEX[name] for name in MINORITY]].mean(1),
         "ece": np.abs(gaps).sum(1), "brier": sums[:, 2], "nll": sums[:, 3], "mean_confidence": sums[:, 1], "signed_gap": sums[:, 1] - sums[:, 0],
     } | {f"f1_{name}": f1[:, i] for i, name in enumerate(LABELS)}  # fmt: skip
     if full:
@@ -83,31 +108,48 @@ def _finish(sums: Floats, counts: Floats, n: int, full: bool) -> dict[str, Float
 
 
 def resampled_many(
-    several: Sequence[Floats], labels: Ints, *, resamples: int = 1000, seed: int = 0, full: bool = True
+    several: Sequence[Floats],
+    labels: Ints,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    full: bool = True,
+    groups: NDArray[np.str_] | None = None,
 ) -> list[dict[str, Floats]]:
     """Metrics of each model's probabilities (n, k) on the same resamples: a {name: (resamples,)} each.
 
-    `full` gives all of `METRICS`, else those of `BASIC`. Sums are taken in float32 (relative error about 1e-6).
+    `full` gives all of `METRICS`, else those of `BASIC`. `groups` (n,) are resampled in whole. Sums are taken in float32
+    (relative error about 1e-6).
     """
     n, k = several[0].shape
     tables = [_columns(p, labels, full) for p in several]
     width = tables[0].shape[1]
     joined = np.concatenate([np.eye(k, dtype=np.float32)[labels], *tables], axis=1)
-    sums = np.concatenate([w @ joined for w in _weights(n, resamples, seed)]).astype(np.float64) / n
-    counts, rest = sums[:, :k], sums[:, k:]
-    return [_finish(rest[:, i * width : (i + 1) * width], counts, n, full) for i in range(len(several))]
+    joined = group_sums(joined, group_numbers(groups, n))
+    sums = np.concatenate([w @ joined for w in _weights(len(joined), resamples, seed)]).astype(np.float64)
+    rows = sums[:, :k].sum(1, keepdims=True)
+    counts, rest = sums[:, :k] / rows, sums[:, k:] / rows
+    return [_finish(rest[:, i * width : (i + 1) * width], counts, rows, full) for i in range(len(several))]
 
 
-def resampled(probabilities: Floats, labels: Ints, *, resamples: int = 1000, seed: int = 0) -> dict[str, Floats]:
+def resampled(
+    probabilities: Floats, labels: Ints, *, resamples: int = 1000, seed: int = 0, groups: NDArray[np.str_] | None = None
+) -> dict[str, Floats]:
     """Every metric of one model on every resample: {name: (resamples,)}."""
-    return resampled_many([probabilities], labels, resamples=resamples, seed=seed)[0]
+    return resampled_many([probabilities], labels, resamples=resamples, seed=seed, groups=groups)[0]
 
 
-def smooth_ece_resampled(probabilities: Floats, labels: Ints, *, resamples: int = 200, seed: int = 0) -> Floats:
+def smooth_ece_resampled(
+    probabilities: Floats, labels: Ints, *, resamples: int = 200, seed: int = 0, groups: NDArray[np.str_] | None = None
+) -> Floats:
     """Smooth calibration error on resamples (resamples,); no matrix product can give it, so it takes longer."""
     rng = np.random.default_rng(seed)
     confidence, hit = top(probabilities, labels)
-    rows = (rng.integers(0, len(hit), len(hit)) for _ in range(resamples))
+    number = group_numbers(groups, len(hit))
+    order = np.argsort(number, kind="stable")
+    members = np.split(order, np.searchsorted(number[order], np.arange(1, number.max() + 1)))
+    drawn = (rng.integers(0, len(members), len(members)) for _ in range(resamples))
+    rows = (d if len(members) == len(hit) else np.concatenate([members[g] for g in d]) for d in drawn)
     return np.array([smooth_gap(confidence[r], hit[r]) for r in rows])
 
 
@@ -120,15 +162,11 @@ def interval(values: Floats, alpha: float = 0.05) -> list[float]:
 def unbiased(name: str, values: Floats, point: float) -> Floats:
     """Resampled values of a metric, for calibration errors freed of the bias that resampling adds.
 
-    A calibration error is a mean of absolute values: resampling adds noise to every bin and so raises it. Shifted back
-    once, the values spread around what was seen: for ECE and its like the interval is one for their expectation at
-    this n, to be read beside the floor. The debiased ECE estimates the true error: its values are shifted twice, to
-    the bootstrap's bias-corrected estimate (Efron & Tibshirani 1993, ch. 10).
+    A calibration error is a mean of absolute values: resampling adds noise to every bin and so raises it. Shifted back,
+    the values spread around what was seen: the interval is one for the metric's expectation at this n, to be read
+    beside the floor. The true error has an interval of its own (`calibration_error.ece_interval`).
     """
-    if name not in BIASED:
-        return values
-    bias = values.mean() - point
-    return np.asarray(values - (2 if name == "ece_debiased" else 1) * bias)
+    return np.asarray(values - (values.mean() - point)) if name in BIASED else values
 
 
 def _biased_points(probabilities: Floats, labels: Ints) -> dict[str, float]:
@@ -138,30 +176,46 @@ def _biased_points(probabilities: Floats, labels: Ints) -> dict[str, float]:
 
 
 def intervals(
-    probabilities: Floats, labels: Ints, *, resamples: int = 1000, seed: int = 0, smooth: int = 100
+    probabilities: Floats,
+    labels: Ints,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    smooth: int = 100,
+    groups: NDArray[np.str_] | None = None,
 ) -> dict[str, list[float]]:
     """95 % intervals of every metric; those of calibration errors are never below 0 (see `unbiased` for what they cover).
 
-    `smooth`: resamples for the smooth ECE, which alone is slow; 0 leaves it out.
+    That of `ece_debiased` is for the true error of the binned confidence and no bootstrap (`ece_interval`). `smooth`: resamples
+    for the smooth ECE, which alone is slow; 0 leaves it out. `groups` (n,): near-duplicates, resampled in whole.
     """
     points = _biased_points(probabilities, labels)
-    drawn = resampled(probabilities, labels, resamples=resamples, seed=seed)
+    drawn = resampled(probabilities, labels, resamples=resamples, seed=seed, groups=groups)
     if smooth:
         points["smooth_ece"] = smooth_ece(probabilities, labels)
-        drawn["smooth_ece"] = smooth_ece_resampled(probabilities, labels, resamples=smooth, seed=seed)
+        drawn["smooth_ece"] = smooth_ece_resampled(probabilities, labels, resamples=smooth, seed=seed, groups=groups)
     out = {}
     for name, values in drawn.items():
         low, high = interval(unbiased(name, values, points.get(name, 0.0)))
         out[name] = [max(0.0, low), high] if name in BIASED else [low, high]
-    return out
+    number = group_numbers(groups, len(labels))
+    return out | {"ece_debiased": ece_interval(probabilities, labels, number)}
 
 
 def with_intervals(
-    probabilities: Floats, labels: Ints, *, resamples: int = 1000, seed: int = 0, smooth: int = 100
+    probabilities: Floats,
+    labels: Ints,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    smooth: int = 100,
+    groups: NDArray[np.str_] | None = None,
 ) -> dict[str, object]:
     """The metrics object with its `ci95`."""
     found = m.metrics(probabilities, labels)
-    return found | {"ci95": intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth)}
+    return found | {
+        "ci95": intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
+    }
 
 
 def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import CalibrationError
+from mien.evaluate.bootstrap import group_numbers, group_sums
 from mien.evaluate.calibration_error import Floats, Ints, ece
 from mien.evaluate.metrics import confusion, f1_scores, log_softmax, row_sum, softmax
 
@@ -69,7 +70,7 @@ def minimum(logits: Floats, labels: Ints) -> float:
 def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Temperature:
     """The T that minimises NLL over log T in `RANGE`; an optimum on an edge is an error.
 
-    NLL is convex in 1/T, so the minimum is the only one. The interval is a bootstrap's percentiles.
+    NLL is convex in 1/T, so the minimum is the only one. The interval is the percentiles of a bootstrap over groups.
     """
     require(rows, "fit_temperature")
     logits = rows.logits - rows.logits.mean(1, keepdims=True)
@@ -84,22 +85,22 @@ def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Te
     check_direction(rows.logits)
     if not resamples:
         return Temperature(1 / beta, (1 / beta, 1 / beta))
-    betas = _bootstrap(beta, logits, picked, resamples, seed)
+    betas = _bootstrap(beta, logits, picked, group_numbers(rows.groups, len(rows)), resamples, seed)
     low, high = np.quantile(1 / betas, [0.025, 0.975])
     return Temperature(1 / beta, (float(low), float(high)))
 
 
-def _bootstrap(beta: float, logits: Floats, picked: Floats, resamples: int, seed: int) -> Floats:
+def _bootstrap(beta: float, logits: Floats, picked: Floats, group: Ints, resamples: int, seed: int) -> Floats:
     """Betas of resamples: a resample's slope is a weighted sum of rows' slopes, which rise with beta; it is
     interpolated between nodes a standard error apart."""
     slope, curve = _slopes(beta, logits, picked)
-    n = len(picked)
     error = float(np.sqrt((slope**2).sum()) / max(curve.sum() * beta, 1e-300))  # of log beta
     spread = np.clip(error * np.linspace(-4.5, 4.5, 10), *(-np.log(RANGE[::-1]) - np.log(beta)))
     nodes = np.unique(beta * np.exp(spread))
     if len(nodes) < 2:
         return np.full(resamples, beta)
-    slopes = np.column_stack([_slopes(b, logits, picked)[0] for b in nodes])
+    slopes = group_sums(np.column_stack([_slopes(b, logits, picked)[0] for b in nodes]), group)
+    n = len(slopes)
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(0, n, n), minlength=n) @ slopes for _ in range(resamples))
     return np.array([np.interp(0.0, np.maximum.accumulate(values), nodes) for values in drawn])

@@ -8,6 +8,7 @@
   calibrated model would show at this n.
 * debiased ECE: ECE less the bias that finite bins give it, each bin's accuracy taken as normal around
   what was seen (Kumar et al. 2019, arXiv 1909.10155, appendix; there for any L^p); not below 0.
+* interval of the true error: the errors under which the ECE that was seen lies between its 2.5 % and 97.5 % quantiles.
 * smooth ECE: residuals smoothed by a Gaussian reflected at 0 and 1, at the width that equals the
   error itself (Błasiok and Nakkiran 2023, arXiv 2309.12236, section 3): no bins, consistent.
 """
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BINS = 15
+_Z975 = 1.959964  # the normal distribution's 97.5 % quantile
 _GRID = 2000  # cells of the smooth ECE's axis
 _WIDTHS = (1e-3, 1.0)
 
@@ -76,13 +78,19 @@ def debiased_gap(count: Floats, confidence: Floats, hits: Floats) -> Floats:
     n = np.maximum(count, 1e-12)
     gap, rate = np.abs(confidence - hits) / n, np.clip(hits / n, 0, 1)
     error = np.sqrt(rate * (1 - rate) / n)
+    bias = np.where(error > 0, _folded_mean(gap, error) - gap, 0.0)
+    share = count / count.sum(-1, keepdims=True)
+    return np.asarray(np.maximum(0.0, (share * (gap - bias)).sum(-1)))
+
+
+def _folded_mean(gap: Floats, error: Floats) -> Floats:
+    """Mean of |N(gap, error)|."""
     from scipy.special import erf  # noqa: PLC0415  (slow to import)
 
     safe = np.maximum(error, 1e-12)
-    folded = safe * np.sqrt(2 / np.pi) * np.exp(-(gap**2) / (2 * safe**2)) + gap * erf(gap / (safe * np.sqrt(2)))
-    bias = np.where(error > 0, folded - gap, 0.0)
-    share = count / count.sum(-1, keepdims=True)
-    return np.asarray(np.maximum(0.0, (share * (gap - bias)).sum(-1)))
+    return np.asarray(
+        safe * np.sqrt(2 / np.pi) * np.exp(-(gap**2) / (2 * safe**2)) + gap * erf(gap / (safe * np.sqrt(2)))
+    )
 
 
 def ece_debiased(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
@@ -91,6 +99,34 @@ def ece_debiased(probabilities: Floats, labels: Ints, bins: int = BINS) -> float
     where = bin_of(confidence, bins)
     sums = [np.bincount(where, weights=w, minlength=bins).astype(np.float64) for w in (None, confidence, hit)]
     return float(debiased_gap(*sums))
+
+
+def ece_interval(probabilities: Floats, labels: Ints, groups: Ints, bins: int = BINS) -> list[float]:
+    """95 % interval [low, high] of the true binned calibration error, by inverting a test (Casella and Berger 2002, section 9.2.1).
+
+    An error is inside unless the ECE that was seen is too large or too small for it, each at 2.5 %. The ECE is a sum over bins of
+    absolute values of nearly normal gaps: its mean and variance under given true gaps follow from the folded normal. How the
+    error is spread over bins is taken from the gaps that were seen, shrunk by their noise (empirical Bayes; Efron and Morris
+    1973). `groups` (n,) are numbers, equal for near-duplicates, by which the noise is larger than that of independent rows.
+    """
+    confidence, hit = top(probabilities, labels)
+    where, n = bin_of(confidence, bins), len(hit)
+    count, sums, hits = (np.bincount(where, w, bins) for w in (np.ones(n), confidence, hit))
+    safe, share = np.maximum(count, 1e-12), count / n
+    gap, rate = (sums - hits) / safe, (hits + sums / safe) / (safe + 1)
+    residual = confidence - hit - gap[where]
+    design = max(1.0, float((np.bincount(groups, residual) ** 2).sum() / max((residual**2).sum(), 1e-12)))
+    error = np.sqrt(np.clip(rate * (1 - rate), 0, None) / safe * design)
+    signal = max(0.0, float((share * (gap**2 - error**2)).sum()))
+    kept = signal / np.maximum(signal + error**2, 1e-12)
+    spread = np.sqrt((kept * gap) ** 2 + kept * error**2 + 1e-12)
+    truth = np.linspace(0, 1, 250) ** 2
+    gaps = truth[:, None] * spread / (share @ spread)
+    mean = _folded_mean(gaps, error)
+    variance = (gaps**2 + error**2 - mean**2) @ share**2 + (gaps**2 @ share - truth**2) * design / n
+    z = (share @ np.abs(gap) - mean @ share) / np.sqrt(np.maximum(variance, 1e-24))  # falls as the truth rises
+    falling = np.minimum.accumulate(z)
+    return [float(np.interp(-limit, -falling, truth)) for limit in (_Z975, -_Z975)]
 
 
 def smooth_gap(confidence: Floats, hit: Floats) -> float:

@@ -37,11 +37,12 @@ from mien.evaluate.weights import Pool as PoolKind
 from mien.evaluate.weights import Search
 
 
-def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | None = None, split: str = "calib", head: str = "unknown") -> FitRows:  # fmt: skip
+def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | None = None, groups: Sequence[str] | None = None, split: str = "calib", head: str = "unknown") -> FitRows:  # fmt: skip
     """Arrays as rows that may be fitted on; `split` says where they come from, and test rows are refused.
 
     `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the
-    rows' numbers; members of an ensemble need the same. `head="linear"` says that logits are no cosines, however small.
+    rows' numbers; members of an ensemble need the same. `groups` names near-duplicates alike, which then stay in one part of
+    calib and are resampled together; by default each row is a group of its own. `head="linear"` says that logits are no cosines, however small.
     Raises `InputError` for shapes, NaN, unknown labels and ids that come twice.
     """
     z = np.array(logits, dtype=np.float64)
@@ -53,7 +54,9 @@ def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | Non
         raise InputError("An id comes twice.", rule="One row a picture: parts of calib share none.")
     content = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
     meta: dict[str, Any] = {"name": "arrays", "weights_hash": content, "index": content, "head": head, "scale_in_logits": True}  # fmt: skip
-    return FitRows.of(Predictions(split, names, y, z, meta))
+    return FitRows.of(
+        Predictions(split, names, y, z, meta, None if groups is None else np.array(list(groups), dtype=str))
+    )
 
 
 def _class_numbers(labels: NDArray[Any]) -> NDArray[np.int64]:

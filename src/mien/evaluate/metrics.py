@@ -1,6 +1,7 @@
 """Metrics with pinned definitions. `probabilities` is (n, k), rows sum to 1; `labels` is (n,) in 0..k-1.
 
 * F1 of a class is 2TP / (2TP + FP + FN), and 0 where that is 0/0: an absent class costs.
+* macro-F1 over the classes present: the mean F1 of those classes alone that some row is labelled with.
 * calibration errors: see `mien.evaluate.calibration_error`.
 * Brier: the sum over classes of squared differences, averaged over rows (Brier 1950): 0 to 2.
 * NLL: mean of -log p(label), p floored at 1e-12.
@@ -110,6 +111,7 @@ def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = 
         "n": len(labels),
         "accuracy": accuracy,
         "macro_f1": float(f1.mean()),
+        "macro_f1_present": float(f1[counts.any(1)].mean()),
         "minority_f1": float(np.mean([f1[INDEX[name]] for name in minority])),
         "per_class_f1": {name: float(f1[i]) for i, name in enumerate(LABELS)},
         "ece": ece(probabilities, labels),

@@ -1,8 +1,10 @@
 """Joining models: probability and logit pools, weights that must earn their place, one temperature after averaging.
 
 Calibrating after averaging is what keeps a pool calibrated (Rahaman & Thiery, arXiv 2007.08792). Weights are
-searched on one part of calib, the temperature is fitted on another. A search must beat equal weights on
-held-out folds and by a score test, or equal weights are used.
+searched and the temperature is fitted on another part of calib than the members' own maps, which look better
+calibrated on the rows that they were fitted on than they are; the temperature sees each row under weights that
+were searched without it (cross-fitting). A search must beat equal weights on held-out folds and by a score
+test, or equal weights are used.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def fit_pool(
     resamples: int = 200,
     seed: int = 0,
 ) -> Fitted:
-    """Choose equal or searched weights on calib's part for weights, then fit the temperature on its part for that.
+    """Choose equal or searched weights on calib's part for weights, and fit the pool's temperature there by cross-fitting.
 
     `members` are the same calib rows seen by each model, in whole. The searches' weights compete with equal
     ones in held-out NLL (nested cross-validation, temperatures fitted inside the folds too); the best search is
@@ -80,19 +82,21 @@ def fit_pool(
         raise InputError(f"Pool {pool!r} with searches {list(searches)}.", rule=f"Pools: {', '.join(POOLS)}; searches: {', '.join(SEARCHES)}.")  # fmt: skip
     m = len(members)
     equal = np.full(m, 1 / m)
-    whole = tempered([rows.logits for rows in members], temperatures)
+    part, logs = _weights_part(members, temperatures)
+    labels = part.labels
 
-    def final(weights: Floats) -> Temperature:
-        rows = members[0].with_logits(combine(whole, weights, pool)).part("temperature")
-        return fit_temperature(rows, resamples=resamples, seed=seed)
+    def final(logits: Floats) -> Temperature:
+        return fit_temperature(part.with_logits(logits), resamples=resamples, seed=seed)
 
+    alike = combine(logs, equal, pool)
     if m == 1:
-        return Fitted(pool, equal, "single", final(equal), why="one member")
-    logs, labels = _weights_part(members, temperatures)
+        return Fitted(pool, equal, "single", final(alike), why="one member")
     found = {name: SEARCHES[name](logs, labels, pool) for name in searches}
-    gains = heldout_gains(logs, labels, pool, found, folds=folds, seed=seed)
     if not found:
-        return Fitted(pool, equal, "equal", final(equal), why="equal weights, no search was asked for")
+        return Fitted(pool, equal, "equal", final(alike), why="equal weights, no search was asked for")
+    fold = spread_folds(labels, folds, seed, part.groups)
+    held = _heldout_pools(logs, labels, pool, found, fold)
+    gains = heldout_gains(held, labels)
     best = max(found, key=lambda name: gains[name][0])
     mean, se = gains[best]
     p = equal_weights_p(logs, labels, pool) if mean > 0 else None
@@ -100,7 +104,7 @@ def fit_pool(
     weights = found[chosen] if chosen else equal
     why = f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on held-out folds"
     why += "" if p is None else f", score test of equal weights p = {p:.2g}"
-    return Fitted(pool, weights, chosen or "equal", final(weights), gains, why)
+    return Fitted(pool, weights, chosen or "equal", final(held[chosen][0] if chosen else alike), gains, why)
 
 
 def _check(members: Sequence[FitRows]) -> None:
@@ -109,28 +113,29 @@ def _check(members: Sequence[FitRows]) -> None:
     if not members:
         raise InputError("No member was given.", rule="A pool has at least one.")
     first = members[0]
-    if any(not np.array_equal(m.labels, first.labels) or not np.array_equal(m.ids, first.ids) for m in members):
+    same = [all(np.array_equal(getattr(m, k), getattr(first, k)) for k in ("labels", "ids", "groups")) for m in members]
+    if not all(same):
         raise InputError(
             "Members were given on different rows.", rule="All members predict the same pictures, in one order."
         )
 
 
-def _weights_part(members: Sequence[FitRows], temperatures: Sequence[float]) -> tuple[Floats, Ints]:
+def _weights_part(members: Sequence[FitRows], temperatures: Sequence[float]) -> tuple[FitRows, Floats]:
     parts = [rows.part("weights") for rows in members]
-    return tempered([rows.logits for rows in parts], temperatures), parts[0].labels
+    return parts[0], tempered([rows.logits for rows in parts], temperatures)
 
 
-def heldout_gains(
-    logs: Floats, labels: Ints, pool: Pool, found: dict[Search, Floats], *, folds: int = 5, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Each search's gain in held-out NLL over equal weights (mean and standard error over rows).
+def _heldout_pools(
+    logs: Floats, labels: Ints, pool: Pool, found: dict[Search, Floats], fold: Ints
+) -> dict[str, tuple[Floats, Floats]]:
+    """Of equal weights and of each search: the pool's logits (n, k) of each row under the weights that were found on the other
+    folds, and the temperature (n,) that was.
 
     `found` are the searches' weights on all rows: where the likelihood's search may start in each fold.
     """
-    m = len(logs)
-    losses: dict[str, Floats] = {name: np.empty(len(labels)) for name in ["equal", *found]}
-    fold = spread_folds(labels, folds, seed)
-    for f in range(folds):
+    m, n, k = logs.shape
+    held = {str(name): (np.empty((n, k)), np.empty(n)) for name in ["equal", *found]}
+    for f in np.unique(fold):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
         there, then = logs[:, inside], labels[inside]
         weights: dict[str, Floats] = {"equal": np.full(m, 1 / m)}
@@ -138,9 +143,15 @@ def heldout_gains(
             near = search == "nll"  # its optimum in a fold lies near that of all rows
             weights[search] = search_nll(there, then, pool, start=start) if near else SEARCHES[search](there, then, pool)  # fmt: skip
         for name, w in weights.items():
-            t = minimum(combine(there, w, pool), then)
-            losses[name][outside] = nll_rows(softmax(combine(logs[:, outside], w, pool) / t), labels[outside])
-    gains = {name: losses["equal"] - losses[name] for name in found}
+            held[name][0][outside] = combine(logs[:, outside], w, pool)
+            held[name][1][outside] = minimum(combine(there, w, pool), then)
+    return held
+
+
+def heldout_gains(held: dict[str, tuple[Floats, Floats]], labels: Ints) -> dict[str, tuple[float, float]]:
+    """Each search's gain in held-out NLL over equal weights (mean and standard error over rows)."""
+    losses = {name: nll_rows(softmax(z / t[:, None]), labels) for name, (z, t) in held.items()}
+    gains = {name: losses["equal"] - losses[name] for name in losses if name != "equal"}
     return {str(n): (float(g.mean()), float(g.std(ddof=1) / np.sqrt(len(g)))) for n, g in gains.items()}
 
 
@@ -150,15 +161,15 @@ def rivals(
     """Held-out NLL, on calib's part for weights, of every way to join all members: each search, equal weights,
     each member alone (the best is `best_single`), and stacking."""
     _check(members)
-    logs, labels = _weights_part(members, temperatures)
-    m = len(logs)
+    part, logs = _weights_part(members, temperatures)
+    m, labels = len(logs), part.labels
     ways: dict[str, Callable[[Floats, Ints], Callable[[Floats], Floats]]] = {
         "equal": lambda at, y: _pooler(at, y, np.full(m, 1 / m), pool),
         **{str(n): lambda at, y, s=s: _pooler(at, y, s(at, y, pool), pool) for n, s in SEARCHES.items()},  # type: ignore[misc]
         **{f"single {j}": lambda at, y, j=j: _pooler(at, y, np.eye(m)[j], pool) for j in range(m)},  # type: ignore[misc]
         **{f"stacking {p}": lambda at, y, p=p: stack(at, y, p) for p in STACKING_PENALTIES},  # type: ignore[misc]
     }
-    fold = spread_folds(labels, folds, seed)
+    fold = spread_folds(labels, folds, seed, part.groups)
     losses = {name: np.empty(len(labels)) for name in ways}
     for f in range(folds):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)

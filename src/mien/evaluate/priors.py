@@ -1,14 +1,19 @@
-"""Class shares that change: correcting probabilities for other ones, and estimating those of unlabelled rows.
+"""Class shares that change: which ones probabilities assume, correcting for other ones, and estimating those of unlabelled rows.
 
 Saerens, Latinne and Decaestecker 2002, Neural Computation 14(1), sections 2.2 and 2.3.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mien.core.errors import InputError
-from mien.evaluate.calibration_error import Floats
+from mien.evaluate.calibration_error import Floats, Ints
+from mien.evaluate.metrics import log_softmax, nll_rows, softmax
+
+LEVEL = 0.01  # of the test by which labelled rows reject the class shares that a map is said to assume
 
 
 def check_prior(prior: Floats, k: int) -> Floats:
@@ -41,3 +46,62 @@ def estimate(probabilities: Floats, learned: Floats, *, tolerance: float = 1e-8,
         if done:
             break
     return np.asarray(prior / prior.sum())
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """The class shares (k,) that calibrated probabilities assume, and how that is known."""
+
+    shares: Floats
+    why: str
+
+
+def class_shares(labels: Ints, k: int) -> Floats:
+    """Shares (k,) of the classes among `labels`, with one row added that is spread over all classes, so that none is 0."""
+    counts = np.bincount(labels, minlength=k) + 1 / k
+    return np.asarray(counts / counts.sum())
+
+
+def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) -> Assumed:
+    """The class shares that softmax(logits) assumes, from labelled rows: the likeliest of `candidates`, or an estimate.
+
+    A model that assumes the shares a is calibrated on rows with the shares q once log q - log a is added to its logits
+    (Saerens et al. 2002, eq. 2.4). So a follows from the offsets that maximise the likelihood of the rows, but with the noise of
+    few rows. It is used only where the rows reject the likeliest of the candidates, {name: shares (k,)} (likelihood ratio, 1 %).
+    """
+    from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
+
+    k = logits.shape[1]
+    here = class_shares(labels, k)
+    offsets = {name: np.log(here) - np.log(check_prior(shares, k)) for name, shares in candidates.items()}
+    losses = {name: float(nll_rows(softmax(logits + offset), labels).sum()) for name, offset in offsets.items()}
+    best = min(losses, key=lambda name: losses[name])
+    fitted = _fit_offsets(logits, labels, offsets[best])
+    gain = losses[best] - float(nll_rows(softmax(logits + fitted), labels).sum())
+    p = float(chdtrc(k - 1, 2 * max(gain, 0.0)))
+    if p >= LEVEL:
+        return Assumed(np.asarray(candidates[best]), f"{best} (likelihood ratio of other shares: p = {p:.2g})")
+    return Assumed(softmax((np.log(here) - fitted)[None])[0], f"estimated on calib, which rejects {best} (p = {p:.2g})")
+
+
+def _fit_offsets(logits: Floats, labels: Ints, start: Floats) -> Floats:
+    """Offsets (k,) of the logits that minimise the NLL, by Newton's method, drawn to `start` by a ridge worth one row in four."""
+    (n, k), target = logits.shape, np.eye(logits.shape[1])[labels].mean(0)
+    offsets, ridge = start - start.mean(), 0.25 / n
+    centre = offsets.copy()
+
+    def loss(at: Floats) -> float:
+        fit = -log_softmax(logits + at)[np.arange(n), labels].mean()
+        return float(fit + 0.5 * ridge * ((at - centre) ** 2).sum())
+
+    for _ in range(50):
+        p = softmax(logits + offsets)
+        gradient = p.mean(0) - target + ridge * (offsets - centre)
+        hessian = np.diag(p.mean(0)) - p.T @ p / n + ridge * np.eye(k)
+        step = np.linalg.solve(hessian, gradient)
+        while loss(offsets - step) > loss(offsets) and np.abs(step).max() > 1e-9:
+            step /= 2
+        offsets = offsets - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return np.asarray(offsets)

@@ -19,7 +19,7 @@ from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
-from mien.evaluate.bootstrap import resampled_many
+from mien.evaluate.bootstrap import group_numbers, resampled_many
 from mien.evaluate.calibration import fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
@@ -150,7 +150,7 @@ def choose(
     if not rich or few:
         why = f"few_of_a_class: fewer than {FEWEST_OF_A_CLASS} rows of {', '.join(few)}" if few else "temperature alone"
         return Choice(plain, {}, why)
-    fold = spread_folds(rows.labels, folds, seed)
+    fold = spread_folds(rows.labels, folds, seed, rows.groups)
     held: dict[str, Floats] = {
         "temperature": _heldout(rows, fold, lambda r: by_temperature(minimum(r.logits, r.labels)))
     }
@@ -170,7 +170,7 @@ def choose(
         if mean <= Z * se:
             continue
         better = f"{rival}: held-out NLL better than {name}'s by {mean:.4f} ± {se:.4f}"
-        cost = _lost_macro_f1(held["temperature"], held[rival], rows.labels, seed)
+        cost = _lost_macro_f1(held["temperature"], held[rival], rows, seed)
         if cost is None:
             why, name = better, rival
         elif why == plainest:
@@ -179,10 +179,13 @@ def choose(
     return Choice(fitted[name](), {key: _against(value, losses["temperature"]) for key, value in losses.items()}, why)
 
 
-def _lost_macro_f1(plain: Floats, rich: Floats, labels: Ints, seed: int) -> float | None:
+def _lost_macro_f1(plain: Floats, rich: Floats, rows: FitRows, seed: int) -> float | None:
     """The macro-F1 that the richer map's labels lose, None where chance could explain it (or there is nothing lost)."""
     before, after = (
-        drawn["macro_f1"] for drawn in resampled_many([plain, rich], labels, resamples=400, seed=seed, full=False)
+        drawn["macro_f1"]
+        for drawn in resampled_many(
+            [plain, rich], rows.labels, resamples=400, seed=seed, full=False, groups=rows.groups
+        )
     )
     lost = before - after
     return float(lost.mean()) if np.quantile(lost, LEVEL) > 0 else None
@@ -199,16 +202,18 @@ def check_folds(folds: int) -> None:
         raise InputError(f"folds is {folds}.", rule="Cross-validation has at least 2 folds.")
 
 
-def spread_folds(labels: Ints, folds: int, seed: int) -> Ints:
-    """Fold numbers (n,), each class spread over the folds as evenly as it can be."""
+def spread_folds(labels: Ints, folds: int, seed: int, groups: NDArray[np.str_]) -> Ints:
+    """Fold numbers (n,), each class spread over the folds as evenly as it can be; a group (n,) is in one fold, as its first row is."""
+    number = group_numbers(groups, len(labels))
+    heads = np.unique(number, return_index=True)[1]
     rng = np.random.default_rng(seed)
-    out = np.empty(len(labels), dtype=np.int64)
+    out = np.empty(len(heads), dtype=np.int64)
     offset = 0
-    for c in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == c))
-        out[rows] = (np.arange(len(rows)) + offset) % folds
-        offset += len(rows)
-    return out
+    for c in np.unique(labels[heads]):
+        members = rng.permutation(np.flatnonzero(labels[heads] == c))
+        out[members] = (np.arange(len(members)) + offset) % folds
+        offset += len(members)
+    return np.asarray(out[number])
 
 
 def _heldout(rows: FitRows, fold: Ints, fit: Callable[[FitRows], Scaling]) -> Floats:

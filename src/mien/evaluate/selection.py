@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate.bootstrap import HIGHER_IS_BETTER, resampled_many, unbiased
@@ -51,10 +52,17 @@ class Selection:
     why: list[str]
 
 
-def select(candidates: Sequence[Candidate], labels: Ints, *, resamples: int = 1000, seed: int = 0) -> Selection:
-    """Select by the order of this module; `labels` are val's."""
+def select(
+    candidates: Sequence[Candidate],
+    labels: Ints,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: NDArray[np.str_] | None = None,
+) -> Selection:
+    """Select by the order of this module; `labels` (n,) and near-duplicate `groups` (n,) are val's."""
     values = {c.name: metrics(c.probabilities, labels) for c in candidates}
-    drawn = resampled_many([c.probabilities for c in candidates], labels, resamples=resamples, seed=seed, full=False)  # fmt: skip
+    drawn = resampled_many([c.probabilities for c in candidates], labels, resamples=resamples, seed=seed, full=False, groups=groups)  # fmt: skip
     draws = {c.name: d for c, d in zip(candidates, drawn, strict=True)}
     left, why = list(candidates), list[str]()
     for criterion in SCORED:

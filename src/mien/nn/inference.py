@@ -34,4 +34,4 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
         "head": head, "scale": None if head == "linear" else trained.settings["scale"],
         "training_prior": trained.config["training_prior"], "predicts_prior": trained.config["predicts_prior"],
     }  # fmt: skip
-    return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta)
+    return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta, index.group_ids[rows])

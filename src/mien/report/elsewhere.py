@@ -48,11 +48,11 @@ def _groups(models: list[dict[str, Any]]) -> list[Block]:
         for m in models:
             for value, score in m["groups"].get(attribute, {"groups": {}})["groups"].items():
                 few = "accuracy" not in score
-                cells = ["too few"] * 3 if few else [with_ci(score, k) for k in ("accuracy", "macro_f1", "ece")]
+                cells = ["too few"] * 3 if few else [with_ci(score, k) for k in ("accuracy", "macro_f1_present", "ece")]
                 rows.append((value, m["name"], f"{score['n']:,}", *cells))
         gaps = "; ".join(f"{m['name']} {m['groups'][attribute]['accuracy_gap']:.3f}" for m in models if attribute in m["groups"] and m["groups"][attribute]["accuracy_gap"] is not None)  # fmt: skip
         rows.sort(key=lambda row: row[0])
-        blocks.append(Table(f"Test by {attribute}", (attribute, "model", "n", "accuracy", "macro-F1", "ECE"), tuple(rows), note=f"Largest difference in accuracy between two groups: {gaps or 'not known'}."))  # fmt: skip
+        blocks.append(Table(f"Test by {attribute}", (attribute, "model", "n", "accuracy", "macro-F1", "ECE"), tuple(rows), note=f"Macro-F1 is the mean over the classes that a group has. Largest difference in accuracy between two groups: {gaps or 'not known'}."))  # fmt: skip
     return blocks
 
 

@@ -188,7 +188,7 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
     written = {}
     for split, logits in pooled.items():
         source: Predictions = getattr(group[0], split)
-        written[split] = Predictions(split, source.image_ids, source.labels, logits, meta)
+        written[split] = Predictions(split, source.image_ids, source.labels, logits, meta, source.groups)
         mark = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
         write_predictions(predictions_path(folder, split), written[split], fingerprint=mark)
     return _Made(ensemble, group, written["val"], fitted)
@@ -210,7 +210,7 @@ def _shortcomings(rows: FitRows) -> list[str]:
 
 
 def _choose(made: list[_Made], members: list[_Member], out: Path, config: EnsembleConfig) -> None:
-    labels = made[0].val.labels
+    labels, groups = made[0].val.labels, made[0].val.groups
     seeds, latencies = _reruns(members), _latencies(members)
     candidates = [
         Candidate(
@@ -218,14 +218,14 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
             min((seeds[x.name] for x in m.members), key=lambda s: (len(s) >= 2, -np.std(s))),
         ) for m in made
     ]  # fmt: skip
-    choice = select(candidates, labels, resamples=config.resamples, seed=config.seed)
+    choice = select(candidates, labels, resamples=config.resamples, seed=config.seed, groups=groups)
     scores = {
-        c.name: with_intervals(c.probabilities, labels, resamples=config.resamples, seed=config.seed)
+        c.name: with_intervals(c.probabilities, labels, resamples=config.resamples, seed=config.seed, groups=groups)
         for c in candidates
     }
     singles = [m.ensemble.name for m in made if m.fitted.weighting == "single"]
     best_single = max(singles, key=lambda name: scores[name]["macro_f1"])  # type: ignore[arg-type,return-value]
-    against = _against_best({c.name: c.probabilities for c in candidates}, best_single, labels, config)
+    against = _against_best({c.name: c.probabilities for c in candidates}, best_single, made[0].val, config)
     rows = [
         _summary_row(m, scores[m.ensemble.name], against[m.ensemble.name], best_single, m.latency_ms(latencies))
         for m in made
@@ -282,10 +282,12 @@ def _rivals(members: list[_Member], config: EnsembleConfig) -> dict[str, dict[st
 
 
 def _against_best(
-    probabilities: dict[str, Floats], best: str, labels: Any, config: EnsembleConfig
+    probabilities: dict[str, Floats], best: str, val: Predictions, config: EnsembleConfig
 ) -> dict[str, dict[str, float]]:
     """Each candidate's macro-F1 less the best single's on val, with its paired interval, and McNemar's p."""
-    drawn = dict(zip(probabilities, resampled_many(list(probabilities.values()), labels, resamples=config.resamples, seed=config.seed, full=False), strict=True))  # fmt: skip
+    labels, wanted = val.labels, {"resamples": config.resamples, "seed": config.seed}
+    several = resampled_many(list(probabilities.values()), labels, **wanted, full=False, groups=val.groups)
+    drawn = dict(zip(probabilities, several, strict=True))
     f1 = {name: float(f1_scores(confusion(labels, p.argmax(1), p.shape[1])).mean()) for name, p in probabilities.items()}  # fmt: skip
     best_hit = probabilities[best].argmax(1) == labels
     out = {}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
@@ -125,7 +124,7 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         rival, theirs = _pooled_test(target.parent / best, job)
         store.check_same_rows([test, theirs])
         rival_t = read_ensemble(target.parent / best).temperature
-        document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test.labels, best, job.config)
+        document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test, best, job.config)
     document |= {
         "abstain": judge(probabilities, test.labels, ensemble.decisions), "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
     }  # fmt: skip
@@ -134,7 +133,7 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         members, probabilities, test, job, lambda several: _pooled(several, ensemble) / ensemble.temperature
     )
     meta = pooled_meta(ensemble, test.meta["index"])
-    pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta)
+    pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta, test.groups)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
@@ -212,7 +211,9 @@ def _scores(
     name: str, logits: Floats, probabilities: Floats, temperature: float, test: store.Predictions, job: _Job
 ) -> dict[str, Any]:
     before = softmax(logits)
-    scored = with_intervals(probabilities, test.labels, resamples=job.config.resamples, seed=job.config.seed)
+    scored = with_intervals(
+        probabilities, test.labels, resamples=job.config.resamples, seed=job.config.seed, groups=test.groups
+    )
     for text in alarms(scored):
         warn(f"{name}: {text}")
     return {
@@ -233,7 +234,10 @@ def _elsewhere(
     rows = index.rows("test")
     sources = index.table["source"].take(rows).to_pylist()
     known = [{"source": source, **given} for source, given in zip(sources, index.attributes(rows), strict=True)]
-    found: dict[str, Any] = {"groups": by_group(clean, test.labels, known, seed=config.seed), "corruptions": {}}
+    found: dict[str, Any] = {
+        "groups": by_group(clean, test.labels, known, seed=config.seed, groups=test.groups),
+        "corruptions": {},
+    }
     if not config.corruptions:
         return found
     for member in members:
@@ -252,7 +256,9 @@ def _elsewhere(
                 several = [predict_logits(n, changed, np.arange(len(drawn)), batch_size=config.batch_size) for n in networks]  # fmt: skip
                 seen.append(softmax(join(several)))
                 progress.advance()
-            found["corruptions"][name] = degradation(clean[drawn], seen, labels, seed=config.seed)
+            found["corruptions"][name] = degradation(
+                clean[drawn], seen, labels, seed=config.seed, groups=test.group_ids[drawn]
+            )
     return found
 
 
@@ -273,10 +279,13 @@ def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index
 
 
 def _versus(
-    first: Floats, second: Floats, labels: NDArray[np.int64], rival: str, config: EvaluateConfig
+    first: Floats, second: Floats, test: store.Predictions, rival: str, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Paired differences (first minus second) with intervals, and McNemar's test."""
-    mine, theirs = (resampled(p, labels, resamples=config.resamples, seed=config.seed) for p in (first, second))
+    labels = test.labels
+    mine, theirs = (
+        resampled(p, labels, resamples=config.resamples, seed=config.seed, groups=test.groups) for p in (first, second)
+    )
     a, b = metrics(first, labels), metrics(second, labels)
     return {
         "rival": rival,

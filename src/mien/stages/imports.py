@@ -42,7 +42,14 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         return document
     meta = {"name": out.resolve().name, "weights_hash": weights, "index": content, "scale_in_logits": True, "head": config.head}  # fmt: skip
     predictions = [
-        Predictions(split, ids, labels, logits, {**meta, "imported": True})
+        Predictions(
+            split,
+            ids,
+            labels,
+            logits,
+            {**meta, "imported": True},
+            None if index is None else index.group_ids[index.rows(split)],
+        )
         for split, (ids, labels, logits) in parts.items()
     ]
     store.write_imported(out, document, predictions, mark)

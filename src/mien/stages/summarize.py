@@ -104,7 +104,7 @@ def _model(run_folder: Path) -> dict[str, Any]:
     evaluation = read_evaluation(run_folder)
     return {
         "name": judged.name, "backbone": judged.backbone, "params": judged.parameters, **training,
-        "val": with_intervals(softmax(scaling_of(calibration).apply(val.logits)), val.labels),
+        "val": with_intervals(softmax(scaling_of(calibration).apply(val.logits)), val.labels, groups=val.groups),
         "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
             "method": calibration.method, "why": calibration.why, "heldout": calibration.heldout, "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),

@@ -60,7 +60,7 @@ def run(
 
     logits = predict_logits(load_network(judged.run), other.pixels, rows, batch_size=config.batch_size)
     labels = other.labels[rows]
-    scored = with_intervals(softmax(scaling_of(calibration).apply(logits)), labels, resamples=config.resamples, seed=config.seed)  # fmt: skip
+    scored = with_intervals(softmax(scaling_of(calibration).apply(logits)), labels, resamples=config.resamples, seed=config.seed, groups=other.group_ids[rows])  # fmt: skip
     found = {
         "fingerprint": mark, "name": judged.name, "selection_hash": chosen["hash"], "calibration_hash": calibration.hash, "trained_on": index.sources, "on": other.content_hash, "on_sources": other.sources,
         "left_out": left, "test": scored,

@@ -21,7 +21,7 @@ def test_every_metric_equals_that_of_the_resampled_rows():
     for r, w in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(80), w)
         truth = m.metrics(p[rows], y[rows])
-        for key in ("accuracy", "macro_f1", "minority_f1", "ece", "ece_debiased", "ece_classwise", "brier", "nll", "mean_confidence", "signed_gap"):  # fmt: skip
+        for key in ("accuracy", "macro_f1", "macro_f1_present", "minority_f1", "ece", "ece_debiased", "ece_classwise", "brier", "nll", "mean_confidence", "signed_gap"):  # fmt: skip
             assert found[key][r] == pytest.approx(truth[key], abs=1e-5), key  # sums are taken in float32
         assert found["f1_fear"][r] == pytest.approx(truth["per_class_f1"]["fear"], abs=1e-5)
         assert found["ece_fear"][r] == pytest.approx(truth["per_class_ece"]["fear"], abs=1e-5)
@@ -46,7 +46,7 @@ def test_intervals_of_ece_hold_the_estimate_and_cover_the_truth(n):
     for seed in range(20):
         z, y = faces.simulated(n, seed=seed)
         p = m.softmax(z)
-        low, high = bootstrap.intervals(p, y, resamples=200, seed=seed)["ece"]
+        low, high = bootstrap.intervals(p, y, resamples=200, seed=seed, smooth=0)["ece"]
         assert 0 <= low <= e.ece(p, y) <= high
         inside += low <= e.ece_floor(p) <= high
     assert inside >= 17
@@ -66,7 +66,7 @@ def test_several_models_at_once_are_each_by_itself():
     together = bootstrap.resampled_many(several, y, resamples=70, seed=1)
     for p, found in zip(several, together, strict=True):
         alone = bootstrap.resampled(p, y, resamples=70, seed=1)
-        assert all(found[key] == pytest.approx(alone[key], abs=1e-6) for key in alone)
+        assert all(found[key] == pytest.approx(alone[key], abs=1e-5) for key in alone)
     basic = bootstrap.resampled_many(several, y, resamples=70, seed=1, full=False)[0]
     assert set(basic) == set(bootstrap.BASIC)
 
@@ -99,15 +99,57 @@ def test_baselines_equal_a_simulation():
     assert rows["always angry"]["macro_f1"] == pytest.approx(truth["macro_f1"])
 
 
-@pytest.mark.parametrize(("sharpness", "truth"), [(1.0, 0.0), (1.6, None)])
-def test_the_interval_of_the_debiased_ece_covers_the_true_error(sharpness, truth):
-    """The truth: for a calibrated model 0, else the ECE of very many rows."""
-    if truth is None:
-        z, y = faces.simulated(400_000, seed=50, sharpness=sharpness)
-        truth = e.ece(m.softmax(z), y)
-    inside = 0
-    for seed in range(40):
-        z, y = faces.simulated(1000, seed=seed, sharpness=sharpness)
-        low, high = bootstrap.intervals(m.softmax(z), y, resamples=200, seed=seed, smooth=0)["ece_debiased"]
-        inside += low <= truth <= high
-    assert inside >= 35
+def test_the_interval_of_the_true_error_covers_it_whatever_the_over_confidence_and_n():
+    """Of a model that is calibrated, a little, and far over-confident, on few rows and on many."""
+    covered = []
+    for sharpness in (1.0, 1.1, 1.25, 1.5):
+        z, y = faces.simulated(350_000, seed=50, sharpness=sharpness)
+        p, right = m.softmax(z), m.softmax(z / sharpness)
+        gap = (p - right)[np.arange(len(y)), p.argmax(1)]  # of the confidence to the chance of being right
+        truth = np.abs(np.bincount(e.bin_of(p.max(1)), gap)).sum() / len(y)
+        for n in (1000, 3500):
+            rows = [slice(i * n, (i + 1) * n) for i in range(100)]
+            ends = np.array([e.ece_interval(p[r], y[r], np.arange(n)) for r in rows])
+            covered.append(((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean())
+    assert min(covered) >= 0.87  # 95 % less 3.5 standard errors
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_the_interval_of_the_true_error_holds_its_estimate():
+    for n in (30, 400):
+        for seed in range(10):
+            z, y = faces.simulated(n, seed=seed, sharpness=1.5)
+            low, high = bootstrap.intervals(m.softmax(z), y, resamples=20, smooth=0)["ece_debiased"]
+            assert 0 <= low <= e.ece_debiased(m.softmax(z), y) <= high <= 1
+
+
+def test_near_duplicates_widen_every_interval():
+    """Each row four times: no more is known than from the rows once."""
+    z, y = faces.simulated(300, seed=1, sharpness=1.4)
+    p, groups = m.softmax(z), np.array([f"g{i}" for i in range(300)])
+    alone = bootstrap.intervals(p, y, resamples=300, smooth=60)
+    copied = bootstrap.intervals(np.repeat(p, 4, 0), np.repeat(y, 4), resamples=300, smooth=60, groups=np.repeat(groups, 4))  # fmt: skip
+    blind = bootstrap.intervals(np.repeat(p, 4, 0), np.repeat(y, 4), resamples=300, smooth=60)
+    for name in ("accuracy", "macro_f1", "nll", "smooth_ece"):
+        assert copied[name] == pytest.approx(alone[name], abs=1e-5)
+        assert np.diff(blind[name]) < 0.7 * np.diff(copied[name])
+    assert np.diff(copied["ece_debiased"]) == pytest.approx(np.diff(alone["ece_debiased"]), rel=0.3)
+    assert np.diff(blind["ece_debiased"]) < 0.7 * np.diff(copied["ece_debiased"])
+
+
+def test_groups_are_resampled_in_whole():
+    rng = np.random.default_rng(7)
+    p, y, groups = m.softmax(rng.normal(0, 2, (60, 7))), rng.integers(0, 7, 60), rng.integers(0, 25, 60).astype(str)
+    number = bootstrap.group_numbers(groups, 60)
+    for i in range(60):
+        assert (number == number[i]).tolist() == (groups == groups[i]).tolist()
+    found = bootstrap.resampled(p, y, resamples=6, seed=3, groups=groups)
+    weights = np.concatenate(list(bootstrap._weights(len(set(groups)), 6, 3)))
+    for r, w in enumerate(weights.astype(int)):
+        rows = np.repeat(np.arange(60), w[number])
+        truth = m.metrics(p[rows], y[rows])
+        for key in ("accuracy", "macro_f1", "ece", "ece_debiased", "ece_classwise", "nll"):
+            assert found[key][r] == pytest.approx(truth[key], abs=1e-5), key
+    apart = bootstrap.resampled(p, y, resamples=6, seed=3, groups=np.arange(60).astype(str))
+    plain = bootstrap.resampled(p, y, resamples=6, seed=3)
+    assert all((apart[key] == plain[key]).all() for key in plain)

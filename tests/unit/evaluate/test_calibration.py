@@ -82,7 +82,7 @@ def test_fitters_take_fit_rows_alone():
     with pytest.raises(SplitError, match="test decides nothing"):
         FitRows.of(faces.predictions(logits, labels, split="test"))
     with pytest.raises(SplitError, match="by hand"):
-        FitRows(logits, labels, np.array(["a"] * 50), "calib", token=object())
+        FitRows(logits, labels, np.array(["a"] * 50), np.array(["a"] * 50), "calib", token=object())
 
 
 def test_the_interval_equals_that_of_refits():

@@ -11,8 +11,10 @@ from helpers import faces
 from mien.core.artifacts.fit_rows import FitRows, deal
 from mien.core.errors import InputError
 from mien.evaluate.calibration import minimum
+from mien.evaluate.estimators import calib_rows
 from mien.evaluate.metrics import metrics, nll_rows, softmax
 from mien.evaluate.pooling import diversity, fit_pool, pooled_logits, rivals, tempered
+from mien.evaluate.scaling import fit_dirichlet, spread_folds
 from mien.evaluate.selection import Candidate, select
 from mien.evaluate.weights import combine, equal_weights_p, search_greedy, search_grid, search_nll, simplex
 
@@ -119,6 +121,38 @@ def test_a_pool_is_calibrated_and_better_than_its_members():
         for z, r in zip(held, rows, strict=True)
     ]
     assert nll_rows(pooled, labels[2000:]).mean() < min(own) - 0.02
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pools_confidence_is_its_accuracy_on_other_rows(pool):
+    """Members with Dirichlet maps: on the rows that these were fitted on they look more certain than they may be."""
+    gaps = []
+    for seed in range(25):
+        logits, labels = members(3000, 20 * seed, (1.0, 1.0, 1.0))
+        rows = [FitRows.of(faces.predictions(2 * z[:1000], labels[:1000])) for z in logits]
+        maps = [fit_dirichlet(r.part("temperature"), 1e-3) for r in rows]
+        own = [r.with_logits(f.apply(r.logits)) for f, r in zip(maps, rows, strict=True)]
+        found = fit_pool(own, [1.0] * 3, pool, folds=3, resamples=0)
+        held = [f.apply(2 * z[1000:]) for f, z in zip(maps, logits, strict=True)]
+        p = softmax(pooled_logits(held, found.weights, [1.0] * 3, pool) / found.temperature.value)
+        gaps.append(metrics(p, labels[1000:])["signed_gap"])
+    assert abs(np.mean(gaps)) < 0.008 + 3 * np.std(gaps) / 5
+
+
+def test_cross_validation_keeps_groups_in_one_fold():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 7, 400), rng.integers(0, 150, 400).astype(str)
+    fold = spread_folds(labels, 5, 0, groups)
+    assert all(len(set(fold[groups == g])) == 1 for g in set(groups))
+    assert np.bincount(fold).min() > 60
+
+
+def test_members_must_agree_on_the_groups():
+    z, y = faces.simulated(400, seed=1)
+    ids = [str(i) for i in range(400)]
+    first, second = calib_rows(z, y, ids=ids), calib_rows(z, y, ids=ids, groups=["twins"] * 2 + ids[2:])
+    with pytest.raises(InputError, match="different rows"):
+        fit_pool([first, second], [1.0, 1.0], "logit")
 
 
 def test_selection_prefers_what_is_really_better_and_says_why():
@@ -230,10 +264,11 @@ def test_weights_and_temperature_come_from_parts_that_share_no_row():
     logits, labels = members(1000, 9, (0.5, 3.0))
     rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
     whole = fit_pool(rows, [1.0, 3.0], "logit", seed=1)
-    part = deal(rows[0].ids, labels)["thresholds"]
+    parts = deal(rows[0].ids, labels, rows[0].ids)
+    others = np.concatenate([parts["temperature"], parts["thresholds"]])  # of members' maps, and of decisions
     spoilt = [z.copy() for z in logits]
     for z in spoilt:
-        z[part] = 50.0 * np.eye(7)[labels[part]]  # rows for thresholds may say what they like
+        z[others] = 50.0 * np.eye(7)[labels[others]]
     again = fit_pool([FitRows.of(faces.predictions(z, labels)) for z in spoilt], [1.0, 3.0], "logit", seed=1)
     assert again.weights == pytest.approx(whole.weights, abs=0)
     assert again.temperature == whole.temperature

@@ -81,7 +81,7 @@ def test_richer_maps_are_chosen_where_their_error_is_planted_and_rarely_elsewher
 def test_heldout_nll_equals_a_naive_loop_over_folds():
     rows = faces.fit_rows(300, sharpness=2.0)
     choice = scaling.choose(rows, 2.0, folds=3, seed=4)
-    fold, total = scaling.spread_folds(rows.labels, 3, 4), 0.0
+    fold, total = scaling.spread_folds(rows.labels, 3, 4, rows.groups), 0.0
     for f in range(3):
         t = fit_temperature(rows.take(np.flatnonzero(fold != f)), resamples=0).value
         for i in np.flatnonzero(fold == f):

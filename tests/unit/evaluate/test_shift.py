@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from helpers import faces
 from mien.core.errors import InputError
@@ -77,5 +78,29 @@ def test_groups_against_a_naive_loop():
         assert group["n"] == inside.sum()
         assert group["accuracy"] == pytest.approx((p.argmax(1) == y)[inside].mean())
         assert group["ci95"]["accuracy"][0] < group["accuracy"] < group["ci95"]["accuracy"][1]
+        truth = f1_score(y[inside], p.argmax(1)[inside], labels=np.unique(y[inside]), average="macro")
+        assert group["macro_f1_present"] == pytest.approx(truth)
     assert found["glasses"]["groups"]["yes"] == {"n": 5}
     assert found["glasses"]["accuracy_gap"] is None
+
+
+def test_a_class_that_a_group_lacks_costs_nothing():
+    """A perfect model: macro-F1 over all seven classes would be .857 where one is absent."""
+    y = np.arange(420) % 7
+    sex = np.where((y == 1) | (np.arange(420) % 2 == 0), "a", "b")
+    group = by_group(np.eye(7)[y], y, [{"sex": s} for s in sex])["sex"]["groups"]["b"]
+    assert "disgust" not in group["classes"]
+    assert len(group["classes"]) == 6
+    assert group["macro_f1_present"] == 1
+    assert group["ci95"]["macro_f1_present"] == [1, 1]
+
+
+def test_groups_and_degradation_resample_near_duplicates_in_whole():
+    z, y = faces.simulated(200, seed=2)
+    p, copies = softmax(np.repeat(z, 4, 0)), np.repeat(np.arange(200), 4).astype(str)
+    rows, labels = [{"sex": "ab"[i // 4 % 2]} for i in range(800)], np.repeat(y, 4)
+    widths = [np.diff(by_group(p, labels, rows, groups=g)["sex"]["groups"]["a"]["ci95"]["accuracy"]) for g in (None, copies)]  # fmt: skip
+    assert widths[1] > 1.5 * widths[0]
+    worse = [p[:, ::-1]]
+    widths = [np.diff(degradation(p, worse, labels, groups=g)[0]["change"]["accuracy"]["ci95"]) for g in (None, copies)]
+    assert widths[1] > 1.5 * widths[0]

@@ -11,7 +11,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, CalibrationError
 
-KIND, VERSION = "calibration", 3
+KIND, VERSION = "calibration", 4
 
 
 class Calibration(BaseModel):
@@ -27,7 +27,11 @@ class Calibration(BaseModel):
     bias: tuple[float, ...] = Field(description="(7,)")
     why: str = ""
     heldout: dict[str, dict[str, float]] = Field(default={}, description="held-out NLL of each map that was tried")
-    prior: tuple[float, ...] | None = Field(default=None, description="class shares assumed; null: those of calib")
+    prior: tuple[float, ...] | None = Field(default=None, description="class shares assumed; null: as fitted")
+    assumed: tuple[float, ...] | None = Field(
+        default=None, description="class shares that the map assumed before `prior`"
+    )
+    assumed_why: str = Field(default="", description="how these are known")
     temperature: float = Field(gt=0, description="the one that minimises NLL; what ensembles use")
     temperature_ci95: tuple[float, float]
     n: int = Field(gt=0, description="calib rows that the map was fitted on")

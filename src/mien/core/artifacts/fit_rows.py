@@ -24,7 +24,7 @@ _TOKEN = object()
 
 
 class FitRows:
-    """Logits (n, 7), labels (n,) and ids (n,) that may be fitted on.
+    """Logits (n, 7), labels (n,), ids (n,) and near-duplicate groups (n,) that may be fitted on.
 
     Fitters take only this type, and only `of`, `part`, `take` and `with_logits` build it.
     """
@@ -34,6 +34,7 @@ class FitRows:
         logits: NDArray[np.float64],
         labels: NDArray[np.int64],
         ids: NDArray[np.str_],
+        groups: NDArray[np.str_],
         split: str,
         *,
         token: object,
@@ -45,7 +46,8 @@ class FitRows:
             )
         for array in (logits, labels):
             array.setflags(write=False)
-        self.logits, self.labels, self.ids, self.split, self.name = logits, labels, ids, split, name
+        self.logits, self.labels, self.ids, self.groups = logits, labels, ids, groups
+        self.split, self.name = split, name
         self._dealt: dict[Part, NDArray[np.int64]] | None = None
         self._closed = True
 
@@ -62,9 +64,8 @@ class FitRows:
                 f"These are {predictions.split} predictions.",
                 rule="Only val may choose and only calib may fit; test decides nothing.",
             )
-        return cls(
-            predictions.logits.copy(), predictions.labels.copy(), predictions.image_ids, predictions.split, token=_TOKEN
-        )
+        copied = predictions.logits.copy(), predictions.labels.copy()
+        return cls(*copied, predictions.image_ids, predictions.group_ids, predictions.split, token=_TOKEN)
 
     def take(self, rows: NDArray[np.int64], logits: NDArray[np.float64] | None = None) -> FitRows:
         """A subset, optionally with other logits (pooled or scaled) for the same rows."""
@@ -74,7 +75,12 @@ class FitRows:
         return self._picked(rows, values, self.name)
 
     def _picked(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> FitRows:
-        picked = np.array(values[rows], dtype=np.float64), np.array(self.labels[rows]), self.ids[rows]
+        picked = (
+            np.array(values[rows], dtype=np.float64),
+            np.array(self.labels[rows]),
+            self.ids[rows],
+            self.groups[rows],
+        )
         return FitRows(*picked, self.split, token=_TOKEN, name=name)
 
     def with_logits(self, logits: NDArray[np.float64]) -> FitRows:
@@ -88,7 +94,7 @@ class FitRows:
         if self.name is not None:
             raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
         if self._dealt is None:
-            self._dealt = deal(self.ids, self.labels)
+            self._dealt = deal(self.ids, self.labels, self.groups)
         out = self._picked(self._dealt[name], self.logits, name)
         if not len(out):
             raise InputError(
@@ -115,17 +121,23 @@ def require(rows: object, fitter: str) -> None:
         raise TypeError(f"{fitter} takes FitRows, not {type(rows).__name__}: test rows may not be fitted on")
 
 
-def deal(ids: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[Part, NDArray[np.int64]]:
-    """Row numbers of each part: within each class by the hash of the id, in the shares of `SHARES`.
+def deal(ids: NDArray[np.str_], labels: NDArray[np.int64], groups: NDArray[np.str_]) -> dict[Part, NDArray[np.int64]]:
+    """Row numbers of each part: within each class by the hash of the id, in the shares of `SHARES`; groups stay whole.
 
-    A function of ids and labels alone: the same for every model, whatever the order of the rows.
+    A group has the hash and the class of its row with the smallest hash. A function of ids, labels and groups (n,) alone:
+    the same for every model, whatever the order of the rows.
     """
     keys = np.array([hashlib.sha256(f"part:{i}".encode()).hexdigest() for i in ids.tolist()])
+    order = np.argsort(keys, kind="stable")
+    _, first, group, size = np.unique(groups[order], return_index=True, return_inverse=True, return_counts=True)
+    heads = order[first]  # of each group the row with the smallest hash
     ends = np.cumsum(list(SHARES.values()))
-    owner = np.empty(len(labels), dtype=np.int64)
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        ranked = rows[np.argsort(keys[rows], kind="stable")]
-        place = (np.arange(len(rows)) + 0.5) / len(rows)
+    owner = np.empty(len(heads), dtype=np.int64)
+    for c in np.unique(labels[heads]):
+        members = np.flatnonzero(labels[heads] == c)
+        ranked = members[np.argsort(first[members])]
+        place = (size[ranked].cumsum() - size[ranked] / 2) / size[ranked].sum()
         owner[ranked] = np.minimum(np.searchsorted(ends, place, side="right"), len(ends) - 1)
-    return {name: np.flatnonzero(owner == i) for i, name in enumerate(SHARES)}
+    of_row = np.empty(len(labels), dtype=np.int64)
+    of_row[order] = owner[group]
+    return {name: np.flatnonzero(of_row == i) for i, name in enumerate(SHARES)}

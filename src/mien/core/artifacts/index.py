@@ -132,6 +132,11 @@ class Index:
         return np.array(self.table["image_id"].to_pylist(), dtype=str)
 
     @cached_property
+    def group_ids(self) -> NDArray[np.str_]:
+        """Near-duplicate groups, shape (n,); a row without near-duplicates is a group of its own."""
+        return np.array(self.table["group_id"].to_pylist(), dtype=str)
+
+    @cached_property
     def drawn(self) -> NDArray[np.bool_]:
         """Which rows (n,) come from a source that draws faces, whatever it is called here."""
         sources = base.read_json(self.folder / "provenance.json", kind="provenance", fix=FIX)["sources"]

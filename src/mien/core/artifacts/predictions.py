@@ -1,4 +1,4 @@
-"""Predictions: image_id, split, label and seven logits.
+"""Predictions: image_id, group_id, split, label and seven logits.
 
 Logits are what softmax turns into probabilities: any scale (ArcFace's s) is already applied. The
 file says so in its metadata, and a reader refuses values that cannot be such logits.
@@ -21,7 +21,8 @@ from mien.core.artifacts import base
 from mien.core.errors import ArtifactError, InputError, SplitError
 from mien.core.labels import INDEX, LABELS
 
-KIND, VERSION = "predictions", 2
+KIND, VERSION = "predictions", 3
+_UNGROUPED = 2  # the format without group_id; its files are still read
 COLUMNS = [f"logit_{name}" for name in LABELS]
 _META = b"mien.predictions"
 REQUIRED = {"name", "weights_hash", "index", "head"}
@@ -30,13 +31,17 @@ COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forg
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits of one model on one split. `logits` is (n, 7) float64, `labels` (n,) class numbers."""
+    """Logits of one model on one split. `logits` is (n, 7) float64, `labels` (n,) class numbers.
+
+    `groups` (n,) names the near-duplicates of one image alike; None where they are not known: each row is a group of its own.
+    """
 
     split: str
     image_ids: NDArray[np.str_]
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
     meta: dict[str, Any]
+    groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -48,6 +53,8 @@ class Predictions:
                 f"The predictions do not state {', '.join(sorted(missing))}.",
                 rule="Each says which weights and index it is of.",
             )
+        if self.groups is not None and len(self.groups) != n:
+            raise InputError(f"{len(self.groups)} groups for {n} labels.", rule="One group a row.")
         if self.logits.shape != (n, len(LABELS)) or len(self.image_ids) != n:
             raise InputError(
                 f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits a picture."
@@ -69,10 +76,18 @@ class Predictions:
             )
 
     @property
+    def group_ids(self) -> NDArray[np.str_]:
+        """The group of each row, (n,): the row's own id where groups are not known."""
+        return self.image_ids if self.groups is None else self.groups
+
+    @property
     def hash(self) -> str:
-        """Hash of the split, ids, labels and logits: what a calibration is tied to."""
+        """Hash of the split, ids, labels, logits and groups: what a calibration is tied to."""
         ids = "\n".join(self.image_ids.tolist()).encode()
         parts = {"ids": _sha(ids), "labels": _sha(self.labels.tobytes()), "logits": _sha(self.logits.tobytes())}
+        if self.groups is None:
+            return base.fingerprint(KIND, _UNGROUPED, {"split": self.split}, parts)
+        parts["groups"] = _sha("\n".join(self.groups.tolist()).encode())
         return base.fingerprint(KIND, VERSION, {"split": self.split}, parts)
 
 
@@ -100,6 +115,8 @@ def write_predictions(path: Path, predictions: Predictions, *, fingerprint: str)
         "split": pa.array([predictions.split] * len(predictions.labels), pa.string()),
         "label": pa.array(names[predictions.labels].tolist(), pa.string()),
     }
+    if predictions.groups is not None:
+        columns["group_id"] = pa.array(predictions.groups.tolist(), pa.string())
     for i, name in enumerate(COLUMNS):
         columns[name] = pa.array(predictions.logits[:, i], pa.float64())
     table = pa.table(columns).replace_schema_metadata({_META: json.dumps(meta, allow_nan=False).encode()})
@@ -120,6 +137,7 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
         splits = set(table["split"].to_pylist())
         labels = [INDEX[name] for name in table["label"].to_pylist()]
         logits = np.column_stack([table[name].to_numpy() for name in COLUMNS]).astype(np.float64)
+        groups = np.array(table["group_id"].to_pylist(), dtype=str) if "group_id" in table.column_names else None
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{path} is no predictions file of mien ({type(error).__name__}: {error}).") from None
     if "test" in splits | {meta.get("split")} and not allow_test:
@@ -131,12 +149,13 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
             f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file."
         )
     ids = np.array(table["image_id"].to_pylist(), dtype=str)
-    found = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta)
+    found = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta, groups)
     if found.hash != meta.get("rows_hash"):
         raise ArtifactError(
             f"The rows of {path} were altered after they were written.", fix="Predict again with `mien predict`."
         )
-    if not meta.get("pooled") and meta.get("fingerprint") != mark_of(meta["weights_hash"], meta["index"], found.split):
+    known = {mark_of(meta["weights_hash"], meta["index"], found.split, version) for version in (_UNGROUPED, VERSION)}
+    if not meta.get("pooled") and meta.get("fingerprint") not in known:
         raise ArtifactError(
             f"{path} was written as something else than {found.split} predictions of its weights.", fix="Predict again."
         )
@@ -152,9 +171,9 @@ def stored_fingerprint(path: Path) -> str | None:
         return None
 
 
-def mark_of(weights_hash: str, index_hash: str, split: str) -> str:
+def mark_of(weights_hash: str, index_hash: str, split: str, version: int = VERSION) -> str:
     """Fingerprint of predictions: which weights, which index, which split."""
-    return base.fingerprint(KIND, VERSION, {"split": split}, {"weights": weights_hash, "index": index_hash})
+    return base.fingerprint(KIND, version, {"split": split}, {"weights": weights_hash, "index": index_hash})
 
 
 def check_same_rows(several: list[Predictions]) -> None:
@@ -168,3 +187,9 @@ def check_same_rows(several: list[Predictions]) -> None:
                 f"{first.meta.get('name')} and {other.meta.get('name')} {what} of {first.split}.",
                 rule="Members of an ensemble predict the same rows.", fix="Predict all of them with one --index, or import files of the same rows.",
             )  # fmt: skip
+        if not np.array_equal(first.group_ids, other.group_ids):
+            raise InputError(
+                f"{first.meta.get('name')} and {other.meta.get('name')} have different near-duplicate groups of {first.split}.",
+                rule="The groups decide which part of calib a row is in, the same part for every member.",
+                fix="One file is of an older version or was imported without --index: predict again with `mien predict`, or import with --index.",
+            )
