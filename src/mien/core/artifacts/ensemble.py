@@ -15,7 +15,7 @@ from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, SplitError
 
-KIND, VERSION = "ensemble", 3
+KIND, VERSION = "ensemble", 4
 SELECTION = "selected.json"
 SUMMARY = "ensemble_summary.csv"
 FIX = "Make it: `mien ensemble RUN RUN --out ENS`."
