@@ -20,10 +20,10 @@ from mien.core.artifacts.index import Index, read_index, read_occurrences
 from mien.core.artifacts.judged import (
     Judged,
     check_has_weights,
+    judging_warnings,
     read_judged,
     read_latency,
     selection_of,
-    teacher_warnings,
 )
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
@@ -109,9 +109,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     probabilities = softmax(map_.apply(test.logits))
     document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
     document |= _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
-    warnings = teacher_warnings(judged, selection)
-    if calibration.test_accesses:
-        warnings.append(f"test_accesses: {accesses.told(calibration.test_accesses, 'this calibration was fitted')}")
+    warnings = judging_warnings(judged, selection, calibration)
     for text in warnings:
         warn(f"{judged.name}: {text}")
     document |= {

@@ -14,10 +14,11 @@ from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.evaluation import KIND, VERSION, read_transfer, transfer_path, write_transfer
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.judged import check_has_weights, read_judged, selection_of, teacher_warnings
+from mien.core.artifacts.judged import check_has_weights, judging_warnings, read_judged, selection_of
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import InputError, UsageError
+from mien.core.progress import warn
 from mien.data.copies import copies
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.metrics import softmax
@@ -62,9 +63,12 @@ def run(
     logits = predict_logits(load_network(judged.run), other.pixels, rows, batch_size=config.batch_size)
     labels = other.labels[rows]
     scored = with_intervals(softmax(scaling_of(calibration).apply(logits)), labels, resamples=config.resamples, seed=config.seed)  # fmt: skip
+    warnings = judging_warnings(judged, chosen, calibration)
+    for text in warnings:
+        warn(f"{judged.name}: {text}")
     found = {
         "fingerprint": mark, "name": judged.name, "selection_hash": chosen["hash"], "calibration_hash": calibration.hash, "trained_on": index.sources, "on": other.content_hash, "on_sources": other.sources,
-        "left_out": left, "test": scored, "warnings": teacher_warnings(judged, chosen),
+        "left_out": left, "test": scored, "warnings": warnings,
     }  # fmt: skip
     before = accesses.record(
         found,

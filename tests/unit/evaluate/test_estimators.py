@@ -71,6 +71,8 @@ def test_labels_may_be_names():
 def test_test_rows_and_what_cannot_be():
     with pytest.raises(SplitError, match="test decides nothing"):
         e.calib_rows(Z, Y, split="test")
+    with pytest.raises(TypeError, match="split"):
+        e.calib_rows(Z, Y)
     with pytest.raises(InputError, match="in the order"):
         e.calib_rows(Z[:, :6], Y, split="calib")
     with pytest.raises(InputError, match="NaN"):

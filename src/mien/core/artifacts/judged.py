@@ -15,6 +15,7 @@ from mien.core.artifacts import run as runs
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.ensemble import SELECTION, knows, read_selection
 from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
+from mien.core.artifacts.test_accesses import told
 from mien.core.errors import ArtifactError, SplitError, UsageError
 
 KIND, VERSION = "imported", 1
@@ -105,12 +106,16 @@ def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration
     )
 
 
-def teacher_warnings(judged: Judged, selection: dict[str, Any]) -> list[str]:
-    """What is to be said of a student whose teacher is not the candidate that the selection names."""
+def judging_warnings(judged: Judged, selection: dict[str, Any], calibration: Calibration) -> list[str]:
+    """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher is
+    not the candidate that the selection names."""
+    said = []
+    if calibration.test_accesses:
+        said.append(f"test_accesses: {told(calibration.test_accesses, 'this calibration was fitted')}")
     taught = None if judged.run is None else judged.run.config.get("teacher")
-    if taught is None or taught["weights_hash"] == selection["candidates"][selection["name"]]["weights_hash"]:
-        return []
-    return [f"teacher: taught by {taught['name']}, not by {selection['name']}, which was selected on val"]
+    if taught is not None and taught["weights_hash"] != selection["candidates"][selection["name"]]["weights_hash"]:
+        said.append(f"teacher: taught by {taught['name']}, not by {selection['name']}, which was selected on val")
+    return said
 
 
 def recalibrated(folder: Path, selection: str) -> SplitError:

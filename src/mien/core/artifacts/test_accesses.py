@@ -126,7 +126,10 @@ def _read(path: Path) -> Access:
     try:
         return Access.model_validate(data)
     except ValidationError as error:
-        raise ArtifactError(f"{path} is no record of an access to test ({error.error_count()} faults).") from None
+        raise ArtifactError(
+            f"{path} is no record of an access to test ({error.error_count()} faults).",
+            fix="Move it elsewhere if something else wrote it.",
+        ) from None
 
 
 def check_unopened(accesses: list[Access], what: str, *, again: bool) -> int:
