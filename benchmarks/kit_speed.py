@@ -44,7 +44,7 @@ def everything(n: int) -> dict[str, float]:
     calib, labels = models(n, 0)
     val, val_labels = models(n, 1)
     marks = [time.perf_counter()]
-    rows = [calib_rows(z, labels) for z in calib]
+    rows = [calib_rows(z, labels, split="calib") for z in calib]
     own = [fit_temperature(r.part("temperature")).value for r in rows]
     marks.append(time.perf_counter())
     candidates = []
@@ -65,7 +65,7 @@ def everything(n: int) -> dict[str, float]:
 def beside(n: int) -> dict[str, float]:
     """What is timed apart, and netcal's fit of T on the same rows."""
     (z, *_), labels = models(n, 0)
-    rows = calib_rows(z, labels)
+    rows = calib_rows(z, labels, split="calib")
     marks = [time.perf_counter()]
     ours = fit_temperature(rows, resamples=0).value
     marks.append(time.perf_counter())

@@ -56,7 +56,7 @@ def one_pool(n: int, kind: str, pool: str, rng: np.random.Generator) -> dict[str
     """Held-out NLL of equal weights, our choice and the raw grid."""
     logits, labels = members(n + HELD, kind, rng)
     inside, outside = slice(0, n), slice(n, None)
-    rows = [calib_rows(z[inside], labels[inside]) for z in logits]
+    rows = [calib_rows(z[inside], labels[inside], split="calib") for z in logits]
     own = [minimum(r.part("temperature").logits, r.part("temperature").labels) for r in rows]
     logs = tempered([z[outside] for z in logits], own)
 
@@ -79,7 +79,7 @@ def one_map(n: int, kind: str, rng: np.random.Generator) -> dict[str, float | st
     z = 2 * log_softmax(rng.normal(0, 1.6, (n + HELD, 7)))
     p = softmax(z / 2 @ matrix.T + bias)
     labels = (p.cumsum(1) > rng.random((len(p), 1))).argmax(1)
-    rows = calib_rows(z[:n], labels[:n]).part("temperature")
+    rows = calib_rows(z[:n], labels[:n], split="calib").part("temperature")
     t = minimum(rows.logits, rows.labels)
     choice = choose(rows, t)
     held, truth = z[n:], labels[n:]

@@ -37,11 +37,11 @@ def test_every_stage_by_hand(tmp_path, capsys):
         ["calibrate", a],
         ["calibrate", b],
         ["ensemble", a, b, "--out", e, "--resamples", "100"],
-        ["evaluate", e, "--index", i, "--resamples", "100"],
-        ["evaluate", a, "--index", i, "--resamples", "100"],
         ["distill", "--teacher", e, "--index", i, "--out", s, *small],
         *[["predict", s, "--index", i, "--split", split] for split in ("val", "calib")],
         ["calibrate", s],
+        ["evaluate", e, "--index", i, "--resamples", "100"],
+        ["evaluate", a, "--index", i, "--resamples", "100"],
         ["evaluate", s, "--index", i, "--resamples", "100"],
         ["export", s, "--index", i, "--out", tmp_path / "m.onnx"],
     ]

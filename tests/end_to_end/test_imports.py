@@ -169,6 +169,8 @@ REFUSED = {
     "one-hot labels": (lambda p: write_npz(p / "f.npz", model(1), label=np.eye(7)[Y]), ARRAY, "shape (1400, 7)"),
     "no rows": (lambda p: (p / "f.csv").write_text("file,truth,part," + ",".join(f"p_{n}" for n in LABELS) + "\n") and p / "f.csv", FLAGS, "has no rows"),
     "a column twice": (lambda p: (p / "f.csv").write_text("file,file,truth\na,b,happy\n") and p / "f.csv", FLAGS, "two columns 'file'"),
+    "a test set renamed": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "test_set=calib"], "test rows do not become others"),
+    "a test set with --split": (lambda p: write_csv(p / "f.csv", splits=np.where(SPLITS == "test", "Official-TestSet", SPLITS)), [*FLAGS[:4], "--split", "calib"], "has test rows by its column 'part'"),
     "test under another name": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "Test =calib"], "test rows do not become others"),
     "test by a column that is not named": (lambda p: write_csv(p / "f.csv"), [*FLAGS[:4], "--split", "calib"], "has test rows by its column 'part'"),
     "test by a column, another named": (lambda p: write_csv(p / "f.csv"), [*FLAGS[:4], "--split", "calib", "--split-column", "no"], "has test rows by its column 'part'"),
@@ -298,23 +300,24 @@ def test_members_are_joined_as_they_are_calibrated_and_selections_hold(tmp_path,
         found.append(json.loads(capsys.readouterr().out)["test"])
     assert found[0]["accuracy"] == found[1]["accuracy"]
     assert found[0]["nll"] == pytest.approx(found[1]["nll"], abs=0.02)
-    assert run(["calibrate", str(runs[0]), "--method", "temperature", "--resamples", "40"]) == 0
+    assert run(["calibrate", str(runs[0]), "--again", "--method", "temperature", "--resamples", "40"]) == 0
     assert run(["evaluate", str(runs[0])]) == 2
     assert "calibrated again" in capsys.readouterr().err
     shutil.copytree(runs[0], tmp_path / "renamed")  # another name does not open test
     assert run(["evaluate", str(tmp_path / "renamed")]) == 2
     assert "calibrated again" in capsys.readouterr().err
     again = tmp_path / "then"  # stands behind the older selection, which does not know the new calibration
-    assert run(["ensemble", *map(str, runs), "--out", str(again), "--resamples", "200"]) == 0
+    assert run(["ensemble", *map(str, runs), "--out", str(again), "--again", "--resamples", "200"]) == 0
     assert run(["evaluate", str(runs[0]), "--resamples", "200"]) == 0
-    assert run(["calibrate", str(runs[0]), "--method", "temperature", "--prior", "uniform", "--resamples", "40"]) == 0
+    shift = ["--prior", "uniform", "--again", "--resamples", "40"]
+    assert run(["calibrate", str(runs[0]), "--method", "temperature", *shift]) == 0
     assert run(["evaluate", str(runs[0]), "--resamples", "200"]) == 0  # what was selected, for other class shares
-    assert run(["calibrate", str(runs[0]), "--method", "dirichlet", "--prior", "uniform", "--resamples", "40"]) == 0
+    assert run(["calibrate", str(runs[0]), "--method", "dirichlet", *shift]) == 0
     assert run(["evaluate", str(runs[0])]) == 2
     capsys.readouterr()
     assert run(["ensemble", *map(str, runs), "--out", str(tmp_path / "other")]) == 2
     assert "without --prior" in capsys.readouterr().err
-    assert len(json.loads((ens / "biased" / "evaluation.json").read_text())["openings"]) == 1
+    assert json.loads((ens / "biased" / "evaluation.json").read_text())["test_accesses"]["before"] == 1
 
 
 def test_too_few_rows_for_three_parts(tmp_path, capsys):

@@ -21,7 +21,7 @@ from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import read_study
 from mien.core.config.study import load_study
-from mien.core.errors import UsageError
+from mien.core.errors import SplitError, UsageError
 from mien.study.runner import plan_study, run_study
 
 TIMED = {"latency", "wall_s", "training"}
@@ -50,7 +50,7 @@ def test_the_report_has_every_table_filled(small_study):
     assert page.startswith("<!doctype html>")
     for words in (
         "Distinct pictures by class and split", "95 % bootstrap intervals", "Reliability before and after", "Training curves", "Per cent of each label",
-        "Against the best single", "Student against teacher", "chance", "always ", "drawn by mien", "Every combination", "Corrupted test pictures, five strengths", "eyes covered",
+        "Against the best single", "No access to test is on record from before this selection", "By now it was opened 7 times", "Student against teacher", "chance", "always ", "drawn by mien", "Every combination", "Corrupted test pictures, five strengths", "eyes covered",
     ):  # fmt: skip
         assert words in page, words
     words_alone = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
@@ -88,14 +88,19 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     before = modified(root)
     text = file.read_text().replace('name = "plain"\nbackbone = "cnn"', 'name = "plain"\nlr = 2e-3\nbackbone = "cnn"')
     file.write_text(text)
-    run_study(load_study(file), root)
+    with pytest.raises(SplitError, match=r"before study got other settings \(teachers\)"):
+        run_study(load_study(file), root)
+    assert modified(root) == before  # told before anything is made again
+    found = run_study(load_study(file), root, again=True)
+    assert found["test_accesses"]["before_selection"] == found["student"]["calibration"]["test_accesses"] == 7
+    assert "Test was opened 7 times before this selection was written" in (root / "report" / "index.html").read_text()
     after = modified(root)
     assert before["index/manifest.json"] == after["index/manifest.json"]
     assert before["teachers/arc/best.safetensors"] == after["teachers/arc/best.safetensors"]
     assert before["teachers/plain/best.safetensors"] != after["teachers/plain/best.safetensors"]
     assert before["ensembles/selected.json"] != after["ensembles/selected.json"]
     file.write_text(text.replace("[ensemble]\n", "[ensemble]\ncoverage = 0.8\n"))
-    run_study(load_study(file), root, file.read_text())
+    run_study(load_study(file), root, file.read_text(), again=True)
     final = modified(root)
     assert final["student/best.safetensors"] == after["student/best.safetensors"]
     assert final["ensembles/selected.json"] != after["ensembles/selected.json"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App
 
@@ -61,17 +61,21 @@ def predict(
     show({"predictions": str(path)}, json=json, text=str(path))
 
 
-def calibrate(run: Path, *, config: Annotated[CalibrateConfig | None, Flat] = None, json: Json = False) -> None:
+def calibrate(
+    run: Path, *, again: bool = False, config: Annotated[CalibrateConfig | None, Flat] = None, json: Json = False
+) -> None:
     """Fit how a run's logits become probabilities, and when it answers, on its calib predictions.
 
     Parameters
     ----------
     run
         the run's folder
+    again
+        fit another calibration although test was opened; it states how often
     """
     from mien.stages import calibrate as stage
 
-    found = stage.run(run, config or CalibrateConfig())
+    found = stage.run(run, config or CalibrateConfig(), again=again)
     text = (
         f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} pictures; on {found.after['n']:,} others "
         f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
@@ -80,7 +84,13 @@ def calibrate(run: Path, *, config: Annotated[CalibrateConfig | None, Flat] = No
     show(found.model_dump(), json=json, text=text)
 
 
-def ensemble(*runs: Path, out: Out, config: Annotated[EnsembleConfig | None, Flat] = None, json: Json = False) -> None:
+def ensemble(
+    *runs: Path,
+    out: Out,
+    again: bool = False,
+    config: Annotated[EnsembleConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Make every combination of runs, and write which one is selected on val, and why.
 
     Parameters
@@ -89,13 +99,18 @@ def ensemble(*runs: Path, out: Out, config: Annotated[EnsembleConfig | None, Fla
         calibrated runs with val and calib predictions
     out
         the folder of ensembles
+    again
+        write another selection although test was opened; it states how often
     """
+    from mien.core.artifacts.test_accesses import told
     from mien.stages import ensemble as stage
 
     if not runs:
         raise UsageError("No run was named.", fix="mien ensemble RUN [RUN …] --out ENS")
-    chosen = stage.run(list(runs), out, config or EnsembleConfig())
-    show(chosen, json=json, text="\n".join([f"selected: {chosen['name']}", *(f"  {line}" for line in chosen["why"])]))
+    chosen = stage.run(list(runs), out, config or EnsembleConfig(), again=again)
+    opened = told(chosen["test_accesses"], "this selection was written")
+    lines = [f"selected: {chosen['name']}", *(f"  {line}" for line in chosen["why"]), opened]
+    show(chosen, json=json, text="\n".join(lines))
 
 
 def evaluate(
@@ -143,8 +158,19 @@ def evaluate(
     answers = done["abstain"]
     right = answers["accuracy_answered"]
     said = "nothing" if right is None else f"{answers['coverage']:.1%}, of these right {right:.1%}"
-    lines.append(f"  answers {said}; AURC {answers['aurc']:.4f}")
+    lines += [f"  answers {said}; AURC {answers['aurc']:.4f}", _told(done)]
     show(done, json=json, text="\n".join(lines))
+
+
+def _told(done: dict[str, Any]) -> str:
+    """How often test was opened before what was judged, and before its selection."""
+    from mien.core.artifacts.test_accesses import told
+
+    opened = done["test_accesses"]
+    parts = [told(opened["before_selection"], "this selection was written"), told(opened["before"], "this evaluation")]
+    if opened["before_calibration"]:
+        parts.insert(1, told(opened["before_calibration"], "this calibration was fitted"))
+    return "  " + " ".join(parts)
 
 
 def _evaluate_on(
@@ -158,6 +184,7 @@ def _evaluate_on(
     test, left = done["test"], done["left_out"]
     text = (
         f"{done['name']} on {test['n']:,} test pictures of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
-        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}"
+        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
+        f"{_told(done)}"
     )
     show(done, json=json, text=text)

@@ -11,7 +11,7 @@ from mien.cli.common import Json, Out, show
 from mien.core.errors import UsageError, nearest
 
 
-def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) -> None:
+def study(file: Path, *, out: Out, dry_run: bool = False, again: bool = False, json: Json = False) -> None:
     """Run a study from pictures to report; what is complete is skipped.
 
     Parameters
@@ -22,6 +22,8 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
         the study's folder
     dry_run
         say what would be gone through, and what is there already
+    again
+        calibrate and select with other settings although test was opened; results state how often
     """
     from mien.core.config.study import load_study
     from mien.study.runner import plan_study, run_study
@@ -36,7 +38,7 @@ def study(file: Path, *, out: Out, dry_run: bool = False, json: Json = False) ->
             text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
         )
         return
-    document = run_study(config, out, file.read_text(encoding="utf-8"))
+    document = run_study(config, out, file.read_text(encoding="utf-8"), again=again)
     show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
 
 
@@ -59,7 +61,7 @@ def sweep(file: Path, *, out: Out, json: Json = False) -> None:
     show(done, json=json, text=table(done))
 
 
-def matrix(file: Path, *, out: Out, json: Json = False) -> None:
+def matrix(file: Path, *, out: Out, again: bool = False, json: Json = False) -> None:
     """Learn from each of several sources and judge on the test of all; goes on where it was.
 
     Parameters
@@ -68,13 +70,15 @@ def matrix(file: Path, *, out: Out, json: Json = False) -> None:
         a matrix (TOML): sources, settings of their indexes and of the training, seeds; the names of shipped ones work too
     out
         the matrix's folder: indexes, runs, matrix.json, matrix.md, matrix.png
+    again
+        calibrate and select with other settings although test was opened; results state how often
     """
     from mien.core.config.matrix import load_matrix
     from mien.stages.cross import tables
     from mien.study.matrix import run_matrix
 
     file = _shipped(file, "matrices")
-    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"))
+    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"), again=again)
     show(done, json=json, text=tables(done))
 
 
@@ -97,15 +101,17 @@ def _shipped(file: Path, kind: str) -> Path:
     return shipped[str(file)]
 
 
-def quickstart(*, out: Out = Path("out/quickstart"), json: Json = False) -> None:
+def quickstart(*, out: Out = Path("out/quickstart"), again: bool = False, json: Json = False) -> None:
     """Run every stage on drawn faces, in minutes on two cores.
 
     Parameters
     ----------
     out
         the study's folder
+    again
+        as of `mien study`
     """
-    study(Path("quickstart"), out=out, json=json)
+    study(Path("quickstart"), out=out, again=again, json=json)
 
 
 def report(

@@ -1,13 +1,13 @@
 """The kit as objects in scikit-learn's style: `fit`, then `predict_proba`. For arrays from anywhere.
 
-    rows = calib_rows(logits, labels)                      # refuses test rows
+    rows = calib_rows(logits, labels, split="calib")       # refuses test rows
     model = AutoScaling().fit(rows)
     probabilities = model.predict_proba(other_logits)
 
-    pool = Pool().fit([calib_rows(a, labels), calib_rows(b, labels)])
+    pool = Pool().fit([calib_rows(z, labels, split="calib") for z in (a, b)])
     probabilities = pool.predict_proba([other_a, other_b])
 
-    sets = ConformalSets(alpha=0.1).fit(calib_rows(calibrated_logits, labels)).predict_set(probabilities)
+    sets = ConformalSets(alpha=0.1).fit(calib_rows(calibrated, labels, split="calib")).predict_set(probabilities)
 
 Logits are (n, 7) in the order of `mien.LABELS`, labels class numbers or names. What a fit found stands in
 attributes that end in an underscore. Rows that are too few or lack a class are named in a `UserWarning`.
@@ -37,8 +37,16 @@ from mien.evaluate.weights import Pool as PoolKind
 from mien.evaluate.weights import Search
 
 
-def calib_rows(logits: ArrayLike, labels: ArrayLike, *, ids: Sequence[str] | None = None, groups: Sequence[str] | None = None, split: str = "calib", head: str = "unknown") -> FitRows:  # fmt: skip
-    """Arrays as rows that may be fitted on; `split` says where they come from, and test rows are refused.
+def calib_rows(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    split: str,
+    ids: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    head: str = "unknown",
+) -> FitRows:
+    """Arrays as rows that may be fitted on; `split` states where they come from (`calib` or `val`), and test rows are refused.
 
     `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the
     rows' numbers; members of an ensemble need the same. `groups` names near-duplicates alike, which then stay in one part of

@@ -6,6 +6,7 @@ from mien.core.artifacts import predictions as store
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import Run, check_index
+from mien.core.artifacts.test_accesses import test_meta
 from mien.core.progress import meter
 from mien.nn.network import Network, make_network
 from mien.nn.predict import predict_logits
@@ -33,5 +34,6 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
         "name": trained.name, "weights_hash": trained.weights_hash, "index": index.content_hash, "scale_in_logits": True,
         "head": head, "scale": None if head == "linear" else trained.settings["scale"],
         "training_prior": trained.config["training_prior"], "predicts_prior": trained.config["predicts_prior"],
+        **test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder),
     }  # fmt: skip
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta, index.group_ids[rows])

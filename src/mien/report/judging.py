@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mien.core.artifacts.test_accesses import times, told
 from mien.core.labels import LABELS
 from mien.report import figures
 from mien.report.blocks import Block, Figure, Section, Table, Text
@@ -178,8 +179,11 @@ def _differences(study: dict[str, Any]) -> list[Block]:
 
 def selection(study: dict[str, Any]) -> Section:
     """What was selected on val, and why."""
-    s = study["selected"]
+    s, opened = study["selected"], study["test_accesses"]
+    in_all = (
+        f"By now it was opened {times(opened['in_all'])}: once for each model with its calibration that was judged."
+    )
     return Section("Selection", [
-        Text(f"Selected on val, before test was opened: {s['name']}. Its hash {s['hash'][:16]}… stands in every evaluation."),
+        Text(f"Selected on val: {s['name']}. {told(opened['before_selection'], 'this selection was written')} {in_all} The selection's hash {s['hash'][:16]}… stands in every evaluation."),
         Table("Why", ("step", "what decided"), tuple((str(i), line) for i, line in enumerate(s["why"], 1)) or (("1", "the only candidate"),)),
     ])  # fmt: skip

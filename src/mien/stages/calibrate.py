@@ -8,6 +8,7 @@ import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts import calibration as store
+from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.judged import Judged, read_judged
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
@@ -23,8 +24,11 @@ from mien.evaluate.scaling import METHODS, Choice, Scaling, by_temperature, choo
 FELT = 0.005  # of macro-F1: what a calibration may cost before it is said
 
 
-def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
-    """Fit `RUN/calibration.json` on calib, or find it there, fitted on the same predictions."""
+def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> store.Calibration:
+    """Fit `RUN/calibration.json` on calib, or find it there, fitted on the same predictions.
+
+    Raises `SplitError` for a new one after test was opened, unless `again`: it then states how often that was.
+    """
     judged = read_judged(run_folder)
     if judged.run is None and not predictions_path(run_folder, "calib").is_file():
         raise CalibrationError(f"{run_folder} was imported without calib rows.", fix="Import them with the others.")
@@ -41,14 +45,20 @@ def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == mark:
         return store.read_calibration(path, weights_hash=judged.weights_hash)
-    calibration = _fit(judged, predictions, config, mark)
+    opened = accesses.read_accesses([accesses.origin_of(run_folder, predictions.meta)])
+    calibration = _fit(judged, predictions, config, mark, len(opened))
+    accesses.check_unopened(
+        opened, "this calibration was fitted", again=again
+    )  # now: one that cannot be right fails as it did before
     for text in [*calibration.warnings, *calibration.decisions.warnings]:
         warn(f"{judged.name}: {text}")
     store.write_calibration(path, calibration)
     return calibration
 
 
-def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark: str) -> store.Calibration:
+def _fit(
+    judged: Judged, predictions: Predictions, config: CalibrateConfig, mark: str, accesses_before: int
+) -> store.Calibration:
     whole = FitRows.of(predictions)
     rows, last = whole.part("temperature"), whole.part("thresholds")
     temperature = (
@@ -84,7 +94,7 @@ def _fit(judged: Judged, predictions: Predictions, config: CalibrateConfig, mark
     return store.Calibration(
         fingerprint=mark, map_hash=fitted, method=scaling.method, matrix=scaling.matrix.tolist(), bias=tuple(scaling.bias.tolist()), why=choice.why,
         heldout=choice.heldout, prior=prior, assumed=None if assumed is None else tuple(assumed.shares.tolist()), assumed_why="" if assumed is None else assumed.why, temperature=temperature.value, temperature_ci95=temperature.ci95, n=len(rows),
-        weights_hash=judged.weights_hash, predictions_hash=predictions.hash, decisions=decisions, before=before, after=after, warnings=warnings,
+        weights_hash=judged.weights_hash, predictions_hash=predictions.hash, test_accesses=accesses_before, decisions=decisions, before=before, after=after, warnings=warnings,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts import ensemble as store
+from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.judged import Judged, read_judged
@@ -73,8 +74,13 @@ class _Made:
         return sum(known) if len(known) == len(self.members) else None
 
 
-def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = False) -> dict[str, Any]:
-    """Make all combinations below `out`, score them on val and write `selected.json`."""
+def run(
+    runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = False, again: bool = False
+) -> dict[str, Any]:
+    """Make all combinations below `out`, score them on val and write `selected.json`.
+
+    Raises `SplitError` for a new selection after test was opened, unless `again`: it then states how often that was.
+    """
     members = [_open(folder) for folder in runs]
     if len({m.name for m in members}) < len(members):
         raise UsageError(
@@ -99,13 +105,17 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
     if base.is_complete(out, mark):
         say(f"{out} holds these ensembles already.")
         return store.read_selection(out / store.SELECTION)
+    opened = accesses.read_accesses(
+        [accesses.origin_of(m.judged.folder, m.calib.meta) for m in members], out.resolve().parent
+    )
+    count = accesses.check_unopened(opened, "this selection was written", again=again)
     if replace:
         base.make_way(out, mark)
     base.claim(out, kind="set of ensembles", fingerprint=mark)
     for text in _shortcomings(FitRows.of(members[0].calib)):
         warn(f"ensembles: {text}")
     made = _combine(members, out, config)
-    _choose(made, members, out, config)
+    _choose(made, members, out, config, count)
     base.write_manifest(
         out, kind="ensembles", version=store.VERSION, fingerprint=mark, files=[store.SELECTION, store.SUMMARY]
     )
@@ -209,7 +219,7 @@ def _shortcomings(rows: FitRows) -> list[str]:
     return [text for part in ("weights", "temperature") for text in rows.part(part).shortcomings()]
 
 
-def _choose(made: list[_Made], members: list[_Member], out: Path, config: EnsembleConfig) -> None:
+def _choose(made: list[_Made], members: list[_Member], out: Path, config: EnsembleConfig, accesses_before: int) -> None:
     labels, groups = made[0].val.labels, made[0].val.groups
     seeds, latencies = _reruns(members), _latencies(members)
     candidates = [
@@ -232,7 +242,7 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
     ]
     store.write_summary(out, rows)
     store.write_selection(out, {
-        "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "index": members[0].val.meta["index"], "best_single": best_single,
+        "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "test_accesses": accesses_before, "index": members[0].val.meta["index"], "best_single": best_single,
         "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "hash": m.ensemble.hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
         "warnings": _shortcomings(FitRows.of(members[0].calib)), "runs": {m.name: m.judged.weights_hash for m in members},
         "calibrations": [store.known_as(m.judged.weights_hash, m.calibration) for m in members],

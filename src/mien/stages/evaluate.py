@@ -11,11 +11,19 @@ import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
+from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, pooled_meta, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
-from mien.core.artifacts.judged import Judged, check_has_weights, read_judged, read_latency, selection_of
+from mien.core.artifacts.judged import (
+    Judged,
+    check_has_weights,
+    judging_warnings,
+    read_judged,
+    read_latency,
+    selection_of,
+)
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
@@ -41,11 +49,14 @@ class _Job:
     index: Index | None
     config: EvaluateConfig
 
+    @property
+    def folder(self) -> Path | None:
+        return None if self.index is None else self.index.folder
+
     def mark(self, weights: str, selection: str, more: dict[str, str]) -> str:
         content = "none" if self.index is None else self.index.content_hash
         inputs = {"index": content, "weights": weights, "selection": selection, **more}
-        unused = set() if self.config.corruptions else {"corruption_pictures"}
-        return base.fingerprint(KIND, VERSION, self.config.model_dump(mode="json", exclude=unused), inputs)
+        return base.fingerprint(KIND, VERSION, self.config.figure_settings(), inputs)
 
 
 def run(
@@ -88,7 +99,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     judged = read_judged(target)
     _check_index(judged, job.index)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
-    selection = selection_of(judged, selection_path, calibration)
+    selection, selection_path = selection_of(judged, selection_path, calibration)
     mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
@@ -97,10 +108,27 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     probabilities = softmax(map_.apply(test.logits))
     document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
     document |= _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
+    warnings = judging_warnings(judged, selection, calibration)
+    for text in warnings:
+        warn(f"{judged.name}: {text}")
     document |= {
-        "calibration": calibration.method, "calibration_hash": calibration.hash, "latency": read_latency(target), "warnings": [*calibration.warnings, *calibration.decisions.warnings],
+        "calibration": calibration.method, "calibration_hash": calibration.hash, "latency": read_latency(target), "warnings": [*warnings, *calibration.warnings, *calibration.decisions.warnings],
         "abstain": judge(probabilities, test.labels, calibration.decisions),
     }  # fmt: skip
+    before = accesses.record(
+        document,
+        test.image_ids.tolist(),
+        accesses.places_of([target], job.folder, selection_path),
+        index=judged.index_hash,
+        weights_hash=judged.weights_hash,
+        calibration_hash=calibration.hash,
+        selection_hash=selection["hash"],
+    )
+    document["test_accesses"] = {
+        "before": before,
+        "before_selection": selection["test_accesses"],
+        "before_calibration": calibration.test_accesses,
+    }
     write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
 
@@ -132,6 +160,21 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     document |= _elsewhere(
         members, probabilities, test, job, lambda several: _pooled(several, ensemble) / ensemble.temperature
     )
+    folders = [m.folder for m in members]
+    before = accesses.record(
+        document,
+        test.image_ids.tolist(),
+        accesses.places_of(folders, job.folder, target.parent / SELECTION),
+        index=test.meta["index"],
+        weights_hash=ensemble.weights_hash,
+        calibration_hash=ensemble.hash,
+        selection_hash=selection["hash"],
+    )
+    document["test_accesses"] = {
+        "before": before,
+        "before_selection": selection["test_accesses"],
+        "before_calibration": None,
+    }
     meta = pooled_meta(ensemble, test.meta["index"])
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta, test.groups)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)

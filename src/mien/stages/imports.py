@@ -12,6 +12,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts import judged as store
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.predictions import Predictions
+from mien.core.artifacts.test_accesses import test_meta
 from mien.core.config.judge import ImportConfig
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
@@ -41,6 +42,7 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         say(f"{out} holds this import already.")
         return document
     meta = {"name": out.resolve().name, "weights_hash": weights, "index": content, "scale_in_logits": True, "head": config.head}  # fmt: skip
+    meta |= test_meta(out, _test_images(parts, index), index_folder)
     predictions = [
         Predictions(
             split,
@@ -57,6 +59,18 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
 
 
 Part = tuple[Any, Any, Any]
+
+
+def _test_images(parts: dict[str, Part], index: Index | None) -> list[str]:
+    """The ids of test: the index's, whether or not the file has them; without an index the file's, if it has some."""
+    ids = (
+        index.image_ids[index.splits == "test"]
+        if index is not None
+        else parts["test"][0]
+        if "test" in parts
+        else np.array([], dtype=str)
+    )
+    return [str(i) for i in ids]
 
 
 def _without_index(found: Imported, file: Path) -> dict[str, Part]:

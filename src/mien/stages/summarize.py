@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mien.core.artifacts import base
+from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import read_evaluation, read_transfers
@@ -78,6 +79,7 @@ def _judged(ensembles: Path) -> dict[str, Any]:
     ours = [j.run for j in opened if j.run is not None]
     first = next(iter(runs.values()))
     val = read_predictions(predictions_path(first, "val")).labels
+    origins = [accesses.origin_of(j.folder, read_predictions(predictions_path(j.folder, "val")).meta) for j in opened]
     counts = np.sum(read_evaluation(first)["test"]["confusion"], axis=1)  # of test's labels
     return {
         "schema": SCHEMA, "name": ensembles.resolve().name, "git": base.git_revision(), "seed": None, "index": None,
@@ -87,6 +89,7 @@ def _judged(ensembles: Path) -> dict[str, Any]:
         "teachers": [_model(folder) for folder in runs.values()],
         "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
         "selected": {key: selection[key] for key in ("name", "why", "hash", "best_single", "diversity", "rivals")},
+        "test_accesses": {"before_selection": selection["test_accesses"], "in_all": len(accesses.read_accesses(origins, ensembles.resolve().parent))},
         "student": None, "latency": [], "wall_s": {},
     }  # fmt: skip
 
@@ -108,7 +111,7 @@ def _model(run_folder: Path) -> dict[str, Any]:
         "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
             "method": calibration.method, "why": calibration.why, "heldout": calibration.heldout, "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
-            "n": calibration.n, "before": calibration.before, "after": calibration.after,
+            "n": calibration.n, "test_accesses": calibration.test_accesses, "before": calibration.before, "after": calibration.after,
         },
         "warnings": evaluation["warnings"],
         "abstain": evaluation["abstain"], "latency": evaluation["latency"], **_elsewhere(evaluation), "transfer": [_transfer(found) for found in read_transfers(run_folder)],

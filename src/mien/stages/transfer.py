@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts import base
+from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.evaluation import KIND, VERSION, read_transfer, transfer_path, write_transfer
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.judged import check_has_weights, read_judged, selection_of
+from mien.core.artifacts.judged import check_has_weights, judging_warnings, read_judged, selection_of
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import InputError, UsageError
+from mien.core.progress import warn
 from mien.data.copies import copies
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.metrics import softmax
@@ -45,9 +47,9 @@ def run(
             fix="Build the other index with the same --size, --color, --align, --crop-scale and --crop-shift-y.",
         )
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
-    chosen = selection_of(judged, selection, calibration)
+    chosen, selection = selection_of(judged, selection, calibration)
     mark = base.fingerprint(
-        KIND, VERSION, config.model_dump(mode="json"),
+        KIND, VERSION, config.figure_settings(),
         {"weights": judged.weights_hash, "calibration": calibration.hash, "selection": chosen["hash"], "index": index.content_hash, "on": other.content_hash},
     )  # fmt: skip
     if transfer_path(target, other.content_hash).is_file():
@@ -61,10 +63,27 @@ def run(
     logits = predict_logits(load_network(judged.run), other.pixels, rows, batch_size=config.batch_size)
     labels = other.labels[rows]
     scored = with_intervals(softmax(scaling_of(calibration).apply(logits)), labels, resamples=config.resamples, seed=config.seed, groups=other.group_ids[rows])  # fmt: skip
+    warnings = judging_warnings(judged, chosen, calibration)
+    for text in warnings:
+        warn(f"{judged.name}: {text}")
     found = {
         "fingerprint": mark, "name": judged.name, "selection_hash": chosen["hash"], "calibration_hash": calibration.hash, "trained_on": index.sources, "on": other.content_hash, "on_sources": other.sources,
-        "left_out": left, "test": scored,
+        "left_out": left, "test": scored, "warnings": warnings,
     }  # fmt: skip
+    before = accesses.record(
+        found,
+        other.image_ids[other.rows("test")].tolist(),
+        accesses.places_of([target], other_folder, selection),
+        index=other.content_hash,
+        weights_hash=judged.weights_hash,
+        calibration_hash=calibration.hash,
+        selection_hash=chosen["hash"],
+    )
+    found["test_accesses"] = {
+        "before": before,
+        "before_selection": chosen["test_accesses"],
+        "before_calibration": calibration.test_accesses,
+    }
     write_transfer(target, found)
     return read_transfer(target, other.content_hash)
 

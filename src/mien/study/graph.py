@@ -23,16 +23,16 @@ class Step:
     run: Callable[[], Any]
 
 
-def steps(study: StudyConfig, root: Path) -> list[Step]:
-    """All steps from pictures to `study.json`."""
+def steps(study: StudyConfig, root: Path, *, again: bool = False) -> list[Step]:
+    """All steps from pictures to `study.json`; `again` allows to calibrate and select after test was opened."""
     folder = StudyFolder(root)
     runs = [folder.teacher(teacher.name) for teacher in study.teachers]
     out = [_index(study, folder)]
     for teacher in study.teachers:
-        out += [_train(study, teacher, folder), *_judge(study, folder, folder.teacher(teacher.name))]
-    out.append(_ensemble(study, folder, runs))
+        out += [_train(study, teacher, folder), *_judge(study, folder, folder.teacher(teacher.name), again)]
+    out.append(_ensemble(study, folder, runs, again))
     if study.student is not None:
-        out += [_distill(study, study.student, folder), *_judge(study, folder, folder.student)]
+        out += [_distill(study, study.student, folder), *_judge(study, folder, folder.student, again)]
     out.append(_evaluate(study, folder, runs))
     if study.student is not None:
         out.append(_export(study, folder))
@@ -63,7 +63,7 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
     return Step(f"train {teacher.name}", out / "manifest.json", run)
 
 
-def _judge(study: StudyConfig, folder: StudyFolder, out: Path) -> list[Step]:
+def _judge(study: StudyConfig, folder: StudyFolder, out: Path, again: bool) -> list[Step]:
     """Predictions of val and calib, then the calibration, of one run."""
     from mien.stages import calibrate, predict
 
@@ -73,14 +73,19 @@ def _judge(study: StudyConfig, folder: StudyFolder, out: Path) -> list[Step]:
     both = [
         Step(f"predict {out.name} {s}", out / "predictions" / f"{s}.parquet", predicting(s)) for s in ("val", "calib")
     ]
-    return [*both, Step(f"calibrate {out.name}", out / "calibration.json", lambda: calibrate.run(out, study.calibrate))]
+    product = out / "calibration.json"
+    return [*both, Step(f"calibrate {out.name}", product, lambda: calibrate.run(out, study.calibrate, again=again))]
 
 
-def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step:
+def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path], again: bool) -> Step:
     from mien.stages import ensemble
 
     product = folder.ensembles / "manifest.json"
-    return Step("ensemble", product, lambda: ensemble.run(runs, folder.ensembles, study.ensemble, replace=True))
+    return Step(
+        "ensemble",
+        product,
+        lambda: ensemble.run(runs, folder.ensembles, study.ensemble, replace=True, again=again),
+    )
 
 
 def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) -> Step:

@@ -12,13 +12,15 @@ from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
 from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
+from mien.study.opened import check_settings
 
 
-def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
+def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, again: bool = False) -> dict[str, Any]:
     """Run a matrix to its tables and return `matrix.json`; calling it again goes on where it was.
 
     A run is judged on test once the selection among its source's runs is written, on its own source's whole test and on
-    the others' without what it may have seen.
+    the others' without what it may have seen. Settings that call for other calibrations or selections after test was
+    opened are refused, unless `again`.
     """
     from mien.stages import cross, evaluate, index, train, transfer
 
@@ -26,10 +28,13 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
     for config in configs.values():
         index.check(config)
     train.check(matrix.training(matrix.seeds[0])[0])
+    folder = MatrixFolder(root)
+    check_settings(
+        root, "matrix", matrix.model_dump(mode="json"), [folder.index(name) for name in configs], again=again
+    )
     fresh = not root.exists()
     if open_study(root, matrix.name, matrix.model_dump(mode="json"), text, kind="matrix"):
         warn(f"{root} was made with other settings; what they touch is made again.")
-    folder = MatrixFolder(root)
     try:
         for name, config in configs.items():
             index.run(config, folder.index(name), replace=True)
@@ -42,7 +47,7 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
     for number, (name, seed) in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
         try:
-            _learn(matrix, folder, name, seed)
+            _learn(matrix, folder, name, seed, again)
         except (TrainingDiverged, CalibrationError) as error:
             failed[name, seed] = str(error)
             warn(f"{name}, seed {seed}: {error}")
@@ -50,7 +55,7 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
     for name, seeds in done.items():
         if not seeds:
             raise TrainingDiverged(f"No run on {name} has a result: {failed[name, matrix.seeds[0]]}")
-        _select(folder, name, seeds)
+        _select(folder, name, seeds, again)
     for name, seed in [pair for pair in plan if pair not in failed]:
         run, chosen = folder.run(name, seed), folder.selection(name)
         evaluate.run(run, folder.index(name), matrix.evaluate, selection=chosen)
@@ -61,7 +66,7 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
     return cross.run(matrix, root, done, failed)
 
 
-def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> None:
+def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, again: bool) -> None:
     """Train on one source with one seed, predict, calibrate."""
     from mien.stages import calibrate, predict, train
 
@@ -70,12 +75,13 @@ def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> 
     train.run(config, origin, folder.index(name), out, replace=True)
     for split in ("val", "calib"):
         predict.run(out, folder.index(name), split, PredictConfig())
-    calibrate.run(out, matrix.calibrate)
+    calibrate.run(out, matrix.calibrate, again=again)
 
 
-def _select(folder: MatrixFolder, name: str, seeds: list[int]) -> None:
+def _select(folder: MatrixFolder, name: str, seeds: list[int], again: bool) -> None:
     """Write which of a source's runs val calls the best: what opens test for them."""
     from mien.stages import ensemble
 
     runs = [folder.run(name, seed) for seed in seeds]
-    ensemble.run(runs, folder.ensembles(name), EnsembleConfig(max_members=1, resamples=200), replace=True)
+    config = EnsembleConfig(max_members=1, resamples=200)
+    ensemble.run(runs, folder.ensembles(name), config, replace=True, again=again)

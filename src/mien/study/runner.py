@@ -13,20 +13,23 @@ from mien.core.config.train import TrainConfig
 from mien.core.errors import MienError
 from mien.core.progress import say, warn
 from mien.study.graph import Step, steps
+from mien.study.opened import check_settings
 
 
-def run_study(study: StudyConfig, root: Path, text: str | None = None) -> dict[str, Any]:
+def run_study(study: StudyConfig, root: Path, text: str | None = None, *, again: bool = False) -> dict[str, Any]:
     """Run a study to its report and return `study.json`; calling it again goes on where it was.
 
-    `text` is the study file as it was read; it is kept beside the results.
+    `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration or
+    selection after test was opened are refused before anything is made, unless `again`.
     """
     from mien.stages import report, summarize
 
     _preflight(study)
+    check_settings(root, "study", study.model_dump(mode="json"), [StudyFolder(root).index], again=again)
     fresh = not root.exists()
     if open_study(root, study.name, study.model_dump(mode="json"), text):
         warn(f"{root} was made with other settings; what they touch is made again.")
-    plan = steps(study, root)
+    plan = steps(study, root, again=again)
     started = time.perf_counter()
     timings = read_timings(root)
     try:

@@ -22,33 +22,35 @@ OTHER, TRUTH = faces.simulated(2000, seed=2, sharpness=3.0)
 
 @pytest.mark.parametrize("kind", [e.TemperatureScaling, e.VectorScaling, e.DirichletScaling, e.AutoScaling])
 def test_calibrators_calibrate_other_rows(kind):
-    model = kind().fit(e.calib_rows(Z, Y))
+    model = kind().fit(e.calib_rows(Z, Y, split="calib"))
     p = model.predict_proba(OTHER)
     assert p.sum(1) == pytest.approx(np.ones(2000))
     assert nll_rows(p, TRUTH).mean() < nll_rows(softmax(OTHER), TRUTH).mean() - 0.2
 
 
 def test_the_temperature_is_that_of_the_function():
-    model = e.TemperatureScaling(resamples=20).fit(e.calib_rows(Z, Y))
-    assert model.temperature_.value == fit_temperature(e.calib_rows(Z, Y), resamples=0).value
-    assert e.AutoScaling().fit(e.calib_rows(Z, Y)).choice_.scaling.method == "temperature"
+    model = e.TemperatureScaling(resamples=20).fit(e.calib_rows(Z, Y, split="calib"))
+    assert model.temperature_.value == fit_temperature(e.calib_rows(Z, Y, split="calib"), resamples=0).value
+    assert e.AutoScaling().fit(e.calib_rows(Z, Y, split="calib")).choice_.scaling.method == "temperature"
 
 
 def test_huge_logits_are_scaled_down_or_refused():
     from mien.core.errors import CalibrationError
 
-    model = e.VectorScaling().fit(e.calib_rows(5 * Z, Y))
+    model = e.VectorScaling().fit(e.calib_rows(5 * Z, Y, split="calib"))
     assert nll_rows(model.predict_proba(5 * OTHER), TRUTH).mean() == pytest.approx(
-        nll_rows(e.VectorScaling().fit(e.calib_rows(Z, Y)).predict_proba(OTHER), TRUTH).mean(), abs=1e-3
+        nll_rows(e.VectorScaling().fit(e.calib_rows(Z, Y, split="calib")).predict_proba(OTHER), TRUTH).mean(), abs=1e-3
     )
     with pytest.raises(CalibrationError, match="edge"):
-        e.VectorScaling().fit(e.calib_rows(1e4 * Z, Y))
+        e.VectorScaling().fit(e.calib_rows(1e4 * Z, Y, split="calib"))
 
 
 def test_a_pool_of_two():
     rng = np.random.default_rng(0)
     a, b = (OTHER / 3 + rng.normal(0, 1, OTHER.shape) for _ in range(2))
-    pool = e.Pool().fit([e.calib_rows(a[:1000], TRUTH[:1000]), e.calib_rows(b[:1000], TRUTH[:1000])])
+    pool = e.Pool().fit(
+        [e.calib_rows(a[:1000], TRUTH[:1000], split="calib"), e.calib_rows(b[:1000], TRUTH[:1000], split="calib")]
+    )
     joined = nll_rows(pool.predict_proba([a[1000:], b[1000:]]), TRUTH[1000:]).mean()
     assert joined < min(nll_rows(softmax(z[1000:]), TRUTH[1000:]).mean() for z in (a, b)) - 0.02
     assert pool.fitted_.weighting in ("equal", "nll")
@@ -57,46 +59,50 @@ def test_a_pool_of_two():
 def test_sets_cover():
     p = softmax(OTHER)
     for kind in ("split", "class_conditional", "raps"):
-        sets = e.ConformalSets(kind=kind).fit(e.calib_rows(Z, Y)).predict_set(p)
+        sets = e.ConformalSets(kind=kind).fit(e.calib_rows(Z, Y, split="calib")).predict_set(p)
         assert sets[np.arange(2000), TRUTH].mean() == pytest.approx(0.9, abs=0.025)
 
 
 def test_labels_may_be_names():
-    rows = e.calib_rows(Z, np.array(LABELS)[Y])
+    rows = e.calib_rows(Z, np.array(LABELS)[Y], split="calib")
     assert (rows.labels == Y).all()
 
 
 def test_test_rows_and_what_cannot_be():
     with pytest.raises(SplitError, match="test decides nothing"):
         e.calib_rows(Z, Y, split="test")
+    with pytest.raises(TypeError, match="split"):
+        e.calib_rows(Z, Y)
     with pytest.raises(InputError, match="in the order"):
-        e.calib_rows(Z[:, :6], Y)
+        e.calib_rows(Z[:, :6], Y, split="calib")
     with pytest.raises(InputError, match="NaN"):
-        e.calib_rows(np.where(Z > 3, np.nan, Z), Y)
+        e.calib_rows(np.where(Z > 3, np.nan, Z), Y, split="calib")
     with pytest.raises(InputError, match="Labels reach"):
-        e.calib_rows(Z, Y + 1)
+        e.calib_rows(Z, Y + 1, split="calib")
     with pytest.raises(InputError, match="bare cosines"):
-        e.calib_rows(np.clip(Z, -1, 1), Y)
+        e.calib_rows(np.clip(Z, -1, 1), Y, split="calib")
     with pytest.raises(InputError, match="None"):
-        e.calib_rows(Z[:3], [None, "happy", "sad"])
+        e.calib_rows(Z[:3], [None, "happy", "sad"], split="calib")
     with pytest.raises(InputError, match="twice"):
-        e.calib_rows(Z[:3], Y[:3], ids=["a", "b", "a"])
+        e.calib_rows(Z[:3], Y[:3], ids=["a", "b", "a"], split="calib")
     with pytest.raises(InputError, match="shape"):
-        e.calib_rows(Z[:3], np.eye(7)[Y[:3]])
-    assert len(e.calib_rows(np.clip(Z, -1, 1), Y, head="linear")) == 2000
+        e.calib_rows(Z[:3], np.eye(7)[Y[:3]], split="calib")
+    assert len(e.calib_rows(np.clip(Z, -1, 1), Y, head="linear", split="calib")) == 2000
     with pytest.raises(InputError, match="different rows"):
-        e.Pool().fit([e.calib_rows(Z, Y), e.calib_rows(Z, Y, ids=[f"x{i}" for i in range(2000)])])
+        e.Pool().fit(
+            [e.calib_rows(Z, Y, split="calib"), e.calib_rows(Z, Y, ids=[f"x{i}" for i in range(2000)], split="calib")]
+        )
     with pytest.raises(InputError, match="No member"):
         e.Pool().fit([])
     for wrong in ({"pool": "prob"}, {"searches": ("foo",)}):
         with pytest.raises(InputError, match="Pools:"):
-            e.Pool(**wrong).fit([e.calib_rows(Z, Y)])
+            e.Pool(**wrong).fit([e.calib_rows(Z, Y, split="calib")])
     with pytest.raises(InputError, match="alpha"):
-        e.ConformalSets(alpha=1.5).fit(e.calib_rows(Z, Y))
+        e.ConformalSets(alpha=1.5).fit(e.calib_rows(Z, Y, split="calib"))
     with pytest.raises(InputError, match="no probabilities"):
-        e.ConformalSets().fit(e.calib_rows(Z, Y)).predict_set(OTHER)
+        e.ConformalSets().fit(e.calib_rows(Z, Y, split="calib")).predict_set(OTHER)
     with pytest.raises(InputError, match="kind"):
-        e.ConformalSets(kind="foo").fit(e.calib_rows(Z, Y)).predict_set(softmax(OTHER))
+        e.ConformalSets(kind="foo").fit(e.calib_rows(Z, Y, split="calib")).predict_set(softmax(OTHER))
     for model in (e.AutoScaling(), e.Pool(), e.ConformalSets()):
         with pytest.raises(UsageError, match="not fitted"):
             model.predict_set(Z) if isinstance(model, e.ConformalSets) else model.predict_proba(Z)
@@ -118,8 +124,11 @@ def test_the_documented_example_runs(capsys):
 
 
 def test_what_is_no_number_of_seven_is_refused():
-    model, pool = e.TemperatureScaling().fit(e.calib_rows(Z, Y)), e.Pool().fit([e.calib_rows(Z, Y)] * 2)
-    sets, p = e.ConformalSets().fit(e.calib_rows(Z, Y)), softmax(OTHER[:5])
+    model, pool = (
+        e.TemperatureScaling().fit(e.calib_rows(Z, Y, split="calib")),
+        e.Pool().fit([e.calib_rows(Z, Y, split="calib")] * 2),
+    )
+    sets, p = e.ConformalSets().fit(e.calib_rows(Z, Y, split="calib")), softmax(OTHER[:5])
     holed = OTHER[:5].copy()
     holed[2, 3] = np.nan
     for bad, said in ((holed, "NaN"), (OTHER[:5, :6], "shape"), (OTHER[0], "shape")):
@@ -140,15 +149,15 @@ def test_what_is_no_number_of_seven_is_refused():
 def test_folds_and_rows_that_are_none():
     for kind in (e.AutoScaling(folds=1), e.AutoScaling(folds=0)):
         with pytest.raises(InputError, match="at least 2 folds"):
-            kind.fit(e.calib_rows(Z, Y))
+            kind.fit(e.calib_rows(Z, Y, split="calib"))
     with pytest.raises(InputError, match="at least 2 folds"):
-        e.Pool(folds=1).fit([e.calib_rows(Z, Y)] * 2)
+        e.Pool(folds=1).fit([e.calib_rows(Z, Y, split="calib")] * 2)
     with pytest.raises(TypeError, match="FitRows"):
         e.Pool().fit([Z, Z])
 
 
 def test_what_rows_lack_is_said():
-    few = e.calib_rows(Z[:30], np.where(Y[:30] == 1, 0, Y[:30]))
+    few = e.calib_rows(Z[:30], np.where(Y[:30] == 1, 0, Y[:30]), split="calib")
     with pytest.warns(UserWarning, match="few_rows|class_missing") as said:
         e.TemperatureScaling().fit(few)
     assert {str(w.message).split(":")[0] for w in said} == {"few_rows", "class_missing"}

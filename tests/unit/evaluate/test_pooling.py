@@ -150,7 +150,10 @@ def test_cross_validation_keeps_groups_in_one_fold():
 def test_members_must_agree_on_the_groups():
     z, y = faces.simulated(400, seed=1)
     ids = [str(i) for i in range(400)]
-    first, second = calib_rows(z, y, ids=ids), calib_rows(z, y, ids=ids, groups=["twins"] * 2 + ids[2:])
+    first, second = (
+        calib_rows(z, y, split="calib", ids=ids),
+        calib_rows(z, y, split="calib", ids=ids, groups=["twins"] * 2 + ids[2:]),
+    )
     with pytest.raises(InputError, match="different rows"):
         fit_pool([first, second], [1.0, 1.0], "logit")
 

@@ -38,6 +38,7 @@ class Calibration(BaseModel):
     weights_hash: str = Field(description="the weights that it belongs to")
     predictions_hash: str = Field(description="the calib predictions that it was fitted on")
     map_hash: str = Field(description="hash of the map as it was fitted, before `prior` shifted it")
+    test_accesses: int = Field(ge=0, description="how often test was opened before this was fitted")
     decisions: Decisions
     before: dict[str, Any] = Field(description="metrics on the rows of calib that the map was not fitted on")
     after: dict[str, Any]

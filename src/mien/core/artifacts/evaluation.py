@@ -8,23 +8,17 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.errors import ArtifactError
 
-KIND, VERSION = "evaluation", 2
+KIND, VERSION = "evaluation", 3
 FIX = "Make it: `mien evaluate RUN --index DIR`."
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
-    """Write crash-safely; the caller puts `fingerprint` and `selection_hash` in. `openings` keeps every time that test was
-    opened here, with what was seen, so that choosing on it leaves a trace."""
-    missing = {"fingerprint", "selection_hash", "test"} - set(evaluation)
+    """Write crash-safely; the caller puts `fingerprint`, `selection_hash` and `test_accesses` in: how often test was opened
+    before the selection, before the calibration (null for ensembles) and before this evaluation."""
+    missing = {"fingerprint", "selection_hash", "test_accesses", "test"} - set(evaluation)
     if missing:
         raise ValueError(f"evaluation lacks {sorted(missing)}")
-    path = folder / "evaluation.json"
-    earlier = base.read_json(path, kind="evaluation").get("openings", []) if path.is_file() else []
-    opening = {key: evaluation[key] for key in ("fingerprint", "selection_hash")} | {
-        key: evaluation["test"].get(key) for key in ("accuracy", "macro_f1", "nll")
-    }
-    document = {"kind": KIND, "format": VERSION, **evaluation, "openings": [*earlier, opening]}
-    base.write_json(path, document)
+    base.write_json(folder / "evaluation.json", {"kind": KIND, "format": VERSION, **evaluation})
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mien.core.artifacts import run as runs
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.ensemble import SELECTION, knows, read_selection
 from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
+from mien.core.artifacts.test_accesses import told
 from mien.core.errors import ArtifactError, SplitError, UsageError
 
 KIND, VERSION = "imported", 1
@@ -67,8 +68,8 @@ def check_has_weights(folder: Path, what: str) -> None:
         )
 
 
-def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration) -> dict[str, Any]:
-    """The selection that knew this run and its calibration: named, its teacher's, or one in a folder beside it.
+def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration) -> tuple[dict[str, Any], Path]:
+    """The selection that knew this run and its calibration, and its file: named, its teacher's, or in a folder beside it.
 
     A student's calibration is younger than the selection of its teacher and need not be known to it.
     """
@@ -82,7 +83,7 @@ def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration
         if member and not knows(selection, judged.weights_hash, calibration):
             raise recalibrated(judged.folder, str(explicit))
         if member or (taught or {}).get("weights_hash") in teachers:
-            return selection
+            return selection, explicit
         raise SplitError(
             f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
         )
@@ -94,7 +95,7 @@ def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration
             continue
         if judged.weights_hash in selection["runs"].values():
             if knows(selection, judged.weights_hash, calibration):
-                return selection
+                return selection, path
             others.append(path)
     if others:
         raise recalibrated(judged.folder, ", ".join(map(str, others)))
@@ -103,6 +104,18 @@ def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration
         rule="Test is opened only after a selection is written.",
         fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
     )
+
+
+def judging_warnings(judged: Judged, selection: dict[str, Any], calibration: Calibration) -> list[str]:
+    """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher is
+    not the candidate that the selection names."""
+    said = []
+    if calibration.test_accesses:
+        said.append(f"test_accesses: {told(calibration.test_accesses, 'this calibration was fitted')}")
+    taught = None if judged.run is None else judged.run.config.get("teacher")
+    if taught is not None and taught["weights_hash"] != selection["candidates"][selection["name"]]["weights_hash"]:
+        said.append(f"teacher: taught by {taught['name']}, not by {selection['name']}, which was selected on val")
+    return said
 
 
 def recalibrated(folder: Path, selection: str) -> SplitError:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mien.core.artifacts import base
 from mien.core.errors import ArtifactError, UsageError
 
-SCHEMA = 2
+SCHEMA = 3
 REQUEST = "request.json"
 FIX = "Run the study: `mien study STUDY.toml --out DIR`."
 Kind = Literal["study", "sweep", "matrix"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -124,6 +124,11 @@ class EvaluateConfig(StageConfig):
         False, description="judge on blurred, noisy, dark, covered, small and turned test pictures too"
     )
     corruption_pictures: int = Field(2000, ge=30, description="test pictures that are corrupted, drawn by the seed")
+
+    def figure_settings(self) -> dict[str, Any]:
+        """The settings that change the figures: not how many images go through a network at once."""
+        unused = set() if self.corruptions else {"corruption_pictures"}
+        return self.model_dump(mode="json", exclude={"batch_size", *unused})
 
 
 class ExportConfig(StageConfig):
