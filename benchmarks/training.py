@@ -45,6 +45,7 @@ def trainer(backbone: str, folder: Path) -> Any:
     from mien.core.artifacts.index import read_index
     from mien.core.config import TrainConfig, resolve
     from mien.evaluate.metrics import score_logits
+    from mien.nn.doubt import train_rows
     from mien.nn.loop import Trainer
     from mien.nn.network import make_network
 
@@ -54,7 +55,8 @@ def trainer(backbone: str, folder: Path) -> Any:
     index = read_index(folder / "index")
     torch.manual_seed(0)
     network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color)
-    return Trainer(config, index, folder / f"run-{os.getpid()}", network, score=score_logits)
+    taught = train_rows(config, index)
+    return Trainer(config, index, folder / f"run-{os.getpid()}", network, taught, score=score_logits)
 
 
 def update(one: Any, batch: Any) -> None:

@@ -24,6 +24,8 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
     """All counts that `audit.json` holds. `keep` are the source rows that the index shows."""
     found = plan.found
     rows = np.flatnonzero(keep)
+    voted = keep.copy()
+    voted[plan.decisions.row[[i for i, votes in plan.decisions.votes.items() if votes is None]]] = False
     picture = found.picture[rows]
     labels, sides, sources = plan.decisions.label[picture], plan.sides[picture], found.source[rows]
     counts = {name: _by_split(sides[labels == i]) for i, name in enumerate(LABELS)}
@@ -46,7 +48,7 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
         "by_license": {text: _by_split(sides[licenses == text]) for text in sorted(set(licenses.tolist()))},
         "by_attribute": _attributes(plan, rows, labels),
         "licenses": sorted(set(licenses.tolist())),
-        "with_votes": sum(int(piece["votes"].is_valid().to_numpy()[keep[a:b]].sum()) for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)),
+        "with_votes": sum(int(piece["votes"].is_valid().to_numpy()[voted[a:b]].sum()) for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)),
         "groups": len(set(plan.group[picture].tolist())),
         "groups_on_two_sides": _crossing(plan.group[picture], sides),
         "subjects_on_two_sides": _crossing(subjects[subjects >= 0], sides[subjects >= 0]),

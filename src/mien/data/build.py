@@ -116,6 +116,7 @@ def build(
         for change in relabels:
             picture = numbers[str(change["image_id"])]
             decisions.why.pop(picture, None)
+            decisions.votes[picture] = None  # they are for the label that no longer holds
             if change["to"] == DROP:
                 decisions.why[picture] = "relabel_drop"
     if not (decisions.label != NONE).any():

@@ -33,8 +33,8 @@ class Decisions:
     """Class number, -1 where the picture is dropped."""
     why: dict[int, str]
     """Why pictures without a label have none."""
-    votes: dict[int, tuple[float, ...]]
-    """Mean votes of pictures that several rows of the deciding source show."""
+    votes: dict[int, tuple[float, ...] | None]
+    """Mean votes of pictures that several rows of the deciding source show; None, whatever the rows say, after relabelling."""
     conflict: NDArray[np.bool_]
     """Whether its rows name several classes."""
     by_source: dict[tuple[int, int], int]

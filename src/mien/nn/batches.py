@@ -84,12 +84,20 @@ def part_of(size: int, number: int, parts: int) -> slice:
     return slice(number * size // parts, (number + 1) * size // parts)
 
 
-def shown_prior(targets: NDArray[np.float32], labels: NDArray[np.int64], *, balanced: bool) -> NDArray[np.float64]:
-    """The class shares (7,) that training shows: of targets (n, 7), each row as often as the sampler draws it."""
-    weight = np.ones(len(labels))
+def shown_prior(
+    targets: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    balanced: bool,
+    chance: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """The class shares (7,) that training shows: of targets (n, 7), each row as often as `Sampler` draws it."""
+    weight = np.ones(len(labels)) if chance is None else chance
+    # Where nothing may be drawn, the sampler draws everything: of all rows, or, balanced, of a class.
+    group = labels if balanced else np.zeros_like(labels)
+    weight = np.where(np.bincount(group, weight, minlength=N_CLASSES)[group] > 0, weight, 1.0)
     if balanced:
-        counts = np.bincount(labels, minlength=N_CLASSES)
-        weight = 1.0 / counts[labels]
+        weight = weight / np.bincount(labels, weight, minlength=N_CLASSES)[labels]
     prior = (weight[:, None] * targets).sum(0)
     out: NDArray[np.float64] = prior / prior.sum()
     return out

@@ -20,7 +20,7 @@ from mien.core.errors import UsageError
 from mien.core.labels import LABELS, MINORITY
 from mien.nn.augment import Augmentation, Draws
 from mien.nn.batches import Feeder, Sampler, part_of, step_seed
-from mien.nn.doubt import train_rows
+from mien.nn.doubt import TrainRows
 from mien.nn.image_ops import upload
 from mien.nn.losses import smooth
 from mien.nn.mixing import mix
@@ -42,10 +42,11 @@ class Batch:
 class Feed:
     """Gives every step's pictures and targets: a pure function of (settings, seed, step, share)."""
 
-    def __init__(self, config: TrainConfig, index: Index, device: torch.device, *, rank: int, world: int) -> None:
+    def __init__(
+        self, config: TrainConfig, index: Index, taught: TrainRows, device: torch.device, *, rank: int, world: int
+    ) -> None:
         _check_share(config, world)
         self.config, self.device, self.rank, self.world = config, device, rank, world
-        taught = train_rows(config, index)
         rows, labels = taught.rows, taught.labels
         self._index, self.rows = index, rows
         self.bank: TeacherBank | None = None

@@ -24,6 +24,7 @@ from mien.nn import state, watch
 from mien.nn.backbones import likes_channels_last
 from mien.nn.batches import part_of, shown_prior, step_seed
 from mien.nn.devices import on_cpu, pick_precision
+from mien.nn.doubt import TrainRows
 from mien.nn.examine import Examiner, Score
 from mien.nn.feed import Batch, Feed
 from mien.nn.heads import ramp
@@ -45,6 +46,7 @@ class Trainer:
         index: Index,
         out: Path,
         network: Network,
+        taught: TrainRows,
         *,
         score: Score,
         teacher: Callable[[], Teacher] | None = None,
@@ -69,7 +71,7 @@ class Trainer:
             raise UsageError(
                 "--sam-rho in fp16.", rule="It needs gradients that are not scaled.", fix="Add --amp no, or bf16."
             )
-        self.feed = Feed(config, index, self.device, rank=self.rank, world=self.world)
+        self.feed = Feed(config, index, taught, self.device, rank=self.rank, world=self.world)
         self.teacher: Teacher | None = None
         if teacher is not None and isinstance(config, DistillConfig) and config.kd_weight > 0:
             if config.kd_views:
@@ -79,7 +81,7 @@ class Trainer:
         self.sampler = self.feed.sampler
         self.total = config.epochs * self.sampler.steps_per_epoch
         self.examine = Examiner(self.accelerator, index, score, bf16=self.precision == "bf16")
-        shown = shown_prior(self.feed.targets.cpu().numpy(), self.sampler.labels, balanced=config.balanced)
+        shown = shown_prior(taught.targets, taught.labels, balanced=config.balanced, chance=taught.chance)
         prior = torch.tensor(shown, dtype=torch.float32, device=self.device)
         self.lesson = Lesson(network.to(self.device), config.model_dump(), prior).to(self.device)
         if likes_channels_last(config.backbone, self.device, self.precision):

@@ -21,7 +21,7 @@ from mien.core.labels import LABELS, N_CLASSES
 from mien.core.progress import warn
 from mien.nn.batches import assumed_prior, shown_prior
 from mien.nn.devices import processes
-from mien.nn.doubt import train_rows
+from mien.nn.doubt import TrainRows, train_rows
 from mien.nn.examine import Score
 from mien.nn.loop import Trainer
 from mien.nn.network import Network, make_network, parameter_count
@@ -47,16 +47,17 @@ def train_run(
     ):
         warn(text)
     base.claimable(out, kind=KIND, fingerprint=mark)
-    check_request(config, index)
+    taught = train_rows(config, index)
+    check_request(config, index, taught)
     torch.manual_seed(config.seed)
     network, started_from = _start(config, index)
-    priors = _set_priors(network, config, index)
+    priors = _set_priors(network, config, index, taught)
     document = {
         "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
         "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from, "balanced_sampling": config.balanced,
-        **priors, "train_rows": len(train_rows(config, index).rows), **(extra or {}),
+        **priors, "train_rows": len(taught.rows), **(extra or {}),
     }  # fmt: skip
-    trainer = Trainer(config, index, out, network, score=score, teacher=teacher, views=views)
+    trainer = Trainer(config, index, out, network, taught, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
         base.claim(out, kind=KIND, fingerprint=mark)
@@ -76,9 +77,9 @@ def _finish(out: Path, mark: str, result: dict[str, Any]) -> None:
     base.write_manifest(out, kind=KIND, version=VERSION, fingerprint=mark, files=files, meta=meta)
 
 
-def check_request(config: TrainConfig, index: Index) -> None:
+def check_request(config: TrainConfig, index: Index, taught: TrainRows) -> None:
     """Raise for what this index cannot give this training."""
-    labels, val = train_rows(config, index).labels, index.labels[index.rows("val")]
+    labels, val = taught.labels, index.labels[index.rows("val")]
     fix = "See what the index holds with `mien index audit`, and build one with more sources or other shares."
     if not len(val):
         raise InputError(f"{index.folder} has no val pictures.", rule="val chooses the epoch.", fix=fix)
@@ -134,11 +135,17 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] |
     return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
 
-def _set_priors(network: Network, config: TrainConfig, index: Index) -> dict[str, list[float]]:
-    """Put the shift between priors into the network; returns the class shares trained for and predicted with."""
-    taught = train_rows(config, index)
+def _set_priors(
+    network: Network, config: TrainConfig, index: Index, taught: TrainRows
+) -> dict[str, list[float] | None]:
+    """Put the shift between priors into the network; returns the class shares trained for and predicted with.
+
+    Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after training.
+    """
+    if config.hard_share < 1:
+        return {"training_prior": None, "predicts_prior": None}
     natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
-    shown = shown_prior(taught.targets, taught.labels, balanced=config.balanced)
+    shown = shown_prior(taught.targets, taught.labels, balanced=config.balanced, chance=taught.chance)
     trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
     wanted = {
         "trained": trained,

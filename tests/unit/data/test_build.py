@@ -97,6 +97,23 @@ def test_packed_pixels_are_the_sources_pixels(fer, tmp_path):
         assert (index.pixels[row, ..., 0] == expected).all()
 
 
+def test_a_relabelled_image_is_taught_by_its_new_label_and_not_by_its_votes(tmp_path):
+    """Also where its votes are a mean over several rows; a row that confirms the label keeps the votes."""
+    votes = [np.roll([0, 7, 3, 0, 0, 0, 0, 0, 0, 0], i % 7 - 1).tolist() for i in range(70)]
+    root = write_ferplus(tmp_path / "fp", [("Training", f"fer{i:07}.png", one) for i, one in enumerate(votes)])
+    names = [f"ferplus:FER2013Train/fer{i:07}.png" for i in range(70)]
+    shutil.copy(root / "FER2013Train" / "fer0000000.png", root / "FER2013Train" / "fer0000001.png")
+    (tmp_path / "r.csv").write_text(f"path,label\n{names[0]},sad\n{names[2]},fear\n{names[3]},sad\n{names[4]},drop\n")
+    index = build(tmp_path / "a", f"ferplus={root}", size=48, relabel=tmp_path / "r.csv")
+    row = {path: i for i, path in enumerate(index.table["path"].to_pylist())}
+    for name, label in ((names[0], "sad"), (names[2], "fear")):
+        assert index.votes[row[name]].tolist() == [float(other == label) for other in LABELS]
+    for name in (names[3], names[5]):
+        assert index.votes[row[name]].max() == pytest.approx(0.7)
+    assert index.table["votes"].null_count == 2
+    assert stage.audit(tmp_path / "a")["with_votes"] == len(index.table) - 2 == 66
+
+
 def test_the_relabelling_source_decides_unless_priorities_say_otherwise(tmp_path):
     happy = [0, 9, 0, 0, 0, 0, 0, 0, 0, 0]
     rows = [("Training", f"fer{i:07}.png", np.roll(happy, i % 7 - 1).tolist()) for i in range(70)]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.suspects import read_suspects, write_suspects
-from mien.core.config.train import TrainConfig
-from mien.core.errors import ArtifactError, InputError
+from mien.core.config import TrainConfig, resolve
+from mien.core.errors import ArtifactError, ConfigError, InputError
 from mien.core.labels import N_CLASSES
-from mien.nn.batches import Sampler
+from mien.nn import doubt, loop
+from mien.nn.batches import Sampler, shown_prior
 from mien.nn.doubt import train_rows
 from mien.nn.losses import focal, mean_of_hardest, soft_cross_entropy
+from mien.stages import train
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,80 @@ def test_suspects_are_drawn_less_often_and_epochs_keep_their_length(balanced):
     if balanced:
         assert np.bincount(labels[drawn]).tolist() == [40 * 60] * 7
     assert (Sampler(labels, 20, 0, balanced, np.zeros(420)).rows(0) < 420).all()
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_recorded_prior_counts_how_often_rows_are_drawn(balanced):
+    """Two thirds of happy and all of fear are doubted, their targets lean otherwise: against 400 epochs of the sampler."""
+    labels = np.repeat(np.arange(7), [20, 10, 20, 90, 60, 40, 30])
+    chance = np.ones(270)
+    chance[50:110], chance[30:50] = 0.2, 0.5
+    targets = (0.8 * np.eye(7)[labels] + 0.2 * np.eye(7)[np.where(chance < 1, 6, 0)]).astype(np.float32)
+    sampler = Sampler(labels, 27, 0, balanced, chance)
+    drawn = np.concatenate([sampler.rows(step) for step in range(400 * sampler.steps_per_epoch)])
+    shown = shown_prior(targets, labels, balanced=balanced, chance=chance)
+    assert shown == pytest.approx(targets[drawn].mean(0), abs=0.004)
+    assert abs(shown - shown_prior(targets, labels, balanced=balanced)).max() > 0.01
+
+
+def test_the_prior_of_classes_that_are_doubted_to_nothing():
+    """What may never be drawn is drawn after all where nothing else is there: a class, balanced, or everything."""
+    labels = np.repeat(np.arange(7), 10)
+    targets = np.eye(7, dtype=np.float32)[labels]
+    nothing, no_fear = np.zeros(70), np.where(labels == 2, 0.0, 1.0)
+    for chance, balanced, expected in (
+        (nothing, True, np.full(7, 1 / 7)),
+        (nothing, False, np.full(7, 1 / 7)),
+        (no_fear, True, np.full(7, 1 / 7)),
+        (no_fear, False, np.where(np.arange(7) == 2, 0, 1 / 6)),
+    ):
+        assert shown_prior(targets, labels, balanced=balanced, chance=chance) == pytest.approx(expected)
+        sampler = Sampler(labels, 7, 0, balanced, chance)
+        drawn = labels[np.concatenate([sampler.rows(step) for step in range(30)])]
+        assert ((np.bincount(drawn, minlength=7) > 0) == (expected > 0)).all()
+
+
+class Stopped(Exception):
+    """Raised where the training itself would begin."""
+
+
+def before_training(monkeypatch, folder, out, **settings):
+    """The run's config.json, written before the first step, and how often the suspects were read for its rows."""
+    reads = []
+    monkeypatch.setattr(doubt, "read_suspects", lambda *a, **k: reads.append(a) or read_suspects(*a, **k))
+
+    def stops(self):
+        raise Stopped
+
+    monkeypatch.setattr(loop.Trainer, "run", stops)
+    small = {"backbone": "cnn", "head": "linear", "batch_size": 32, "suspects": str(folder), "balanced_sampling": False}
+    config, origin = resolve(TrainConfig, ("flag", small | settings))
+    with pytest.raises(Stopped):
+        train.run(config, origin, out.parent / "index", out)
+    return json.loads((out / "config.json").read_text()), len(reads)
+
+
+def test_a_training_computes_its_rows_once_and_records_the_prior_that_it_shows(doubted, small_index, tmp_path, monkeypatch):  # fmt: skip
+    index, folder, found = doubted
+    (tmp_path / "index").symlink_to(small_index)
+    weights = {"suspect_treatment": "downweight", "suspect_weight": 0.25}
+    config, reads = before_training(monkeypatch, folder, tmp_path / "r", **weights)
+    assert reads == 1
+    counts = np.zeros(7)
+    for label, suspect in zip(index.labels[index.rows("train")], found["suspect"], strict=True):
+        counts[label] += 0.25 if suspect else 1.0
+    assert config["training_prior"] == pytest.approx(counts / counts.sum())
+
+
+def test_under_hard_example_mining_the_prior_is_unknown_and_no_other_can_be_asked_for(doubted, small_index, tmp_path, monkeypatch):  # fmt: skip
+    _, folder, _ = doubted
+    (tmp_path / "index").symlink_to(small_index)
+    config, _ = before_training(monkeypatch, folder, tmp_path / "r", hard_share=0.5)
+    assert config["training_prior"] is None
+    assert config["predicts_prior"] is None
+    for wanted in ("natural", "uniform"):
+        with pytest.raises(ConfigError, match="hard_share 0.5 leaves them unknown"):
+            resolve(TrainConfig, ("flag", {"hard_share": 0.5, "predict_prior": wanted}))
 
 
 def test_without_suspects_the_order_is_what_it_was():

@@ -15,6 +15,7 @@ from mien.core.config import TrainConfig, resolve
 from mien.core.errors import ArtifactError, ConfigError, InputError, TrainingDiverged, UsageError
 from mien.core.labels import LABELS
 from mien.evaluate.metrics import metrics, score_logits, softmax
+from mien.nn.doubt import train_rows
 from mien.nn.loop import Trainer
 from mien.stages import train as stage
 
@@ -284,7 +285,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole(small_index, tmp_path)
         index = read_index(small_index)
         torch.manual_seed(0)
         network = make_network(config.model_dump(), crop_size=32, color=index.crop.color)
-        trainer = Trainer(config, index, tmp_path, network, score=score_logits)
+        trainer = Trainer(config, index, tmp_path, network, train_rows(config, index), score=score_logits)
         batch = trainer.feed(0, 0.0)
         loss, _ = trainer._gradient(batch.images, batch.target, None, trainer.schedule())
         gradients.append((float(loss), [p.grad.clone() for p in trainer.lesson.parameters()]))

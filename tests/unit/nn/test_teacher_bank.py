@@ -9,6 +9,7 @@ import torch
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.teacher_views import read_view, write_view
 from mien.core.config import DistillConfig, resolve
+from mien.nn.doubt import train_rows
 from mien.nn.feed import Feed
 
 STRONG = {
@@ -41,7 +42,7 @@ class Teacher:
 
 def feed(index, folder, teacher, *, views=2, **changes) -> Feed:
     config, _ = resolve(DistillConfig, ("flag", STRONG | changes))
-    out = Feed(config, index, torch.device("cpu"), rank=0, world=1)
+    out = Feed(config, index, train_rows(config, index), torch.device("cpu"), rank=0, world=1)
     out.use_bank(views, folder, lambda: teacher)
     return out
 

@@ -169,6 +169,10 @@ class TrainConfig(StageConfig):
                 self.mixing != "none" and (self.batch_size // self.accumulate) % 2 == 1,
                 "mixing joins pictures in pairs: batch_size / accumulate must be even",
             ),
+            (
+                self.hard_share < 1 and self.predict_prior != "trained",
+                f"predict_prior {self.predict_prior} needs the class shares that training shows, and hard_share {self.hard_share} leaves them unknown",
+            ),
             (self.batch_size % self.accumulate > 0, "batch_size must be a multiple of accumulate"),
         ]
         return [text for wrong, text in faults if wrong]
