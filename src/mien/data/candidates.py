@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from mien.data.engines import Engine
 from mien.data.hamming import HammingIndex
 
 Rows = NDArray[np.int64]
-_QUERIES = 1 << 16  # looked up in one task
+_BLOCK = 1 << 19  # hashes looked up in one task; memory is about 60 bytes each
 MOST = 64
 NONE_MET: NDArray[np.int64] = np.empty((0, 3), dtype=np.int64)
 
@@ -31,36 +30,37 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Some queries under one view. `stamp` tells the file from an older one of the same name."""
+    """Some hashes of a `.npy` (views, n), counted through all views."""
 
     path: str
-    stamp: int
     radius: int
-    view: int
     start: int
     stop: int
 
 
-@lru_cache(maxsize=1)
-def _index(path: str, stamp: int, radius: int) -> HammingIndex:
-    return HammingIndex(np.load(path, mmap_mode="r")[0], radius)
+Met = tuple[NDArray[np.int64], Rows, Rows, NDArray[np.uint8]]
 
 
-def search(task: Lookup) -> tuple[int, Rows, Rows, NDArray[np.uint8]]:
+def search(task: Lookup) -> Met:
     """Pairs of the queries: (view, query, row, distance); of (a, b) and (b, a) one, of each query the `MOST` nearest.
 
     What matches more pictures than that (the frames of a film, say) stands in a crowd whose members match each
     other: the nearest links join it as well as all of them, whose number grows with its square.
+
+    The table is made of the queries, which are many times more than the pictures: each picture's own hash is
+    looked up once in it, instead of each query's among the pictures.
     """
-    hashes = np.ascontiguousarray(np.load(task.path, mmap_mode="r")[task.view][task.start : task.stop])
-    parts = []
-    for local, row, distance in _index(task.path, task.stamp, task.radius).pairs(hashes):
-        query = local + task.start
-        # Whole pictures meet in both directions or in none.
-        keep = np.flatnonzero(query < row if task.view == 0 else query != row)
-        parts.append(nearest(query[keep], row[keep], distance[keep]))
-    query, row, distance = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    return task.view, query, row, distance
+    hashes = np.load(task.path, mmap_mode="r")
+    n = hashes.shape[1]
+    found = list(HammingIndex(hashes.reshape(-1)[task.start : task.stop], task.radius).pairs(hashes[0]))
+    row, place, distance = (np.concatenate([part[i] for part in found]) for i in range(3))
+    view, query = np.divmod(place + task.start, n)
+    # Whole pictures meet in both directions or in none.
+    keep = np.flatnonzero(np.where(view == 0, query < row, query != row))
+    keep = keep[np.lexsort((row[keep], place[keep]))]
+    place, row, distance = nearest(place[keep], row[keep], distance[keep])
+    view, query = np.divmod(place + task.start, n)
+    return view, query, row, distance
 
 
 def nearest(query: Rows, row: Rows, distance: NDArray[np.uint8]) -> tuple[Rows, Rows, NDArray[np.uint8]]:
@@ -81,11 +81,8 @@ def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates
     `path` is a `.npy` of hashes (views, n), n the pictures.
     """
     count, n = np.load(path, mmap_mode="r").shape
-    stamp = path.stat().st_mtime_ns
     tasks = [
-        Lookup(str(path), stamp, radius, view, start, min(start + _QUERIES, n))
-        for view in range(count)
-        for start in range(0, n, _QUERIES)
+        Lookup(str(path), radius, start, min(start + _BLOCK, count * n)) for start in range(0, count * n, _BLOCK)
     ]
     best = NONE_MET
     with meter("comparing hashes", len(tasks)) as progress:
@@ -96,9 +93,17 @@ def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates
 
 
 def merge(
-    best: NDArray[np.int64], query: Rows, row: Rows, distance: NDArray[np.uint8], view: int, count: int
+    best: NDArray[np.int64],
+    query: Rows,
+    row: Rows,
+    distance: NDArray[np.uint8],
+    view: NDArray[np.int64] | int,
+    count: int,
 ) -> NDArray[np.int64]:
-    """`best` (n, 3) with the pairs that met under one of `count` views: each once, with the rank of its best meeting."""
+    """`best` (n, 3) with the pairs that met under `view` of `count` views: each once, with the rank of its best meeting.
+
+    `view` is one number, or one a pair.
+    """
     low, high = np.minimum(query, row), np.maximum(query, row)
     # One number orders the ways in which a pair met: distance, then view, then direction.
     rank = (distance.astype(np.int64) * count + view) * 2 + (query > row)
