@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
+# A worker a core, each with one thread; tests that share the small study stay together (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: setup demo test check lint types clean
+.PHONY: setup demo test test-fast test-long test-cpus check lint types clean
 
 setup: $(DONE)
 
@@ -18,7 +20,19 @@ demo: setup
 	$(BIN)/mien quickstart --out out/quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# Nothing that trains, nothing that takes tens of seconds: for every save.
+test-fast: setup
+	$(PYTEST) -m "not trains and not slow and not long"
+
+# Soaks and whatever needs further tools, one of which missing is a failure.
+test-long: setup
+	$(PYTEST) -m long --no-skip
+
+# The unit tests under the code paths that other processors take.
+test-cpus: setup
+	$(BIN)/python tests/cpus.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,12 +1,21 @@
-"""Fixtures that several tests share."""
+"""Fixtures that several tests share; what trains, how many workers, how many threads."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+# Workers share the cores: one thread each, or waiting threads take the time of computing ones. Set before numpy and
+# torch are loaded, and handed on to the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -14,6 +23,64 @@ from helpers import faces
 
 # Real faces lie beside the checkout in CI, and wherever MIEN_TEST_DATA names elsewhere.
 REAL = Path(os.environ.get("MIEN_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+# Fixtures whose making is a training.
+TRAINED = {"small_study"}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: a worker a core that this process may use, at most eight (each takes about 1 GiB); none for one core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores == 1 else min(cores, 8)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--no-skip`, for `make test-long`."""
+    parser.addoption("--no-skip", action="store_true", help="a test that would be skipped fails: its tool is missing")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a trained fixture are marked `trains` and stay on one worker: some of them write into its folder."""
+    for item in items:
+        for name in TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("trains")
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Under `--no-skip` a skipped test has failed."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skip"):
+        report.outcome, report.longrepr = "failed", f"skipped, which --no-skip forbids: {report.longrepr[2]}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _trainings_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where trainings were deselected (`make test-fast`), one in an unmarked test is an error."""
+    if "not trains" not in request.config.option.markexpr:
+        return
+    from mien.nn.loop import Trainer
+
+    def refuse(*_: object) -> None:
+        pytest.fail("This test trains: mark it `@pytest.mark.trains`.")
+
+    monkeypatch.setattr(Trainer, "run", refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once() -> None:
+    """Many tests index the same drawn faces (4 ms each): draw each once a session."""
+    from mien.data.sources import synthetic
+
+    drawn = cache(synthetic.draw_face)
+
+    def draw_face(seed: int, number: int, size: int, *, label: str) -> object:
+        face = drawn(seed, number, size, label=label)
+        return replace(face, picture=face.picture.copy())
+
+    synthetic.draw_face = draw_face
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +91,24 @@ def real_data() -> Path:
     return REAL
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of the session, made by the first worker that asks for it; the others wait and read."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker's folder lies in the session's
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def small_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of 560 drawn faces, 32 px."""
-    return faces.index(tmp_path_factory.mktemp("index") / "index", count=560, size=32)
+    return once(tmp_path_factory, "index", lambda root: faces.index(root / "index", count=560, size=32)) / "index"
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +117,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mien.core.config.study import load_study
     from mien.study.runner import run_study
 
-    folder = tmp_path_factory.mktemp("study")
-    run_study(load_study(faces.study_file(folder / "small.toml")), folder / "out")
-    return folder / "out"
+    def make(root: Path) -> None:
+        run_study(load_study(faces.study_file(root / "small.toml")), root / "out")
+
+    return once(tmp_path_factory, "study", make) / "out"

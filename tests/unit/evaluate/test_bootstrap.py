@@ -12,6 +12,11 @@ from mien.evaluate import metrics as m
 from mien.evaluate.selection import baselines
 
 
+def near(value):
+    """Equal as far as sums in float32 tell: n rows in any order are off by up to n/2 units of 6e-8, and round once more."""
+    return pytest.approx(value, rel=2e-5, abs=1e-5)
+
+
 def test_every_metric_equals_that_of_the_resampled_rows():
     rng = np.random.default_rng(0)
     p, y = m.softmax(rng.normal(0, 2, (80, 7))), rng.integers(0, 7, 80)
@@ -22,9 +27,9 @@ def test_every_metric_equals_that_of_the_resampled_rows():
         rows = np.repeat(np.arange(80), w)
         truth = m.metrics(p[rows], y[rows])
         for key in ("accuracy", "macro_f1", "macro_f1_present", "minority_f1", "ece", "ece_debiased", "ece_classwise", "brier", "nll", "mean_confidence", "signed_gap"):  # fmt: skip
-            assert found[key][r] == pytest.approx(truth[key], abs=1e-5), key  # sums are taken in float32
-        assert found["f1_fear"][r] == pytest.approx(truth["per_class_f1"]["fear"], abs=1e-5)
-        assert found["ece_fear"][r] == pytest.approx(truth["per_class_ece"]["fear"], abs=1e-5)
+            assert found[key][r] == near(truth[key]), key
+        assert found["f1_fear"][r] == near(truth["per_class_f1"]["fear"])
+        assert found["ece_fear"][r] == near(truth["per_class_ece"]["fear"])
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
@@ -56,7 +61,8 @@ def test_two_models_see_the_same_resamples():
     rng = np.random.default_rng(2)
     p, y = m.softmax(rng.normal(0, 2, (100, 7))), rng.integers(0, 7, 100)
     a, b = (bootstrap.resampled(p, y, resamples=20, seed=5)["nll"] for _ in range(2))
-    assert (a == b).all()
+    assert a == near(b)
+    assert a.std() > 0.01
 
 
 def test_several_models_at_once_are_each_by_itself():
@@ -66,7 +72,7 @@ def test_several_models_at_once_are_each_by_itself():
     together = bootstrap.resampled_many(several, y, resamples=70, seed=1)
     for p, found in zip(several, together, strict=True):
         alone = bootstrap.resampled(p, y, resamples=70, seed=1)
-        assert all(found[key] == pytest.approx(alone[key], abs=1e-5) for key in alone)
+        assert all(found[key] == near(alone[key]) for key in alone)
     basic = bootstrap.resampled_many(several, y, resamples=70, seed=1, full=False)[0]
     assert set(basic) == set(bootstrap.BASIC)
 

@@ -40,8 +40,9 @@ def two_steps_and_a_reload(chosen, size, tmp_path):
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     other = make_network(chosen, crop_size=size, color="rgb")
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in network.state_dict().items())
     with torch.inference_mode():
-        assert torch.equal(network.eval()(x), other.eval()(x))
+        assert torch.allclose(network.eval()(x), other.eval()(x), rtol=1e-4, atol=1e-4)
     return network
 
 
@@ -65,7 +66,7 @@ def test_attention_on_any_cnn_starts_as_the_identity_and_learns(backbone, tmp_pa
     plain.load_state_dict({key.replace(".stage.", "."): value for key, value in weights.items() if key not in added})
     x = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
     with torch.inference_mode():
-        assert torch.allclose(with_it(x), plain(x), atol=1e-5)
+        assert torch.allclose(with_it(x), plain(x), rtol=1e-4, atol=1e-4)  # another layout may take other kernels
     two_steps_and_a_reload(chosen, 48, tmp_path)
 
 
@@ -235,4 +236,4 @@ def test_predictions_assume_the_prior_that_was_asked_for():
     with torch.inference_mode():
         before = network(x)
         network.prior_shift.copy_(torch.arange(7.0))
-        assert torch.allclose(network(x), before + torch.arange(7.0))
+        assert torch.allclose(network(x), before + torch.arange(7.0), atol=1e-5)

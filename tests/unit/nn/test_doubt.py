@@ -163,5 +163,5 @@ def test_the_hardest_share_against_a_naive_loop(share):
     each = sorted((float(soft_cross_entropy(z[i : i + 1], t[i : i + 1])) for i in range(20)), reverse=True)
     kept = each[: max(1, round(share * 20))]
     assert float(soft_cross_entropy(z, t, share)) == pytest.approx(np.mean(kept))
-    assert float(mean_of_hardest(torch.tensor(each), share)) == pytest.approx(np.mean(kept))
+    assert float(mean_of_hardest(torch.tensor(each, dtype=torch.float64), share)) == pytest.approx(np.mean(kept))
     assert float(focal(z, t, 0.0, share)) == pytest.approx(np.mean(kept))

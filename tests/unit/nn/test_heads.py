@@ -70,7 +70,7 @@ def test_without_a_target_there_is_no_margin():
         assert torch.equal(head(x), head(x, SOFT.float(), 0.0))
         assert not torch.allclose(head(x), head(x, SOFT.float(), 0.3))
         assert head(x).abs().max() <= 7.0001
-        assert torch.allclose(head(x, scale=14.0), 2 * head(x))
+        assert torch.allclose(head(x, scale=14.0), 2 * head(x), atol=1e-5)
 
 
 def test_a_share_of_the_target_is_a_share_of_the_margin():
@@ -114,10 +114,10 @@ def test_cross_entropy_of_one_hot_is_torchs():
     z = torch.randn(4, 3)
     y = torch.tensor([0, 1, 2, 0])
     assert soft_cross_entropy(z, torch.eye(3)[y]) == pytest.approx(
-        float(torch.nn.functional.cross_entropy(z, y)), abs=1e-6
+        float(torch.nn.functional.cross_entropy(z, y)), abs=1e-5
     )
     smoothed = float(torch.nn.functional.cross_entropy(z, y, label_smoothing=0.1))
-    assert soft_cross_entropy(z, smooth(torch.eye(3)[y], 0.1)) == pytest.approx(smoothed, abs=1e-6)
+    assert soft_cross_entropy(z, smooth(torch.eye(3)[y], 0.1)) == pytest.approx(smoothed, abs=1e-5)
 
 
 def naive_loss(z, t, name, gamma=2.0, tau=1.0, prior=PRIOR):
@@ -160,7 +160,7 @@ def test_focal_without_focus_is_cross_entropy_and_stays_finite():
 def test_an_equal_prior_adjusts_nothing():
     z = torch.randn(4, 3, dtype=torch.float64)
     assert float(prior_adjusted(z, SOFT, torch.full((3,), 1 / 3), 1.0)) == pytest.approx(
-        float(soft_cross_entropy(z, SOFT)), abs=1e-6
+        float(soft_cross_entropy(z, SOFT)), abs=1e-5
     )
 
 

@@ -175,9 +175,9 @@ def test_sam_takes_the_gradient_at_the_worst_point_nearby():
     (w.square().sum() / 2).backward()  # gradient w, of norm 5
     sam = SharpnessAware([w], 0.5)
     sam.climb()
-    assert w.tolist() == pytest.approx([3.3, 4.4])
+    assert w.tolist() == pytest.approx([3.3, 4.4], rel=1e-5)
     sam.descend()
-    assert w.tolist() == [3.0, 4.0]
+    assert w.tolist() == pytest.approx([3.0, 4.0], rel=1e-5)
 
 
 def test_moving_average_is_the_recurrence():
@@ -190,7 +190,7 @@ def test_moving_average_is_the_recurrence():
         average.update(network, step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * network.weight.detach()
-    assert torch.allclose(average.state["weight"], expected)
+    assert torch.allclose(average.state["weight"], expected, atol=1e-5)
 
 
 def test_moving_average_without_foreach_is_the_same():
@@ -198,7 +198,7 @@ def test_moving_average_without_foreach_is_the_same():
     both = [MovingAverage(a, 0.9, foreach=f) for f in (True, False)]
     for average in both:
         average.update(b, 3)
-    assert torch.allclose(both[0].state["weight"], both[1].state["weight"], atol=1e-7)
+    assert torch.allclose(both[0].state["weight"], both[1].state["weight"], atol=1e-5)
 
 
 def test_preprocessing_of_grey():
