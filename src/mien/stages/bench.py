@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +143,7 @@ def _contenders(
 
     opened = {name: onnx_session(m.graph, threads) for name, m in built.items()} if engine == "onnxruntime" else {}
     for name, members in config.models.items():
+        call: Callable[[], object]
         if engine == "onnxruntime":
             call = onnx_call([opened[m] for m in members], config.img_size)
         else:
