@@ -11,6 +11,7 @@ measures. Packages run with their own preprocessing; a whole face crop is the fa
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import sys
@@ -107,6 +108,8 @@ def facial(file: Path) -> Made:
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    # Its weights were saved on a GPU, and it does not say that they are for a processor.
+    torch.load = functools.partial(torch.load, map_location="cpu")
     # Its face detector, which a face crop does not need, comes from a package that asks for an old torch.
     sys.modules["facenet_pytorch"] = types.SimpleNamespace(MTCNN=lambda **settings: None)
     import facial_emotion_recognition

@@ -142,12 +142,14 @@ class Worker:
         self.process.stdin.flush()
         self.wait()
 
+    def close(self) -> None:
+        """Let it write what it has found, and end."""
+        self.process.communicate()
+        self.log.close()
+
     def finish(self) -> dict[str, Any]:
         """What it has found."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-        self.log.close()
+        self.close()
         with np.load(self.out) as found:
             return {key: found[key] for key in found.files}
 
