@@ -15,6 +15,7 @@ import pydantic
 from cyclopts import App, Parameter
 
 import mien
+from mien.cli.bench import bench_app
 from mien.cli.common import Flat, Json, Model, Out, given, show
 from mien.cli.index import index_app
 from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
@@ -31,7 +32,7 @@ app = App(
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
-for command in (index_app, predictions_app, models_app):
+for command in (index_app, predictions_app, models_app, bench_app):
     app.command(command)
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
           "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "tensorboard": "track", "cleanlab": "noise"}  # fmt: skip

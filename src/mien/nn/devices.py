@@ -6,6 +6,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from mien.core.errors import UsageError
 from mien.nn.backbones import gains_by_bf16
 
 
@@ -23,6 +24,39 @@ def compute_device() -> torch.device:
     """The device of this process: trainings, their teachers and predictions all run on it."""
     device: torch.device = processes().device
     return device
+
+
+def named_device(name: str) -> torch.device:
+    """The device that a user names; `auto`: the accelerator where one is there and wanted, else the processors.
+
+    Raises `UsageError` for a device that torch cannot use here.
+    """
+    found = None if on_cpu() else torch.accelerator.current_accelerator()
+    if name == "auto":
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    fits = device is not None and found is not None and device.type == found.type
+    if device is not None and (
+        device.type == "cpu" or (fits and (device.index or 0) < torch.accelerator.device_count())
+    ):
+        return device
+    here = (
+        ["cpu"] if found is None else ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    )
+    raise UsageError(
+        f"--device {name}: torch has no such device here.",
+        rule=f"Here are: {', '.join(here)}.",
+        fix="Name one of them.",
+    )
+
+
+def device_name(device: torch.device) -> str | None:
+    """The maker's name of an accelerator, None for processors and where torch knows none."""
+    ask = getattr(torch.get_device_module(device), "get_device_name", None)
+    return str(ask(device)) if device.type != "cpu" and ask is not None else None
 
 
 def pick_precision(choice: str, backbone: str, device: torch.device) -> str:

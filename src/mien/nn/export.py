@@ -39,8 +39,14 @@ class Calibrated(nn.Module):
 
 def to_onnx(calibrated: Calibrated, card: ModelCard) -> onnx.ModelProto:
     """Export with any batch size and the card in the metadata."""
+    proto = trace(calibrated, card.crop.size)
+    describe(proto, card)
+    return proto
+
+
+def trace(calibrated: Calibrated, size: int) -> onnx.ModelProto:
+    """Export for crops of `size` pixels and any batch size, without a card."""
     model = calibrated.eval()
-    size = card.crop.size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -51,9 +57,7 @@ def to_onnx(calibrated: Calibrated, card: ModelCard) -> onnx.ModelProto:
         )  # fmt: skip
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    proto = program.model_proto
-    describe(proto, card)
-    return proto
+    return program.model_proto
 
 
 def describe(proto: onnx.ModelProto, card: ModelCard) -> None:

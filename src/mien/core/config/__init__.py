@@ -1,6 +1,7 @@
 """One frozen model a stage; TOML keys, flags and `--help` come from the same text."""
 
 from mien.core.config.base import StageConfig, read_toml
+from mien.core.config.bench import LatencyConfig
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.config.judge import (
     CalibrateConfig,
@@ -18,5 +19,5 @@ from mien.core.config.train import DistillConfig, TrainConfig
 
 __all__ = [
     "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "ImportConfig", "IndexConfig",
-    "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "SuspectsConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
+    "LatencyConfig", "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "SuspectsConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
 ]  # fmt: skip
