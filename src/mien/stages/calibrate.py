@@ -93,7 +93,7 @@ def _assumed(scaling: Scaling, rows: FitRows, prior: tuple[float, ...], declared
     k = rows.logits.shape[1]
     candidates = {"those of calib": class_shares(rows.labels, k)}
     if scaling.method in ("temperature", "sweep"):
-        candidates |= {"uniform ones": np.full(k, 1 / k), "those asked for": np.array(prior)}
+        candidates = {"those asked for": np.array(prior), **candidates, "uniform ones": np.full(k, 1 / k)}
         if declared is not None:
             candidates = {"those that the model declares": np.array(declared)}
     return assumed_shares(scaling.apply(rows.logits), rows.labels, candidates)
