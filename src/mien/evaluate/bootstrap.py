@@ -140,12 +140,17 @@ def resampled(
 
 
 def ratio(
-    pair: Sequence[Floats], labels: Ints, name: str, *, resamples: int = 1000, seed: int = 0, groups: NDArray[np.str_] | None = None
+    pair: Sequence[Floats],
+    labels: Ints,
+    name: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: NDArray[np.str_] | None = None,
 ) -> Floats:
     """A metric of the first model over the second's on the same resamples (resamples,)."""
     first, second = (
-        drawn[name]
-        for drawn in resampled_many(pair, labels, resamples=resamples, seed=seed, full=False, groups=groups)
+        drawn[name] for drawn in resampled_many(pair, labels, resamples=resamples, seed=seed, full=False, groups=groups)
     )
     return np.asarray(first / np.maximum(second, m.FLOOR))
 

@@ -31,9 +31,7 @@ class Difference:
     per_seed: tuple[float, ...]
 
 
-def compare(
-    scores: NDArray[np.float64], baseline: int, resampled: NDArray[np.float64]
-) -> list[Difference | None]:
+def compare(scores: NDArray[np.float64], baseline: int, resampled: NDArray[np.float64]) -> list[Difference | None]:
     """Differences of each row of `scores` (variants, seeds) from the baseline's row; None for itself.
 
     `resampled` (variants, resamples) are the means over seeds on the same resamples of the images. Needs at least two
@@ -52,7 +50,7 @@ def compare(
     images = (resampled - resampled[baseline]).std(1, ddof=1)
 
     def half_width(level: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.hypot(t.isf(level / 2, freedom) * error, norm.isf(level / 2) * images)
+        return np.asarray(np.hypot(t.isf(level / 2, freedom) * error, norm.isf(level / 2) * images))
 
     p, half = _level_at(half_width, np.abs(means)), half_width(np.full(variants, 0.05))
     others = [i for i in range(variants) if i != baseline]

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mien.core.artifacts.fit_rows import FitRows
 from mien.core.errors import InputError
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
+from mien.evaluate.scaling import Scaling
 
 MARGIN = 2.0  # of log-likelihood: what a later candidate must be better by
 LEVEL = 0.01  # of the test by which labelled rows reject the class shares that a map is said to assume
@@ -61,6 +63,23 @@ def class_shares(labels: Ints, k: int) -> Floats:
     """Shares (k,) of the classes among `labels`, with one row added that is spread over all classes, so that none is 0."""
     counts = np.bincount(labels, minlength=k) + 1 / k
     return np.asarray(counts / counts.sum())
+
+
+def assumed_by(scaling: Scaling, rows: FitRows, prior: Floats, declared: list[float] | None) -> Assumed:
+    """The class shares (k,) that a map which was fitted on `rows` assumes.
+
+    Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it declares;
+    where it declares none, `prior` (the shares asked for, so that nothing is to correct), those of the rows, or uniform ones.
+    """
+    k = rows.logits.shape[1]
+    here = {"those of calib": class_shares(rows.labels, k)}
+    if scaling.method not in ("temperature", "sweep"):
+        candidates = here
+    elif declared is not None:
+        candidates = {"those that the model declares": np.array(declared)}
+    else:
+        candidates = {"those asked for": prior, **here, "uniform ones": np.full(k, 1 / k)}
+    return assumed_shares(scaling.apply(rows.logits), rows.labels, candidates)
 
 
 def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) -> Assumed:

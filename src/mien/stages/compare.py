@@ -57,9 +57,13 @@ def _resampled(runs: list[list[Path]], resamples: int = 1000) -> NDArray[np.floa
     first = predictions[0][0]
     check_same_rows([p for several in predictions for p in several])
     drawn = resampled_many(
-        [softmax(p.logits) for several in predictions for p in several], first.labels, resamples=resamples, full=False, groups=first.groups
+        [softmax(p.logits) for several in predictions for p in several],
+        first.labels,
+        resamples=resamples,
+        full=False,
+        groups=first.groups,
     )
-    return np.array([one["macro_f1"] for one in drawn]).reshape(len(runs), -1, resamples).mean(1)
+    return np.asarray(np.array([one["macro_f1"] for one in drawn]).reshape(len(runs), -1, resamples).mean(1))
 
 
 def _variant(
