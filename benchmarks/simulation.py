@@ -1,10 +1,15 @@
-"""Do searches for weights and richer calibrations pay? On simulated members whose truth is known.
+"""Do the judges' statistics hold? On simulated members whose truth is known.
 
     python benchmarks/simulation.py --out docs/results/simulation.json
+    python benchmarks/simulation.py --only prior gaps intervals --repeats 100 --out docs/results/calibration.json
 
 Members see the true log-probabilities of 7 classes through noise of their own and noise they share, and are
 over-confident. Calib has 2,000 or 20,000 rows; the held-out NLL is taken on 10,000 others. The raw grid is the
 report's: the weights in tenths with the best macro-F1 on all of calib, then a temperature.
+
+`prior`: a model that learned other class shares than calib has is calibrated and told the shares of 5,000 other rows.
+`gaps`: mean confidence less accuracy on 10,000 other rows, of pools of members with each map. `intervals`: how often the
+interval of the calibration error holds the true one; ten times the repeats, since a share of 95 % needs them.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +25,12 @@ import numpy as np
 from mien.core.artifacts.run import environment
 from mien.core.progress import meter
 from mien.evaluate.calibration import minimum
+from mien.evaluate.calibration_error import BINS, bin_of, ece_interval
 from mien.evaluate.estimators import calib_rows
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
-from mien.evaluate.pooling import fit_pool, tempered
-from mien.evaluate.scaling import choose
+from mien.evaluate.pooling import fit_pool, pooled_logits, tempered
+from mien.evaluate.priors import assumed_by
+from mien.evaluate.scaling import by_temperature, choose, fit_dirichlet, fit_vector
 from mien.evaluate.weights import combine, search_grid
 
 HELD = 10_000
@@ -89,6 +97,98 @@ def one_map(n: int, kind: str, rng: np.random.Generator) -> dict[str, float | st
     }  # fmt: skip
 
 
+UNIFORM = np.full(7, 1 / 7)
+CALIB = np.array([0.138, 0.015, 0.142, 0.25, 0.173, 0.168, 0.114])  # about FER2013's
+OTHER = np.array([0.05, 0.3, 0.2, 0.1, 0.05, 0.1, 0.2])
+SHARES = {"uniform": UNIFORM, "calib's": CALIB, "others": OTHER}
+FITS = {
+    "temperature": lambda rows: by_temperature(minimum(rows.logits, rows.labels)),
+    "vector": fit_vector,
+    "dirichlet": fit_dirichlet,
+}
+
+
+def learned(n: int, shares: np.ndarray, prior: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Over-confident logits (n, 7) of the best model that assumes the class shares `prior`, and labels with `shares`."""
+    centres = np.random.default_rng(5).normal(0, 1, (7, 6))
+    centres *= 1.9 / np.linalg.norm(centres, axis=1, keepdims=True)
+    labels = rng.choice(7, n, p=shares)
+    return 1.8 * log_softmax((centres[labels] + rng.normal(0, 1, (n, 6))) @ centres.T + np.log(prior)), labels
+
+
+def one_prior(n: int, method: str, prior: np.ndarray, declared: bool, seed: int) -> dict[str, list[float]]:
+    """NLL and accuracy on rows with each of `SHARES`: as calibrated, and told those shares."""
+    rng, found = np.random.default_rng([seed, n]), {}
+    rows = calib_rows(*learned(n, CALIB, prior, rng), head="linear").part("temperature")
+    fitted = FITS[method](rows)
+    for name, target in SHARES.items():
+        logits, labels = learned(5000, target, prior, rng)
+        assumed = assumed_by(fitted, rows, target, prior.tolist() if declared else None).shares
+        p = [softmax(m.apply(logits)) for m in (fitted, fitted.with_prior(assumed, target))]
+        found[name] = [float(nll_rows(q, labels).mean()) for q in p] + [
+            float((q.argmax(1) == labels).mean()) for q in p
+        ]
+    return found
+
+
+def one_gap(n: int, method: str, pool: str, seed: int) -> float:
+    """Mean confidence less accuracy of a pool of three on other rows."""
+    logits, labels = members(n + HELD, "three alike", np.random.default_rng([seed, n]))
+    rows = [calib_rows(z[:n], labels[:n]) for z in logits]
+    maps = [FITS[method](r.part("temperature")) for r in rows]
+    own = [r.with_logits(m.apply(r.logits)) for m, r in zip(maps, rows, strict=True)]
+    found = fit_pool(own, [1.0] * 3, pool, resamples=0, seed=0)
+    held = [m.apply(z[n:]) for m, z in zip(maps, logits, strict=True)]
+    p = softmax(pooled_logits(held, found.weights, [1.0] * 3, pool) / found.temperature.value)
+    return float(p.max(1).mean() - (p.argmax(1) == labels[n:]).mean())
+
+
+def priors(rows: list[int], repeats: int) -> list[dict[str, object]]:
+    """Every map and prior, declared or not, told each of the shares."""
+    cases = [("temperature", True), ("temperature", False), ("vector", False), ("dirichlet", False)]
+    out: list[dict[str, object]] = []
+    for n in rows:
+        for (method, declared), (name, prior) in product(cases, SHARES.items()):
+            found = [one_prior(n, method, prior, declared, seed) for seed in range(repeats)]
+            for target in SHARES:
+                v = np.array([f[target] for f in found])
+                out.append({
+                    "rows": n, "map": method, "model_assumes": name, "declared": declared, "true_shares": target,
+                    "told_less_untold": against(v[:, 1], v[:, 0]), "accuracy_untold": float(v[:, 2].mean()), "accuracy_told": float(v[:, 3].mean()),
+                })  # fmt: skip
+                print(json.dumps(out[-1]))
+    return out
+
+
+def gaps(rows: list[int], repeats: int) -> list[dict[str, object]]:
+    """Held-out gaps of pools."""
+    out: list[dict[str, object]] = []
+    for n, method, pool in product(rows, FITS, ("probability", "logit")):
+        found = np.array([one_gap(n, method, pool, seed) for seed in range(repeats)])
+        out.append({"rows": n, "maps": method, "pool": pool, "gap": float(found.mean()), "se": float(found.std(ddof=1) / np.sqrt(repeats))})  # fmt: skip
+        print(json.dumps(out[-1]))
+    return out
+
+
+def intervals(repeats: int) -> list[dict[str, object]]:
+    """How often the interval of the calibration error holds the true error, over over-confidence and rows."""
+    out: list[dict[str, object]] = []
+    for sharpness, n in product((1.0, 1.1, 1.25, 1.5), (1000, 3500)):
+        rng, ends, gap = np.random.default_rng([n, 11]), [], np.zeros(BINS)
+        for _ in range(repeats):
+            truth = rng.normal(0, 1.5, (n, 7))
+            right, p = softmax(truth), softmax(sharpness * truth)
+            labels, top = (right.cumsum(1) > rng.random((n, 1))).argmax(1), p.argmax(1)
+            gap += np.bincount(bin_of(p.max(1)), (p - right)[np.arange(n), top], BINS)
+            ends.append(ece_interval(p, labels, np.arange(n)))
+        low, high = np.array(ends).T
+        error = float(np.abs(gap).sum() / (n * repeats))
+        covered = float(((low <= error) & (error <= high)).mean())
+        out.append({"over_confidence": sharpness, "rows": n, "error": error, "covered": covered, "width": float((high - low).mean())})  # fmt: skip
+        print(json.dumps(out[-1]))
+    return out
+
+
 def against(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """Mean difference over repeats (negative: the first is better), its standard error, and the worst repeat."""
     gap = first - second
@@ -96,19 +196,35 @@ def against(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run all settings and write the JSON."""
+    """Run the parts that are asked for and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--rows", type=int, nargs="+", default=[2000, 20_000])
+    parser.add_argument("--only", nargs="+", choices=("weights", "prior", "gaps", "intervals"), default=["weights"])
     args = parser.parse_args()
-    started, pools, maps = time.perf_counter(), [], []
-    with meter("simulation", len(args.rows) * (2 * len(MEMBERS) + len(MAPS)) * args.repeats) as progress:
-        for n in args.rows:
+    started = time.perf_counter()
+    parts = {
+        "weights": lambda: weights_and_maps(args.rows, args.repeats), "prior": lambda: {"prior": priors([1000, 2400], args.repeats)},
+        "gaps": lambda: {"gaps": gaps([1000, 2400], args.repeats)}, "intervals": lambda: {"intervals": intervals(10 * args.repeats)},
+    }  # fmt: skip
+    document: dict[str, object] = {"repeats": args.repeats, "held_out": HELD}
+    for name in args.only:
+        document |= parts[name]()
+    document |= {"seconds": round(time.perf_counter() - started), "environment": environment(("numpy", "scipy"))}
+    args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def weights_and_maps(rows: list[int], repeats: int) -> dict[str, object]:
+    """What searches for weights and richer maps gain."""
+    pools: list[dict[str, object]] = []
+    maps: list[dict[str, object]] = []
+    with meter("simulation", len(rows) * (2 * len(MEMBERS) + len(MAPS)) * repeats) as progress:
+        for n in rows:
             for kind in MEMBERS:
                 for pool in ("probability", "logit"):
                     found = []
-                    for seed in range(args.repeats):
+                    for seed in range(repeats):
                         found.append(one_pool(n, kind, pool, np.random.default_rng([seed, n])))
                         progress.advance()
                     v = {key: np.array([f[key] for f in found]) for key in found[0]}
@@ -119,15 +235,14 @@ def main() -> None:
                     print(json.dumps(pools[-1]))
             for kind in MAPS:
                 found = []
-                for seed in range(args.repeats):
+                for seed in range(repeats):
                     found.append(one_map(n, kind, np.random.default_rng([seed, n, 7])))
                     progress.advance()
                 chosen = {m: sum(f["chosen"] == m for f in found) / len(found) for m in ("temperature", "vector", "dirichlet")}  # fmt: skip
                 gap = against(*(np.array([f[key] for f in found]) for key in ("ours", "temperature")))
                 maps.append({"rows": n, "planted": kind, "chosen": chosen, "ours_less_temperature": gap})
                 print(json.dumps(maps[-1]))
-    document = {"repeats": args.repeats, "held_out": HELD, "pools": pools, "maps": maps, "seconds": round(time.perf_counter() - started), "environment": environment(("numpy", "scipy"))}  # fmt: skip
-    args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return {"pools": pools, "maps": maps}
 
 
 if __name__ == "__main__":

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from helpers import layouts
 from mien.cli import run
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_run
+from mien.core.config.index import IndexConfig
 from mien.core.config.matrix import load_matrix
-from mien.core.errors import ConfigError
+from mien.core.errors import ConfigError, UsageError
+from mien.core.labels import LABELS
+from mien.stages import index as stage
 from mien.stages.cross import over_seeds
 
 MATRIX = """
@@ -135,6 +140,7 @@ def test_the_interval_covers_pictures_and_seeds():
         ("resamples = 100", "corruptions = true", "belong to a study"),
         ('method = "temperature"', 'prior = "uniform"', "cannot be selected"),
         ('name = "second"', 'name = "The second"', "lower-case"),
+        ("seed = 7", 'labels = "synthetic"', "at least two sources"),
     ],
 )
 def test_bad_matrices_are_refused(file, old, new, expected):
@@ -161,6 +167,42 @@ def test_the_shipped_matrices_are_valid_and_found_by_name(tmp_path, capsys, monk
     assert run(["matrix", "lables", "--out", str(tmp_path / "o")]) == 2
     assert "No matrix lables. Did you mean 'labels'" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "o").exists()
+
+
+def test_two_label_columns_of_the_same_images(tmp_path):
+    """One folder labelled by two tables; the second drops some images and labels some otherwise, and the cap would differ."""
+    rng, rows = np.random.default_rng(0), {"a": ["path,label"], "b": ["path,label"]}
+    truth = {}
+    for i in range(280):
+        layouts.save(tmp_path / "faces" / f"{i}.png", layouts.face(i, 32))
+        first, second = LABELS[i % 7], LABELS[(i + (rng.random() < 0.3)) % 7]
+        rows["a"].append(f"faces/{i}.png,{first}")
+        if rng.random() < 0.8:
+            rows["b"].append(f"faces/{i}.png,{second}")
+            truth[f"{i}.png"] = {"a": first, "b": second}
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    config = IndexConfig(
+        source=tuple(f"csv@{n}={tmp_path / n}.csv" for n in "ab"), size=32, priority=("a",), max_train=120
+    )
+    stage.run(config, tmp_path / "all")
+    found = {name: stage.under(name, tmp_path / "all", tmp_path / name) for name in "ab"}
+    a, b = found["a"], found["b"]
+    assert (a.image_ids == b.image_ids).all()
+    assert (a.splits == b.splits).all()
+    assert (np.asarray(a.pixels[:]) == np.asarray(b.pixels[:])).all()
+    assert 0.1 < (a.labels != b.labels).mean() < 0.5
+    whole = read_index(tmp_path / "all")
+    expected = [i for i, path in enumerate(whole.table["path"].to_pylist()) if Path(path).name in truth]
+    assert a.image_ids.tolist() == whole.image_ids[expected].tolist()
+    for name, index in found.items():
+        paths, labels = index.table["path"].to_pylist(), index.table["label"].to_pylist()
+        assert labels == [truth[Path(path).name][name] for path in paths]
+    again = (tmp_path / "b" / "manifest.json").stat().st_mtime_ns
+    stage.under("b", tmp_path / "all", tmp_path / "b")
+    assert (tmp_path / "b" / "manifest.json").stat().st_mtime_ns == again
+    with pytest.raises(UsageError, match="no source of the index"):
+        stage.under("c", tmp_path / "all", tmp_path / "c")
 
 
 @pytest.mark.slow

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from mien.cli import run
+from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.config.sweep import load_sweep
 from mien.core.errors import ConfigError
+from mien.evaluate.bootstrap import resampled_many
+from mien.evaluate.metrics import softmax
 
 SWEEP = """
 name = "small"
@@ -71,6 +74,13 @@ def test_a_sweep_goes_on_and_compares(file, tmp_path, capsys, monkeypatch):
     scores = [[one["best"]["macro_f1"] for one in v["runs"]] for v in (plain, slow)]
     assert plain["difference"] is None
     assert slow["difference"]["mean"] == pytest.approx(np.mean(scores[1]) - np.mean(scores[0]))
+    draws = []
+    for name in ("plain", "slow"):
+        several = [read_predictions(predictions_path(out / "runs" / name / f"seed-{s}", "val")) for s in (0, 1)]
+        found = resampled_many([softmax(p.logits) for p in several], several[0].labels, full=False)
+        draws.append(np.mean([f["macro_f1"] for f in found], axis=0))
+    low, high = slow["difference"]["ci95"]
+    assert (high - low) / 2 > 1.959 * np.std(draws[1] - draws[0])  # of the images alone; seeds come on top
     assert slow["val"]["macro_f1"]["sd"] == pytest.approx(np.std(scores[1], ddof=1))
     assert plain["runs"][0]["fall_after_margin"] is None
     curve = margin["runs"][0]["curve"]

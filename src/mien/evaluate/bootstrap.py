@@ -139,6 +139,22 @@ def resampled(
     return resampled_many([probabilities], labels, resamples=resamples, seed=seed, groups=groups)[0]
 
 
+def ratio(
+    pair: Sequence[Floats],
+    labels: Ints,
+    name: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: NDArray[np.str_] | None = None,
+) -> Floats:
+    """A metric of the first model over the second's on the same resamples (resamples,)."""
+    first, second = (
+        drawn[name] for drawn in resampled_many(pair, labels, resamples=resamples, seed=seed, full=False, groups=groups)
+    )
+    return np.asarray(first / np.maximum(second, m.FLOOR))
+
+
 def smooth_ece_resampled(
     probabilities: Floats, labels: Ints, *, resamples: int = 200, seed: int = 0, groups: NDArray[np.str_] | None = None
 ) -> Floats:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mien.core.artifacts.fit_rows import FitRows
 from mien.core.errors import InputError
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
+from mien.evaluate.scaling import Scaling
 
+MARGIN = 2.0  # of log-likelihood: what a later candidate must be better by
 LEVEL = 0.01  # of the test by which labelled rows reject the class shares that a map is said to assume
 
 
@@ -62,12 +65,30 @@ def class_shares(labels: Ints, k: int) -> Floats:
     return np.asarray(counts / counts.sum())
 
 
+def assumed_by(scaling: Scaling, rows: FitRows, prior: Floats, declared: list[float] | None) -> Assumed:
+    """The class shares (k,) that a map which was fitted on `rows` assumes.
+
+    Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it declares;
+    where it declares none, `prior` (the shares asked for, so that nothing is to correct), those of the rows, or uniform ones.
+    """
+    k = rows.logits.shape[1]
+    here = {"those of calib": class_shares(rows.labels, k)}
+    if scaling.method not in ("temperature", "sweep"):
+        candidates = here
+    elif declared is not None:
+        candidates = {"those that the model declares": np.array(declared)}
+    else:
+        candidates = {"those asked for": prior, **here, "uniform ones": np.full(k, 1 / k)}
+    return assumed_shares(scaling.apply(rows.logits), rows.labels, candidates)
+
+
 def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) -> Assumed:
-    """The class shares that softmax(logits) assumes, from labelled rows: the likeliest of `candidates`, or an estimate.
+    """The class shares that softmax(logits) assumes, from labelled rows: one of `candidates`, or an estimate.
 
     A model that assumes the shares a is calibrated on rows with the shares q once log q - log a is added to its logits
     (Saerens et al. 2002, eq. 2.4). So a follows from the offsets that maximise the likelihood of the rows, but with the noise of
-    few rows. It is used only where the rows reject the likeliest of the candidates, {name: shares (k,)} (likelihood ratio, 1 %).
+    few rows. It is used only where the rows reject the first of the candidates, {name: shares (k,)}, that no other is
+    clearly likelier than (likelihood ratio, 1 %).
     """
     from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -75,7 +96,7 @@ def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) 
     here = class_shares(labels, k)
     offsets = {name: np.log(here) - np.log(check_prior(shares, k)) for name, shares in candidates.items()}
     losses = {name: float(nll_rows(softmax(logits + offset), labels).sum()) for name, offset in offsets.items()}
-    best = min(losses, key=lambda name: losses[name])
+    best = next(name for name in losses if losses[name] <= min(losses.values()) + MARGIN)
     fitted = _fit_offsets(logits, labels, offsets[best])
     gain = losses[best] - float(nll_rows(softmax(logits + fitted), labels).sum())
     p = float(chdtrc(k - 1, 2 * max(gain, 0.0)))

@@ -76,7 +76,7 @@ def _summary(study: dict[str, Any]) -> Section:
     if student:
         section.blocks.append(
             Text(
-                f"The student keeps {100 * student['retention_macro_f1']:.1f} % of its teacher's macro-F1 with {student['params'] / 1e6:.2f} M parameters instead of {parameters_of(study, chosen) / 1e6:.2f} M."
+                f"The student keeps {100 * student['retention_macro_f1']:.1f} % [{100 * student['retention_ci95'][0]:.1f}, {100 * student['retention_ci95'][1]:.1f}] of its teacher's macro-F1 with {student['params'] / 1e6:.2f} M parameters instead of {parameters_of(study, chosen) / 1e6:.2f} M."
             )
         )
     return section

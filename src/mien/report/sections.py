@@ -95,7 +95,7 @@ def student(study: dict[str, Any]) -> Section:
     parity = student["export"]
     return Section("Student against teacher", [
         Table("On test", ("", "model", "accuracy", "macro-F1", "minority-F1", "ECE", "NLL", "parameters (M)"), rows),
-        Text(f"Retention of macro-F1: {100 * student['retention_macro_f1']:.1f} %. The ONNX file gives the same probabilities as torch within {parity['max_probability_difference']:.1e} on {parity['pictures']} val pictures, and weighs {parity['bytes'] / 1e6:.2f} MB."),
+        Text(f"Retention of macro-F1: {100 * student['retention_macro_f1']:.1f} % [{100 * student['retention_ci95'][0]:.1f}, {100 * student['retention_ci95'][1]:.1f}]. The ONNX file gives the same probabilities as torch within {parity['max_probability_difference']:.1e} on {parity['pictures']} val pictures, and weighs {parity['bytes'] / 1e6:.2f} MB."),
     ])  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from mien.core.progress import warn
 from mien.evaluate.calibration import RANGE, Temperature, fit_by_sweep, fit_temperature
 from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.metrics import alarms, metrics, softmax
-from mien.evaluate.priors import Assumed, assumed_shares, class_shares
-from mien.evaluate.scaling import METHODS, Choice, Scaling, by_temperature, choose, fit_dirichlet, fit_vector
+from mien.evaluate.priors import assumed_by
+from mien.evaluate.scaling import METHODS, Choice, by_temperature, choose, fit_dirichlet, fit_vector
 
 FELT = 0.005  # of macro-F1: what a calibration may cost before it is said
 
@@ -73,7 +73,7 @@ def _fit(
     prior, assumed = parse_prior(config.prior), None
     scaling = choice.scaling
     if prior is not None:
-        assumed = _assumed(scaling, rows, prior, predictions.meta.get("predicts_prior"))
+        assumed = assumed_by(scaling, rows, np.array(prior), predictions.meta.get("predicts_prior"))
         scaling = scaling.with_prior(assumed.shares, np.array(prior))
     decisions = fit_decisions(
         last.with_logits(scaling.apply(last.logits)),
@@ -96,17 +96,6 @@ def _fit(
         heldout=choice.heldout, prior=prior, assumed=None if assumed is None else tuple(assumed.shares.tolist()), assumed_why="" if assumed is None else assumed.why, temperature=temperature.value, temperature_ci95=temperature.ci95, n=len(rows),
         weights_hash=judged.weights_hash, predictions_hash=predictions.hash, test_accesses=accesses_before, decisions=decisions, before=before, after=after, warnings=warnings,
     )  # fmt: skip
-
-
-def _assumed(scaling: Scaling, rows: FitRows, prior: tuple[float, ...], declared: list[float] | None) -> Assumed:
-    """The class shares that a fitted map assumes: a temperature leaves those of the model, biases make them those of the rows."""
-    k = rows.logits.shape[1]
-    candidates = {"those of calib": class_shares(rows.labels, k)}
-    if scaling.method in ("temperature", "sweep"):
-        candidates |= {"uniform ones": np.full(k, 1 / k), "those asked for": np.array(prior)}
-        if declared is not None:
-            candidates = {"those that the model declares": np.array(declared)}
-    return assumed_shares(scaling.apply(rows.logits), rows.labels, candidates)
 
 
 def _choose(rows: FitRows, temperature: Temperature, config: CalibrateConfig) -> Choice:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
-from mien.core.artifacts.index import KIND, SPLITS, VERSION, Index, read_audit, read_index, write_index
+from mien.core.artifacts.index import (
+    KIND,
+    SPLITS,
+    VERSION,
+    Index,
+    read_audit,
+    read_index,
+    read_occurrences,
+    write_index,
+)
 from mien.core.artifacts.pixels import check_place
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.base import expand
@@ -18,6 +27,7 @@ from mien.core.labels import LABELS
 from mien.core.progress import say, warn
 from mien.data.build import build
 from mien.data.collect import sign
+from mien.data.common import under_labels
 from mien.data.diff import diff as compare
 from mien.data.engines import make_engine
 from mien.data.get import get as fetch
@@ -90,6 +100,27 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     base.remove_folder(building / _PIECES)
     if out.is_dir():
         out.rmdir()
+    building.rename(out)
+    return read_index(out)
+
+
+def under(labels: str, whole: Path, out: Path) -> Index:
+    """Write the images of the index `whole` that all of its sources label, under the `labels` of one source, to `out`.
+
+    Found there, made of the same, it is left as it is; another index there makes way (a matrix owns its folders).
+    """
+    index = read_index(whole)
+    mark = base.fingerprint(KIND, VERSION, {"labels": labels}, {"of": index.fingerprint})
+    if base.is_complete(out, mark):
+        return read_index(out)
+    provenance = base.read_json(whole / "provenance.json", kind="provenance")
+    parts = under_labels(index, read_occurrences(whole), provenance, labels)
+    building = out.with_name(f".{out.name}.building")
+    _begin(building, mark)
+    write_index(
+        building, parts, fingerprint=mark, meta={"seen": []}, shard_bytes=WorkConfig().shard_mib << 20, where=None
+    )
+    base.remove_folder(out)
     building.rename(out)
     return read_index(out)
 

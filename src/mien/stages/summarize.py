@@ -15,11 +15,11 @@ from mien.core.artifacts.evaluation import read_evaluation, read_transfers
 from mien.core.artifacts.index import read_audit, read_index
 from mien.core.artifacts.judged import read_judged
 from mien.core.artifacts.onnx_model import read_parity
-from mien.core.artifacts.predictions import predictions_path, read_predictions
+from mien.core.artifacts.predictions import check_same_rows, predictions_path, read_predictions
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
 from mien.core.errors import ArtifactError
 from mien.data.sources.synthetic import Synthetic
-from mien.evaluate.bootstrap import with_intervals
+from mien.evaluate.bootstrap import interval, ratio, with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.metrics import metrics, softmax
 from mien.evaluate.scaling import scaling_of
@@ -38,11 +38,21 @@ def run(root: Path) -> dict[str, Any]:
         chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
         student = _model(folder.student)
         student["retention_macro_f1"] = student["test"]["macro_f1"] / chosen["test"]["macro_f1"]
+        student["retention_ci95"] = _retention(folder.student, folder.ensembles / chosen["name"])
         student["export"] = read_parity(folder.model)
         document["student"] = student
     document["latency"] = _latencies(document)
     write_study(root, document)
     return document
+
+
+def _retention(student: Path, ensemble: Path) -> list[float]:
+    """95 % interval of the student's macro-F1 over its teacher's on test: paired, both on the same resampled images."""
+    calibration = read_calibration(student / "calibration.json", weights_hash=read_judged(student).weights_hash)
+    own, teachers = (read_predictions(predictions_path(f, "test"), allow_test=True) for f in (student, ensemble))
+    check_same_rows([own, teachers])
+    several = [softmax(scaling_of(calibration).apply(own.logits)), softmax(teachers.logits)]
+    return interval(ratio(several, own.labels, "macro_f1", groups=own.groups))
 
 
 def judged(ensembles: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mien.core.artifacts.matrix import MatrixFolder
 from mien.core.artifacts.study import close_study, open_study
+from mien.core.config.index import IndexConfig
 from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
 from mien.core.errors import CalibrationError, MienError, TrainingDiverged
@@ -25,6 +26,7 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, again: bool = Fal
     from mien.stages import cross, evaluate, index, train, transfer
 
     configs = {source.name: matrix.index_of(source) for source in matrix.sources}
+    labels = {source.name: matrix.labels_of(source) for source in matrix.sources}
     for config in configs.values():
         index.check(config)
     train.check(matrix.training(matrix.seeds[0])[0])
@@ -37,7 +39,7 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, again: bool = Fal
         warn(f"{root} was made with other settings; what they touch is made again.")
     try:
         for name, config in configs.items():
-            index.run(config, folder.index(name), replace=True)
+            _index(config, folder, name, labels[name])
     except MienError:
         if fresh:
             close_study(root)
@@ -64,6 +66,15 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, again: bool = Fal
                 say(f"{name}, seed {seed}, on {other}")
                 transfer.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
     return cross.run(matrix, root, done, failed)
+
+
+def _index(config: IndexConfig, folder: MatrixFolder, name: str, labels: str | None) -> None:
+    """Build one source's index, restricted to what all of its sources label where it has `labels` of one."""
+    from mien.stages import index
+
+    index.run(config, folder.index(name) if labels is None else folder.whole(name), replace=True)
+    if labels is not None:
+        index.under(labels, folder.whole(name), folder.index(name))
 
 
 def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, again: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from mien.core.artifacts.study import close_study, open_study
 from mien.core.artifacts.sweep import SweepFolder
 from mien.core.config.base import expand
+from mien.core.config.judge import PredictConfig
 from mien.core.config.sweep import SweepConfig
 from mien.core.errors import MienError, TrainingDiverged
 from mien.core.progress import say, warn
@@ -19,7 +20,7 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str) -> dict[str, Any]:
 
     Seeds come first and variants second, so that an interrupted sweep has whole blocks.
     """
-    from mien.stages import compare, index, train
+    from mien.stages import compare, index, predict, train
 
     for source in sweep.index.source:
         expand(source)
@@ -45,4 +46,6 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str) -> dict[str, Any]:
         except TrainingDiverged as error:
             failed[variant.name, seed] = str(error)
             warn(f"{variant.name}, seed {seed}: {error}")
+        else:
+            predict.run(folder.run(variant.name, seed), folder.index, "val", PredictConfig())
     return compare.run(sweep, root, failed)

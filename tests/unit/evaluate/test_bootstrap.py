@@ -85,6 +85,17 @@ def test_the_interval_of_the_smooth_error_holds_its_estimate():
     assert "smooth_ece" not in bootstrap.intervals(p, y, resamples=100, smooth=0)
 
 
+def test_the_ratio_of_two_models_is_paired():
+    z, y = faces.simulated(400, seed=5)
+    p, worse = m.softmax(z), m.softmax(z + np.random.default_rng(0).normal(0, 1, z.shape))
+    assert bootstrap.ratio([p, p], y, "macro_f1", resamples=50) == pytest.approx(np.ones(50))
+    found = bootstrap.ratio([worse, p], y, "macro_f1", resamples=300, seed=4)
+    each = [bootstrap.resampled(q, y, resamples=300, seed=4)["macro_f1"] for q in (worse, p)]
+    assert found == pytest.approx(each[0] / each[1], rel=1e-5)
+    low, high = bootstrap.interval(found)
+    assert low < m.metrics(worse, y)["macro_f1"] / m.metrics(p, y)["macro_f1"] < high < 1
+
+
 def test_mcnemar_is_the_exact_binomial():
     first = np.array([True] * 9 + [False] * 1 + [True] * 20)
     second = np.array([False] * 9 + [True] * 1 + [True] * 20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from helpers import faces
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.errors import InputError
 from mien.evaluate import priors, scaling
-from mien.evaluate.calibration import fit_temperature, nll_at
+from mien.evaluate.calibration import fit_temperature, minimum, nll_at
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
 
 RNG = np.random.default_rng(0)
@@ -109,6 +111,56 @@ def test_another_prior_equals_weighting_the_rows():
     assert softmax(by_map.apply(z[keep])) == pytest.approx(moved, abs=1e-9)
     assert priors.estimate(p[keep], here) == pytest.approx(there, abs=0.015)
     assert priors.estimate(p, here) == pytest.approx(here, abs=0.02)
+
+
+UNIFORM, NATURAL = np.full(7, 1 / 7), np.array([0.138, 0.015, 0.142, 0.25, 0.173, 0.168, 0.114])
+OTHER = np.array([0.05, 0.3, 0.2, 0.1, 0.05, 0.1, 0.2])
+
+
+def overconfident(n, shares, learned, seed):
+    """Logits (n, 7), 1.8 times too large, of a model that learned the class shares `learned`; labels drawn with `shares`."""
+    rng, centres = np.random.default_rng(seed), np.random.default_rng(5).normal(0, 1, (7, 6))
+    centres *= 1.9 / np.linalg.norm(centres, axis=1, keepdims=True)
+    y = rng.choice(7, n, p=shares)
+    seen = centres[y] + rng.normal(0, 1, (n, 6))
+    return 1.8 * log_softmax(seen @ centres.T + np.log(learned)), y
+
+
+@pytest.mark.parametrize(("learned", "declared", "said"), [
+    (UNIFORM, True, "declares"), (UNIFORM, False, "uniform|asked"), (NATURAL, False, "calib|asked"), (OTHER, False, "estimated|asked"), (OTHER, True, "declares"),
+])  # fmt: skip
+@pytest.mark.parametrize("target", [UNIFORM, NATURAL, OTHER])
+def test_true_shares_never_cost_after_a_temperature(learned, declared, said, target):
+    z, y = overconfident(1200, NATURAL, learned, 1)
+    rows = FitRows.of(faces.predictions(z, y))
+    fitted = scaling.by_temperature(minimum(z, y))
+    found = priors.assumed_by(fitted, rows, target, learned.tolist() if declared else None)
+    assert re.search(said, found.why)
+    assert np.log(found.shares) == pytest.approx(np.log(learned), abs=0.45)
+    held, truth = overconfident(20_000, target, learned, 2)
+    before, after = (nll_rows(softmax(m.apply(held)), truth).mean() for m in (fitted, fitted.with_prior(found.shares, target)))  # fmt: skip
+    assert after <= before + 0.005
+    if not np.array_equal(learned, target):
+        assert after < before - 0.05
+
+
+def test_biases_assume_the_shares_of_the_rows():
+    z, y = overconfident(1200, NATURAL, UNIFORM, 1)
+    rows = FitRows.of(faces.predictions(z, y))
+    found = priors.assumed_by(scaling.fit_vector(rows), rows, UNIFORM, UNIFORM.tolist())
+    assert found.shares == pytest.approx(np.bincount(y, minlength=7) / 1200, abs=1e-3)
+
+
+def test_the_estimate_of_assumed_shares_is_what_a_general_minimiser_finds():
+    from scipy.optimize import minimize
+
+    z, y = overconfident(800, NATURAL, OTHER, 3)
+    z = z / 1.8
+    found = priors.assumed_shares(z, y, {"uniform ones": UNIFORM})
+    assert found.why.startswith("estimated")
+    best = minimize(lambda b: nll_rows(softmax(z + b), y).mean() + 1e-9 * (b**2).sum(), np.zeros(7), tol=1e-12).x
+    here = np.bincount(y, minlength=7) / 800
+    assert found.shares == pytest.approx(softmax((np.log(here) - best)[None])[0], abs=0.03)
 
 
 @pytest.mark.parametrize("prior", [[0.5, 0.5], [1.0, 0, 0, 0, 0, 0, 0], [0.3] * 7, [np.nan] * 7])

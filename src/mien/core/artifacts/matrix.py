@@ -22,6 +22,10 @@ class MatrixFolder:
         """The index of one source."""
         return self.root / "indexes" / source
 
+    def whole(self, source: str) -> Path:
+        """The index of all images of a source that is restricted to those that all of its sources label."""
+        return self.root / "indexes" / f"{source}.all"
+
     def run(self, source: str, seed: int) -> Path:
         """One run."""
         return self.root / "runs" / f"{source}_seed-{seed}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from mien.core.artifacts import base
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

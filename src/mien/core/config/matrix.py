@@ -15,9 +15,15 @@ from mien.core.config.study import Named, check_names, named
 from mien.core.config.train import TrainConfig
 from mien.core.errors import MienError
 
+LABELS_KEY = "labels"
+
 
 class MatrixConfig(StageConfig):
-    """Train sources × test sources: one training, repeated with each seed on each source, judged on all sources' test."""
+    """Train sources × test sources: one training, repeated with each seed on each source, judged on all sources' test.
+
+    A source with `labels` has the images alone that all sources of its index label, under the labels of the one that it names:
+    two such sources with the same other settings have the same images in every split.
+    """
 
     name: str
     description: str = ""
@@ -51,6 +57,7 @@ class MatrixConfig(StageConfig):
                 index = self.index_of(source)
             except MienError as error:
                 raise ValueError(str(error)) from None
+            self._check_labels(source, index)
             if not index.source:
                 raise ValueError(f'source {source.name}: which pictures? source = ["NAME=WHERE"]')
             if index.color == "auto":
@@ -68,7 +75,22 @@ class MatrixConfig(StageConfig):
 
     def index_of(self, source: Named) -> IndexConfig:
         """The settings of one source's index: those of all, then its own."""
-        return IndexConfig.parse({**self.index, **source.settings}, where=f"source {source.name}")
+        settings = {key: value for key, value in source.settings.items() if key != LABELS_KEY}
+        return IndexConfig.parse({**self.index, **settings}, where=f"source {source.name}")
+
+    def labels_of(self, source: Named) -> str | None:
+        """The source of the index whose labels are taken for the images that all of them label; None: the index as it is."""
+        found = source.settings.get(LABELS_KEY)
+        return None if found is None else str(found)
+
+    def _check_labels(self, source: Named, index: IndexConfig) -> None:
+        """Raise unless `labels` names one of at least two sources of the index."""
+        names = [text.partition("=")[0].rpartition("@")[2] for text in index.source]
+        labels = self.labels_of(source)
+        if labels is not None and (labels not in names or len(names) < 2):
+            raise ValueError(
+                f"source {source.name}: labels = {labels!r} names one of at least two sources of its index, which are {', '.join(names) or 'none'}"
+            )
 
     def training(self, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
         """The settings of one run, and where each came from."""
