@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError
 
-
 NOMINAL = 25.0  # frames a second, where a source states none
 _RATES = (1.0, 240.0)  # a rate outside is the time base of a container (1,000 in WebM), not frames a second
 
