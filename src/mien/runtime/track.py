@@ -55,3 +55,8 @@ class Tracker:
                 self._tracks.append(taken[j])
             taken[j].box, taken[j].last_seen_s = box, time_s
         return [taken[j].face_id for j in range(len(boxes))]
+
+    @property
+    def present(self) -> set[int]:
+        """Numbers of the faces that were seen within the last `patience` seconds; others never come back."""
+        return {t.face_id for t in self._tracks}

