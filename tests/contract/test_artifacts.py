@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -175,7 +176,7 @@ def test_test_rows_renamed_throughout_are_refused(small_study, tmp_path):
     with pytest.raises(ArtifactError, match="altered"):
         read_predictions(target)
     found = read_predictions(path, allow_test=True)
-    meta["rows_hash"] = faces.predictions(found.logits, found.labels).hash
+    meta["rows_hash"] = replace(faces.predictions(found.logits, found.labels), groups=found.groups).hash
     ids = pq.read_table(target).set_column(0, "image_id", [[f"{i:064x}" for i in range(len(table))]])
     pq.write_table(ids.replace_schema_metadata({b"mien.predictions": json.dumps(meta).encode()}), target)
     with pytest.raises(ArtifactError, match="something else than calib"):
@@ -318,6 +319,7 @@ def test_study_json_has_every_key(small_study):
         "n",
         "accuracy",
         "macro_f1",
+        "macro_f1_present",
         "minority_f1",
         "per_class_f1",
         "ece",

@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {"core"},
     "nn": {"core"},
     "recipes": set(),
+    "models": set(),
     "runtime": {"core"},
     "report": {"core", "evaluate"},
     "stages": {"core", "data", "synthetic", "evaluate", "nn", "runtime", "report"},

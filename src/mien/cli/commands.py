@@ -210,7 +210,7 @@ def recognize(
     images
         picture files
     model
-        an exported model; without it the one that MIEN_MODEL names
+        a model file, or the name of one that ships; without it the one that MIEN_MODEL names, else the one that ships
     """
     from mien.stages import recognize as stage
 
@@ -249,7 +249,7 @@ def live(
     input
         a video file, or a camera's number
     model
-        an exported model; without it the one that MIEN_MODEL names
+        a model file, or the name of one that ships; without it the one that MIEN_MODEL names, else the one that ships
     out
         write the annotated video here (.mp4); it plays in real time at the source's nominal rate
     log

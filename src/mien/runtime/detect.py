@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.models import downloaded_file
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.geometry import Box
@@ -77,10 +78,11 @@ class YuNet:
     name = "yunet"
 
     def __init__(self, path: Path | None) -> None:
+        path = downloaded_file("yunet") if path is None else path
         if path is None:
             raise UsageError(
                 "YuNet has no model file.",
-                fix="Name it: --detector-model face_detection_yunet_2023mar.onnx (OpenCV Zoo, MIT).",
+                fix="Fetch it: `mien models get yunet`; or name it: --detector-model face_detection_yunet_2023mar.onnx.",
             )
         if not path.is_file():
             raise InputError(f"No file {path}.", rule="YuNet's ONNX file is needed here.")

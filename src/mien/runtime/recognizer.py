@@ -11,9 +11,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from mien.core.artifacts.models import shipped_file
 from mien.core.artifacts.onnx_model import FIX, KEY, ModelCard, parse_card
 from mien.core.config.live import DetectConfig
-from mien.core.errors import ArtifactError, InputError, UsageError
+from mien.core.errors import ArtifactError, InputError
 from mien.core.geometry import Box, as_rgb, crop_face, fit_square
 from mien.core.labels import LABELS
 from mien.runtime.detect import Detection, Finder, make_finder
@@ -40,17 +41,18 @@ class Recognizer:
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, detect: DetectConfig | None = None, threads: int = 1) -> Self:
-        """Open an exported model; without `path` the one that MIEN_MODEL names.
+        """Open a model: a file that `mien export` wrote, or the name of one that ships (`mien models`).
 
-        Raises `ArtifactError` for a file that is no ONNX model or carries no mien metadata.
+        Without `path`, the one that the environment variable MIEN_MODEL names; without that, the one that ships.
+
+        Raises
+        ------
+        ArtifactError
+            for a file that is no ONNX model, carries no mien metadata, or is a damaged shipped one
+        UsageError
+            for a name that neither a file nor a shipped model has
         """
-        found = path if path is not None else os.environ.get(ENVIRONMENT)
-        if found is None:
-            raise UsageError(
-                "No model was named, and none ships with this version.",
-                fix=f"Name one (--model model.onnx) or set {ENVIRONMENT}; `mien quickstart` makes one in minutes.",
-            )
-        session, card = open_session(Path(found), threads)
+        session, card = open_session(_file(path if path is not None else os.environ.get(ENVIRONMENT)), threads)
         return cls(session, card, make_finder(detect or DetectConfig()))
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
@@ -105,6 +107,14 @@ class Recognizer:
     def label(self, probabilities: NDArray[Any]) -> str | None:
         """The likeliest label, None below the model's thresholds."""
         return self.card.decisions.label(probabilities)
+
+
+def _file(named: str | Path | None) -> Path:
+    """The model file that a path or a name means; the shipped default for None."""
+    if named is None:
+        return shipped_file()
+    path = Path(named)
+    return path if path.suffix or path.is_file() or len(path.parts) > 1 else shipped_file(str(named))
 
 
 def open_session(path: Path, threads: int) -> tuple[Any, ModelCard]:

@@ -154,8 +154,8 @@ def test_what_a_model_file_is_not(tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match="mien export"):
         Recognizer.load(tmp_path / "plain.onnx")
     monkeypatch.delenv("MIEN_MODEL", raising=False)
-    with pytest.raises(UsageError, match="MIEN_MODEL"):
-        Recognizer.load()
+    with pytest.raises(UsageError, match="No model 'nothing_of_this_name'"):
+        Recognizer.load("nothing_of_this_name")
 
 
 def test_the_overlay_draws_inside_small_frames():
