@@ -119,6 +119,10 @@ def test_a_student_that_another_candidate_taught_is_told(small_study, tmp_path, 
     there = json.loads(capsys.readouterr().out)
     assert there["test_accesses"] == {"before": 0, "before_selection": 0, "before_calibration": 0}
     assert list((other.parent / "test_accesses").glob("*.json"))
+    (kept,) = (student / "transfer").glob("*.json")
+    written = kept.stat().st_mtime_ns
+    assert run(["evaluate", str(student), "--index", str(index), "--on", str(other), "--batch-size", "7", *QUICK]) == 0
+    assert kept.stat().st_mtime_ns == written
     shutil.rmtree(out / "test_accesses")
     assert run(["calibrate", str(student), "--method", "vector", "--resamples", "40"]) == 2
     assert "opened once before this calibration" in " ".join(capsys.readouterr().err.split())

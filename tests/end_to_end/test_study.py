@@ -92,7 +92,8 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
         run_study(load_study(file), root)
     assert modified(root) == before  # told before anything is made again
     found = run_study(load_study(file), root, again=True)
-    assert found["test_accesses"]["before_selection"] == found["student"]["calibration"]["test_accesses"] == 7
+    plain = next(teacher for teacher in found["teachers"] if teacher["name"] == "plain")
+    assert found["test_accesses"]["before_selection"] == plain["calibration"]["test_accesses"] == 7
     assert "Test was opened 7 times before this selection was written" in (root / "report" / "index.html").read_text()
     after = modified(root)
     assert before["index/manifest.json"] == after["index/manifest.json"]
