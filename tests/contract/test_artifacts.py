@@ -21,7 +21,12 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import read_ensemble, read_selection
 from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.predictions import mark_of, predictions_path, read_predictions, write_predictions
+from mien.core.artifacts.predictions import (
+    mark_of,
+    predictions_path,
+    read_predictions,
+    write_predictions,
+)
 from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import read_study
 from mien.core.errors import ArtifactError, CalibrationError, InputError, SplitError, UsageError

@@ -14,9 +14,13 @@ import pytest
 
 from helpers import faces
 from mien.cli import run
+from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.index import read_index
+from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.labels import LABELS
-from mien.evaluate.metrics import softmax
+from mien.evaluate.metrics import metrics, softmax
+from mien.evaluate.scaling import scaling_of
+from mien.stages.summarize import retention
 
 SPLITS = np.array(["validation"] * 300 + ["calib"] * 700 + ["test"] * 400)
 TRUTH, Y = faces.simulated(1400, seed=5, skill=2.0)
@@ -73,6 +77,11 @@ def test_two_files_go_all_the_way(tmp_path, capsys):
     assert run(["evaluate", str(ens), "--resamples", "200", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["test"]["n"] == 400
+    mine, pooled = (read_predictions(predictions_path(f, "test"), allow_test=True) for f in (runs[0], ens / found["name"]))  # fmt: skip
+    map_ = scaling_of(read_calibration(runs[0] / "calibration.json", weights_hash=mine.meta["weights_hash"]))
+    score = [metrics(softmax(z), mine.labels)["macro_f1"] for z in (map_.apply(mine.logits), pooled.logits)]
+    low, high = retention(runs[0], ens / found["name"])
+    assert 0.5 < low < score[0] / score[1] < high < 1.2
     rows = list(csv.DictReader((ens / "ensemble_summary.csv").read_text().splitlines()))
     assert {row["kind"] for row in rows} == {"single", "hybrid"}
     assert all(row["parameters"] == ("1000" if row["ensemble"] == "a" else "") for row in rows)

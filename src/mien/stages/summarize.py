@@ -38,7 +38,7 @@ def run(root: Path) -> dict[str, Any]:
         chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
         student = _model(folder.student)
         student["retention_macro_f1"] = student["test"]["macro_f1"] / chosen["test"]["macro_f1"]
-        student["retention_ci95"] = _retention(folder.student, folder.ensembles / chosen["name"])
+        student["retention_ci95"] = retention(folder.student, folder.ensembles / chosen["name"])
         student["export"] = read_parity(folder.model)
         document["student"] = student
     document["latency"] = _latencies(document)
@@ -46,7 +46,7 @@ def run(root: Path) -> dict[str, Any]:
     return document
 
 
-def _retention(student: Path, ensemble: Path) -> list[float]:
+def retention(student: Path, ensemble: Path) -> list[float]:
     """95 % interval of the student's macro-F1 over its teacher's on test: paired, both on the same resampled images."""
     calibration = read_calibration(student / "calibration.json", weights_hash=read_judged(student).weights_hash)
     own, teachers = (read_predictions(predictions_path(f, "test"), allow_test=True) for f in (student, ensemble))
