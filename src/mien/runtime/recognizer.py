@@ -82,7 +82,8 @@ class Recognizer:
 
         A detector now and then answers with a box of no area, outside the image or not finite: it is left out.
         """
-        spec, kept = self.card.crop, []
+        spec = self.card.crop
+        kept: list[Detection] = []
         crops = np.empty((len(detections), spec.size, spec.size, 3), np.uint8)
         for d in detections:
             try:

@@ -26,7 +26,7 @@ class FakeCapture:
     def __init__(self, colours, stamps_ms, fps):
         self.colours, self.stamps, self.fps, self.at = colours, stamps_ms, fps, -1
 
-    def isOpened(self):  # noqa: N802
+    def isOpened(self):
         return True
 
     def get(self, prop):
