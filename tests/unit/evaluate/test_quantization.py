@@ -115,6 +115,6 @@ def test_the_gate_refuses_a_loss_of_macro_f1():
 def test_the_gate_refuses_a_rise_of_the_calibration_error():
     before = probabilities(LABELS_OF, 140)
     check_int8(compare(before, probabilities(LABELS_OF, 140, confidence=0.905), LABELS_OF))
-    with pytest.raises(MienError, match="ECE 0.0000 → 0.0300"):
+    with pytest.raises(MienError, match=r"ECE 0\.0000 → 0\.0300"):
         check_int8(compare(before, probabilities(LABELS_OF, 140, confidence=0.93), LABELS_OF))
     check_int8(compare(probabilities(LABELS_OF, 150), before, LABELS_OF))  # better is never refused
