@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from mien.core.artifacts.onnx_model import KEY, ModelCard
 from mien.nn.network import Network
 
 OPSET = 20
+MAP = ("calibration.matrix", "calibration.bias")  # the constants of `set_calibration`
 
 
 class Calibrated(nn.Module):
@@ -67,8 +69,46 @@ def describe(proto: onnx.ModelProto, card: ModelCard) -> None:
     proto.doc_string = f"mien {card.mien}: apparent facial expression, {len(card.labels)} classes"
 
 
-def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path, card: ModelCard) -> onnx.ModelProto:
-    """Static int8 (QDQ; u8 activations, s8 per-channel weights), ranges from `crops` (n, s, s, 3)."""
+def set_calibration(proto: onnx.ModelProto, matrix: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+    """Put another affine map, (7, 7) and (7,), into an exported graph, in place.
+
+    It gets constants of its own: exporters join equal ones, and a bias of zeros may be another layer's too.
+    """
+    graph = proto.graph
+    constants = {constant.name for constant in graph.initializer}
+    made_by = {output: node for node in graph.node for output in node.output}
+    added = made_by["logits"]
+    summed = made_by[next(name for name in added.input if name in made_by)]
+    scaled = made_by[summed.input[0]]
+    if [node.op_type for node in (scaled, summed, added)] != ["Mul", "ReduceSum", "Add"]:
+        raise RuntimeError("the exported graph does not end in the calibration's affine map")
+    for node, name, value in ((scaled, MAP[0], matrix), (added, MAP[1], bias)):
+        (place,) = (i for i, given in enumerate(node.input) if given in constants)
+        node.input[place] = name
+        for old in [c for c in graph.initializer if c.name == name]:
+            graph.initializer.remove(old)
+        graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
+    used = {name for node in graph.node for name in node.input}
+    for unused in [c for c in graph.initializer if c.name not in used]:
+        graph.initializer.remove(unused)
+
+
+def hash_weights(proto: onnx.ModelProto) -> str:
+    """sha256 of a graph's constants: their names, types, shapes and values, without the map of `set_calibration`."""
+    digest = hashlib.sha256()
+    for constant in sorted(proto.graph.initializer, key=lambda c: c.name):
+        if constant.name not in MAP:
+            value = onnx.numpy_helper.to_array(constant)
+            digest.update(f"{constant.name}:{value.dtype}:{value.shape};".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> onnx.ModelProto:
+    """Static int8 (QDQ; u8 activations, s8 per-channel weights), ranges from `crops` (n, s, s, 3).
+
+    The calibration stays in floating point. The result has no card yet.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
@@ -87,6 +127,4 @@ def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path, car
         ready, done, Reader(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         per_channel=True, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
     )  # fmt: skip
-    out = onnx.load(done)
-    describe(out, card)
-    return out
+    return onnx.load(done)

@@ -15,7 +15,7 @@ from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 
 KEY = "mien"
-VERSION = 2
+VERSION = 3
 FIX = "Export one: `mien export RUN --index DIR --out model.onnx`."
 
 
@@ -32,9 +32,10 @@ class ModelCard(BaseModel):
     temperature: float = Field(gt=0, description="the model's temperature, for the record")
     decisions: Decisions = Field(description="when it answers")
     parameters: int
-    weights_hash: str
+    weights_hash: str = Field(description="of the weights in the file: the run's, or the quantised ones")
     backbone: str
     int8: bool = False
+    quantized_from: str | None = Field(default=None, description="of int8: the weights hash of the float model")
     mien: str
     git: str | None
     sources: list[str]

@@ -134,8 +134,11 @@ class EvaluateConfig(StageConfig):
 class ExportConfig(StageConfig):
     """How the ONNX file is made and checked."""
 
-    int8: bool = Field(False, description="static int8 quantisation, calibrated on train pictures")
-    check: int = Field(256, ge=8, description="val pictures on which parity with torch must hold")
+    int8: bool = Field(
+        False,
+        description="static int8 quantisation: ranges from train pictures, calibration and thresholds of its own from calib; refused where val shows that it loses",
+    )
+    check: int = Field(256, ge=8, description="val pictures on which parity of the float model with torch must hold")
     tolerance: float = Field(1e-3, gt=0, description="largest probability difference of the float model")
 
 

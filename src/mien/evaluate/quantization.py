@@ -1,0 +1,92 @@
+"""A quantised model's own calibration, and whether it is as good as the float model it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts.calibration import Calibration
+from mien.core.artifacts.decisions import Decisions
+from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.config.judge import CalibrateConfig
+from mien.core.errors import MienError
+from mien.evaluate.calibration import fit_temperature
+from mien.evaluate.calibration_error import Floats, Ints
+from mien.evaluate.decisions import fit_decisions
+from mien.evaluate.metrics import metrics
+from mien.evaluate.scaling import Scaling, by_temperature, choose
+
+F1_LOSS = 0.005  # of macro-F1 on val: what int8 may cost
+ECE_RISE = 0.01  # on val: what it may add to the calibration error, each model with its own calibration
+SHOWN = ("accuracy", "macro_f1", "minority_f1", "nll", "ece")
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """The map, its temperature and the thresholds of a quantised model."""
+
+    temperature: float
+    scaling: Scaling
+    decisions: Decisions
+
+
+def recalibrate(rows: FitRows, origin: Calibration) -> Recalibrated:
+    """Fit on calib what `origin` was fitted for, on a quantised model's logits of the same `rows`.
+
+    The temperature is always fitted; a richer map is used where the origin has one of its kind and it pays on these logits
+    too. Class shares, coverage, precision, bounds and alpha are those that the origin was asked for. Raises
+    `CalibrationError` where the temperature lies on the edge of its range.
+    """
+    require(rows, "recalibrate")
+    fitted_on, last = rows.part("temperature"), rows.part("thresholds")
+    temperature, defaults = fit_temperature(fitted_on, resamples=0).value, CalibrateConfig()
+    scaling = by_temperature(temperature)
+    if origin.method in ("vector", "dirichlet"):
+        scaling = choose(
+            fitted_on, temperature, methods=("temperature", origin.method), folds=defaults.folds, seed=defaults.seed
+        ).scaling
+    if origin.prior is not None:
+        scaling = Scaling(scaling.method, scaling.matrix, scaling.bias + _prior_shift(origin, fitted_on.labels))
+    asked = origin.decisions.asked
+    alpha = defaults.alpha if asked["alpha"] is None else asked["alpha"]
+    decisions = fit_decisions(
+        last.with_logits(scaling.apply(last.logits)),
+        coverage=asked["coverage"], precision=asked["precision"], max_fpr=asked["max_fpr"], alpha=alpha,
+    )  # fmt: skip
+    return Recalibrated(temperature, scaling, decisions)
+
+
+def _prior_shift(origin: Calibration, labels: Ints) -> Floats:
+    """What `--prior` adds to calibrated logits, (7,). A temperature has no bias but this one; a fitted bias assumes calib's shares."""
+    if origin.method in ("temperature", "sweep"):
+        return np.array(origin.bias)
+    shares = np.bincount(labels, minlength=len(origin.bias)) + 1.0
+    return np.asarray(np.log(np.array(origin.prior)) - np.log(shares / shares.sum()))
+
+
+def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Ints) -> dict[str, Any]:
+    """Both models on the same val rows (n, 7): figures of each, and the share of rows whose label changed."""
+    both = {"float": float_probabilities, "int8": int8_probabilities}
+    found = {name: metrics(p, labels) for name, p in both.items()}
+    changed = float_probabilities.argmax(1) != int8_probabilities.argmax(1)
+    return {
+        "rows": len(labels), "labels_changed": float(changed.mean()),
+        **{name: {key: values[key] for key in SHOWN} for name, values in found.items()},
+        "limits": {"macro_f1_loss": F1_LOSS, "ece_rise": ECE_RISE},
+    }  # fmt: skip
+
+
+def check_int8(compared: dict[str, Any]) -> None:
+    """Raise `MienError` where int8 costs more macro-F1 or calibration than `F1_LOSS` and `ECE_RISE` allow."""
+    before, after = compared["float"], compared["int8"]
+    lost, risen = before["macro_f1"] - after["macro_f1"], after["ece"] - before["ece"]
+    if lost <= F1_LOSS and risen <= ECE_RISE:
+        return
+    raise MienError(
+        f"int8 is worse than the float model on {compared['rows']:,} val rows: macro-F1 {before['macro_f1']:.4f} → {after['macro_f1']:.4f}, "
+        f"ECE {before['ece']:.4f} → {after['ece']:.4f}; {compared['labels_changed']:.1%} of the labels changed.",
+        rule=f"It may lose {F1_LOSS} of macro-F1 and add {ECE_RISE} to the ECE; each model has its own calibration.",
+        fix="Nothing was written. Export without --int8: the float model has the figures of the run.",
+    )
