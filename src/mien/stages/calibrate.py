@@ -10,6 +10,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts import calibration as store
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.config.judge import CalibrateConfig, parse_prior
 from mien.core.errors import CalibrationError
@@ -40,6 +41,7 @@ def run(run_folder: Path, config: CalibrateConfig) -> store.Calibration:
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == mark:
         return store.read_calibration(path, weights_hash=judged.weights_hash)
+    about_to_make(path)
     calibration = _fit(judged, predictions, config, mark)
     for text in [*calibration.warnings, *calibration.decisions.warnings]:
         warn(f"{judged.name}: {text}")

@@ -15,6 +15,7 @@ from mien.core.artifacts import ensemble as store
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import (
     Predictions,
     check_same_rows,
@@ -99,6 +100,7 @@ def run(runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = 
     if base.is_complete(out, mark):
         say(f"{out} holds these ensembles already.")
         return store.read_selection(out / store.SELECTION)
+    about_to_make(out, mark)
     if replace:
         base.make_way(out, mark)
     base.claim(out, kind="set of ensembles", fingerprint=mark)

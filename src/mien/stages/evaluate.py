@@ -17,6 +17,7 @@ from mien.core.artifacts.ensemble import SELECTION, Ensemble, pooled_meta, read_
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
 from mien.core.artifacts.judged import Judged, check_has_weights, read_judged, read_latency, selection_of
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
@@ -93,6 +94,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
+    about_to_make(target / "evaluation.json")
     test = _test_predictions(judged, job)
     map_ = scaling_of(calibration)
     probabilities = softmax(map_.apply(test.logits))
@@ -117,6 +119,7 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     mark = job.mark(ensemble.hash, selection["hash"], {})
     if (done := _done(target, mark)) is not None:
         return done
+    about_to_make(target / "evaluation.json")
     logits, test = _pooled_test(target, job)
     probabilities = softmax(logits / ensemble.temperature)
     document = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)

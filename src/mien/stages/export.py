@@ -15,6 +15,7 @@ from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.judged import check_has_weights
 from mien.core.artifacts.onnx_model import ModelCard, read_parity, write_model, write_parity
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import Run, check_index, environment, read_run
 from mien.core.config.judge import ExportConfig
 from mien.core.errors import MienError, UsageError
@@ -47,6 +48,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     ):
         say(f"{out} is exported already.")
         return done
+    about_to_make(out)
     from mien.nn.export import Calibrated, quantize, to_onnx  # noqa: PLC0415  (torch)
     from mien.nn.inference import load_network  # noqa: PLC0415
 

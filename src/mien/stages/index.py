@@ -9,6 +9,7 @@ from typing import Any
 from mien.core.artifacts import base
 from mien.core.artifacts.index import KIND, SPLITS, VERSION, Index, read_audit, read_index, write_index
 from mien.core.artifacts.pixels import check_place
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.base import expand
 from mien.core.config.index import IndexConfig, WorkConfig
@@ -67,14 +68,17 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             index.check()
             say(f"{out} holds this index already.")
             return index
+        about_to_make(out)
         if replace:
             base.make_way(out, mark)
         base.claimable(out, kind=KIND, fingerprint=mark)
     elif replace and out.is_dir():
+        about_to_make(out)
         base.remove_folder(out)
     base.claimable(out, kind=KIND, fingerprint="")
     begun = _mark(settings, sources, [s.table_hash() for s in sources])
     building = out.with_name(f".{out.name}.building")
+    about_to_make(building, begun)
     _begin(building, begun)
     try:
         with make_engine(work.engine, work.workers, sum(map(len, sources))) as engine:

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.matrix import MatrixFolder
-from mien.core.artifacts.study import close_study, open_study
+from mien.core.artifacts.study import close_study, earlier_request, open_study
 from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
+from mien.core.config.study import Named
 from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
+from mien.study.plan import Permission, Step
 
 
-def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
+def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, replace: bool = False) -> dict[str, Any]:
     """Run a matrix to its tables and return `matrix.json`; calling it again goes on where it was.
 
     A run is judged on test once the selection among its source's runs is written, on its own source's whole test and on
-    the others' without what it may have seen.
+    the others' without what it may have seen. Trainings of other settings make way where `replace` says so, or a person at
+    the terminal; raises `UsageError` otherwise.
     """
     from mien.stages import cross, evaluate, index, train, transfer
 
@@ -27,22 +30,27 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
         index.check(config)
     train.check(matrix.training(matrix.seeds[0])[0])
     fresh = not root.exists()
+    builds, trainings = steps(matrix, root)
+    permission = Permission(replace)
+    earlier_request(root, matrix.name, "matrix")
+    permission.obtain([*builds, *trainings.values()])
     if open_study(root, matrix.name, matrix.model_dump(mode="json"), text, kind="matrix"):
         warn(f"{root} was made with other settings; what they touch is made again.")
     folder = MatrixFolder(root)
     try:
-        for name, config in configs.items():
-            index.run(config, folder.index(name), replace=True)
+        for build in builds:
+            build.run()
     except MienError:
         if fresh:
             close_study(root)
         raise
-    plan, started = [(name, seed) for seed in matrix.seeds for name in configs], time.perf_counter()
+    plan, started = list(trainings), time.perf_counter()
     failed: dict[tuple[str, int], str] = {}
     for number, (name, seed) in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
         try:
-            _learn(matrix, folder, name, seed)
+            permission.run(trainings[name, seed])
+            _judge(matrix, folder, name, seed)
         except (TrainingDiverged, CalibrationError) as error:
             failed[name, seed] = str(error)
             warn(f"{name}, seed {seed}: {error}")
@@ -61,13 +69,35 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str) -> dict[str, Any]:
     return cross.run(matrix, root, done, failed)
 
 
-def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> None:
-    """Train on one source with one seed, predict, calibrate."""
-    from mien.stages import calibrate, predict, train
+def steps(matrix: MatrixConfig, root: Path) -> tuple[list[Step], dict[tuple[str, int], Step]]:
+    """The indexes, and the trainings by source and seed in their order."""
+    from mien.stages import index, train
 
-    config, origin = matrix.training(seed)
+    folder = MatrixFolder(root)
+
+    def build(source: Named) -> Step:
+        out, config = folder.index(source.name), matrix.index_of(source)
+        return Step(f"index {source.name}", out / "manifest.json", lambda: index.run(config, out, replace=True))
+
+    def training(name: str, seed: int) -> Step:
+        out, (config, origin) = folder.run(name, seed), matrix.training(seed)
+        return Step(
+            f"train {name} {seed}",
+            out / "manifest.json",
+            lambda: train.run(config, origin, folder.index(name), out, replace=True),
+            (f"index {name}",),
+            training=out,
+        )
+
+    pairs = [(source.name, seed) for seed in matrix.seeds for source in matrix.sources]
+    return [build(source) for source in matrix.sources], {pair: training(*pair) for pair in pairs}
+
+
+def _judge(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int) -> None:
+    """Predict and calibrate the run that learned from one source with one seed."""
+    from mien.stages import calibrate, predict
+
     out = folder.run(name, seed)
-    train.run(config, origin, folder.index(name), out, replace=True)
     for split in ("val", "calib"):
         predict.run(out, folder.index(name), split, PredictConfig())
     calibrate.run(out, matrix.calibrate)

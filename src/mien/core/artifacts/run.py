@@ -75,6 +75,11 @@ def read_run(folder: Path) -> Run:
     return Run(folder, manifest, base.read_json(folder / "config.json", kind="run configuration", fix=FIX))
 
 
+def holds_training(folder: Path) -> bool:
+    """Whether a folder holds a run that is finished, or a training that has saved a state."""
+    return (folder / base.MANIFEST).is_file() or (folder / "last" / "state.json").is_file()
+
+
 def check_index(trained: Run, index: Index) -> None:
     """Raise unless `index` is the one that the run learned on: in another one its train rows may be test rows."""
     if trained.config["index"]["content"] == index.content_hash:
