@@ -60,6 +60,15 @@ def bring(file, out, *flags):
     return run(["predictions", "import", str(file), "--out", str(out), *flags])
 
 
+def test_imported_predictions_are_no_start_of_a_training(tmp_path, capsys):
+    assert bring(write_csv(tmp_path / "f.csv"), tmp_path / "theirs", *FLAGS) == 0
+    command = ["train", "--index", str(tmp_path / "index"), "--out", str(tmp_path / "r")]
+    assert run([*command, "--init-from", str(tmp_path / "theirs")]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"--init-from {tmp_path / 'theirs'} is no training" in told
+    assert "imported predictions have none" in told
+
+
 def test_two_files_go_all_the_way(tmp_path, capsys):
     """One of probabilities with other column names, one of logits in an array: joined, selected and judged on test."""
     first = write_csv(tmp_path / "first.csv", order=LABELS[::-1])

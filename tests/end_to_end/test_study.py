@@ -91,7 +91,7 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     with pytest.raises(SplitError, match=r"before study got other settings \(teachers\)"):
         run_study(load_study(file), root)
     assert modified(root) == before  # told before anything is made again
-    found = run_study(load_study(file), root, again=True)
+    found = run_study(load_study(file), root, again=True, replace=True)
     plain = next(teacher for teacher in found["teachers"] if teacher["name"] == "plain")
     assert found["test_accesses"]["before_selection"] == plain["calibration"]["test_accesses"] == 7
     assert "Test was opened 7 times before this selection was written" in (root / "report" / "index.html").read_text()
@@ -101,7 +101,9 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     assert before["teachers/plain/best.safetensors"] != after["teachers/plain/best.safetensors"]
     assert before["ensembles/selected.json"] != after["ensembles/selected.json"]
     file.write_text(text.replace("[ensemble]\n", "[ensemble]\ncoverage = 0.8\n"))
-    run_study(load_study(file), root, file.read_text(), again=True)
+    run_study(
+        load_study(file), root, file.read_text(), again=True
+    )  # the same ensemble is selected: no training is lost
     final = modified(root)
     assert final["student/best.safetensors"] == after["student/best.safetensors"]
     assert final["ensembles/selected.json"] != after["ensembles/selected.json"]
@@ -130,8 +132,49 @@ def test_a_dry_run_makes_nothing(tmp_path):
     study = load_study(faces.study_file(tmp_path / "s.toml"))
     plan = plan_study(study, tmp_path / "out")
     assert [s["step"] for s in plan][:2] == ["index", "train arc"]
-    assert not any(s["present"] for s in plan)
+    assert {s["state"] for s in plan} == {"to be made"}
     assert not (tmp_path / "out").exists()
+
+
+AGAIN = {"predict plain val", "predict plain calib", "calibrate plain", "ensemble", "distill", "predict student val", "predict student calib",
+         "calibrate student", "evaluate", "export", "report"}  # fmt: skip
+
+
+@pytest.mark.parametrize("old, new, again", [
+    ("[index]", "[index]", set()),
+    ('name = "plain"', 'name = "plain"\nlr = 2e-3', AGAIN | {"train plain"}),
+    ("[ensemble]", "[ensemble]\ncoverage = 0.8", AGAIN - {"predict plain val", "predict plain calib", "calibrate plain"}),
+    ("[student]", "[student]\nlr = 2e-3", AGAIN - {"predict plain val", "predict plain calib", "calibrate plain", "ensemble"}),
+    ("corruption_pictures = 60", "corruption_pictures = 50", {"evaluate", "report"}),
+])  # fmt: skip
+def test_a_dry_run_says_what_changed_settings_make_again(small_study, tmp_path, capsys, old, new, again):
+    before, file = modified(small_study), faces.study_file(tmp_path / "small.toml")
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert run(["study", str(file), "--out", str(small_study), "--dry-run", "--json"]) == 0
+    captured = capsys.readouterr()
+    told = {s["step"]: s["state"] for s in json.loads(captured.out)["steps"]}
+    assert {step for step, state in told.items() if state == "made again"} == again
+    assert {state for step, state in told.items() if step not in again} == {"there"}
+    assert not captured.err  # the stages were asked; they say nothing
+    assert modified(small_study) == before
+
+
+def test_an_outdated_index_makes_everything_again(small_study, tmp_path):
+    file = faces.study_file(tmp_path / "small.toml")
+    file.write_text(file.read_text().replace("size = 32", "size = 40"))
+    assert {s["state"] for s in plan_study(load_study(file), small_study)} == {"made again"}
+
+
+def test_a_study_removes_no_training_unasked(small_study, tmp_path, capsys):
+    before, file = modified(small_study), faces.study_file(tmp_path / "small.toml")
+    file.write_text(file.read_text().replace('name = "plain"', 'name = "plain"\nlr = 2e-3'))
+    assert run(["study", str(file), "--out", str(small_study)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    lost = f"{small_study / 'teachers' / 'plain'}, {small_study / 'student'}."
+    assert f"2 trainings of other settings or pictures would be removed: {lost}" in told
+    assert "--replace" in told
+    assert modified(small_study) == before
 
 
 def test_a_study_has_a_folder_of_its_own(small_study, tmp_path):

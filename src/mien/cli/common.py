@@ -15,6 +15,10 @@ from mien.core.progress import FIRST
 Flat = Parameter(name="*")
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else")]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Replace = Annotated[
+    bool,
+    Parameter(negative="", help="remove trainings of other settings or pictures that stand in the way, without asking"),
+]
 Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
 
 

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mien.cli.common import Json, Out, show
+from mien.cli.common import Json, Out, Replace, show
 from mien.core.errors import UsageError, nearest
 
 
-def study(file: Path, *, out: Out, dry_run: bool = False, again: bool = False, json: Json = False) -> None:
+def study(
+    file: Path, *, out: Out, dry_run: bool = False, replace: Replace = False, again: bool = False, json: Json = False
+) -> None:
     """Run a study from pictures to report; what is complete is skipped.
 
     Parameters
@@ -21,7 +23,7 @@ def study(file: Path, *, out: Out, dry_run: bool = False, again: bool = False, j
     out
         the study's folder
     dry_run
-        say what would be gone through, and what is there already
+        say what would be done: what is there, goes on, is to be made, or is made again since its settings or inputs changed
     again
         calibrate and select with other settings although test was opened; results state how often
     """
@@ -35,14 +37,14 @@ def study(file: Path, *, out: Out, dry_run: bool = False, again: bool = False, j
         show(
             {"study": config.name, "steps": plan},
             json=json,
-            text="\n".join(f"{'there  ' if s['present'] else 'missing'}  {s['step']}" for s in plan),
+            text="\n".join(f"{s['state']:<10}  {s['step']}" for s in plan),
         )
         return
-    document = run_study(config, out, file.read_text(encoding="utf-8"), again=again)
+    document = run_study(config, out, file.read_text(encoding="utf-8"), replace=replace, again=again)
     show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
 
 
-def sweep(file: Path, *, out: Out, json: Json = False) -> None:
+def sweep(file: Path, *, out: Out, replace: Replace = False, json: Json = False) -> None:
     """Train variants with several seeds each on one index, and compare them on val; goes on where it was.
 
     Parameters
@@ -57,11 +59,11 @@ def sweep(file: Path, *, out: Out, json: Json = False) -> None:
     from mien.study.sweep import run_sweep
 
     file = _shipped(file, "sweeps")
-    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"))
+    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"), replace=replace)
     show(done, json=json, text=table(done))
 
 
-def matrix(file: Path, *, out: Out, again: bool = False, json: Json = False) -> None:
+def matrix(file: Path, *, out: Out, replace: Replace = False, again: bool = False, json: Json = False) -> None:
     """Learn from each of several sources and judge on the test of all; goes on where it was.
 
     Parameters
@@ -78,7 +80,7 @@ def matrix(file: Path, *, out: Out, again: bool = False, json: Json = False) -> 
     from mien.study.matrix import run_matrix
 
     file = _shipped(file, "matrices")
-    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"), again=again)
+    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"), replace=replace, again=again)
     show(done, json=json, text=tables(done))
 
 
@@ -101,7 +103,9 @@ def _shipped(file: Path, kind: str) -> Path:
     return shipped[str(file)]
 
 
-def quickstart(*, out: Out = Path("out/quickstart"), again: bool = False, json: Json = False) -> None:
+def quickstart(
+    *, out: Out = Path("out/quickstart"), replace: Replace = False, again: bool = False, json: Json = False
+) -> None:
     """Run every stage on drawn faces, in minutes on two cores.
 
     Parameters
@@ -111,7 +115,7 @@ def quickstart(*, out: Out = Path("out/quickstart"), again: bool = False, json: 
     again
         as of `mien study`
     """
-    study(Path("quickstart"), out=out, again=again, json=json)
+    study(Path("quickstart"), out=out, replace=replace, again=again, json=json)
 
 
 def report(

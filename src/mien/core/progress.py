@@ -81,6 +81,26 @@ def meter(title: str, total: int) -> Iterator[Meter]:
         yield Meter(progress, progress.add_task(title, total=total, note=""), title, total)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is said within it."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+def confirm(question: str) -> bool:
+    """Whether a person at the terminal answers yes; False where nobody can be asked."""
+    if not (console.is_terminal and sys.stdin.isatty()):
+        return False
+    try:
+        return console.input(f"{question} [y/N] ", markup=False).strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
 def say(text: str) -> None:
     """One line on stderr."""
     console.print(text, markup=False, soft_wrap=True)

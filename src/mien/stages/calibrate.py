@@ -11,6 +11,7 @@ from mien.core.artifacts import calibration as store
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.config.judge import CalibrateConfig, parse_prior
 from mien.core.errors import CalibrationError
@@ -45,11 +46,11 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == mark:
         return store.read_calibration(path, weights_hash=judged.weights_hash)
+    about_to_make(path)
     opened = accesses.read_accesses([accesses.origin_of(run_folder, predictions.meta)])
     calibration = _fit(judged, predictions, config, mark, len(opened))
-    accesses.check_unopened(
-        opened, "this calibration was fitted", again=again
-    )  # now: one that cannot be right fails as it did before
+    # Asked for only now: a calibration that cannot be right fails as it would on an unopened test.
+    accesses.check_unopened(opened, "this calibration was fitted", again=again)
     for text in [*calibration.warnings, *calibration.decisions.warnings]:
         warn(f"{judged.name}: {text}")
     store.write_calibration(path, calibration)

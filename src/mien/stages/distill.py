@@ -14,8 +14,9 @@ from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.judged import check_has_weights
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import predictions_path, read_predictions
-from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point
+from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point, with_stated_terms
 from mien.core.artifacts.teacher_views import views_folder
 from mien.core.config.train import NEUTRAL, DistillConfig
 from mien.core.errors import ArtifactError
@@ -47,7 +48,8 @@ def run(
     )  # fmt: skip
     if base.is_complete(out, mark):
         say(f"{out} is taught already.")
-        return read_run(out)
+        return with_stated_terms(read_run(out), config, origin)
+    about_to_make(out, mark)
     if replace:
         base.make_way(out, mark)
     members = _members(ensemble, folder)

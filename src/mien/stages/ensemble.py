@@ -16,6 +16,7 @@ from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import (
     Predictions,
     check_same_rows,
@@ -105,6 +106,7 @@ def run(
     if base.is_complete(out, mark):
         say(f"{out} holds these ensembles already.")
         return store.read_selection(out / store.SELECTION)
+    about_to_make(out, mark)
     opened = accesses.read_accesses(
         [accesses.origin_of(m.judged.folder, m.calib.meta) for m in members], out.resolve().parent
     )

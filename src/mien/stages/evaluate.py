@@ -24,6 +24,7 @@ from mien.core.artifacts.judged import (
     read_latency,
     selection_of,
 )
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
@@ -103,6 +104,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, mark)) is not None:
         return done
+    about_to_make(target / "evaluation.json")
     test = _test_predictions(judged, job)
     map_ = scaling_of(calibration)
     probabilities = softmax(map_.apply(test.logits))
@@ -144,6 +146,7 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     mark = job.mark(ensemble.hash, selection["hash"], {})
     if (done := _done(target, mark)) is not None:
         return done
+    about_to_make(target / "evaluation.json")
     logits, test = _pooled_test(target, job)
     probabilities = softmax(logits / ensemble.temperature)
     document = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)

@@ -19,6 +19,7 @@ from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.judged import check_has_weights
 from mien.core.artifacts.onnx_model import ModelCard, read_parity, write_model, write_parity
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.artifacts.run import Run, check_index, environment, read_run
 from mien.core.config.judge import ExportConfig
@@ -61,6 +62,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     ):
         say(f"{out} is exported already.")
         return done
+    about_to_make(out)
     from mien.nn.export import Calibrated, to_onnx  # noqa: PLC0415  (torch)
     from mien.nn.inference import load_network  # noqa: PLC0415
 

@@ -18,6 +18,7 @@ from mien.core.artifacts.index import (
     write_index,
 )
 from mien.core.artifacts.pixels import check_place
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.base import expand
 from mien.core.config.index import IndexConfig, WorkConfig
@@ -85,14 +86,17 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             index.check()
             say(f"{out} holds this index already.")
             return index
+        about_to_make(out)
         if replace:
             base.make_way(out, mark)
         base.claimable(out, kind=KIND, fingerprint=mark)
     elif replace and out.is_dir():
+        about_to_make(out)
         base.remove_folder(out)
     base.claimable(out, kind=KIND, fingerprint="")
     begun = _mark(settings, sources, [s.table_hash() for s in sources])
     building = out.with_name(f".{out.name}.building")
+    about_to_make(building, begun)
     _begin(building, begun)
     try:
         with make_engine(work.engine, work.workers, sum(map(len, sources))) as engine:

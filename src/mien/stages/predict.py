@@ -7,7 +7,8 @@ from pathlib import Path
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.fit_rows import FITTABLE
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.judged import check_has_weights, read_latency, write_latency
+from mien.core.artifacts.judged import LATENCY, check_has_weights, read_latency, write_latency
+from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import check_index, read_run
 from mien.core.config.judge import PredictConfig
 from mien.core.errors import SplitError
@@ -26,10 +27,12 @@ def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig)
     path = store.predictions_path(run_folder, split)
     mark = store.mark_of(trained.weights_hash, index.content_hash, split)
     if store.stored_fingerprint(path) != mark:
+        about_to_make(path)
         from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
 
         store.write_predictions(path, predict_split(trained, index, split, config.batch_size), fingerprint=mark)
     if read_latency(run_folder) is None:
+        about_to_make(run_folder / LATENCY)
         from mien.nn.inference import load_network  # noqa: PLC0415
         from mien.nn.latency import measure  # noqa: PLC0415
 

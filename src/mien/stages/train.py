@@ -7,7 +7,8 @@ from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point
+from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point, with_stated_terms
 from mien.core.config.train import ALIASES, NEUTRAL, TrainConfig
 from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
@@ -29,7 +30,8 @@ def run(
     )
     if base.is_complete(out, mark):
         say(f"{out} is trained already.")
-        return read_run(out)
+        return with_stated_terms(read_run(out), config, origin)
+    about_to_make(out, mark)
     if replace:
         base.make_way(out, mark)
     from mien.nn.training import train_run  # noqa: PLC0415  (torch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,7 @@ from mien.core.config.judge import PredictConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import Named, StudyConfig, seeded
 from mien.core.config.train import DistillConfig, TrainConfig
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage on one thing. `product` is what it leaves; calling it again when done is cheap."""
-
-    name: str
-    product: Path
-    run: Callable[[], Any]
+from mien.study.plan import Step
 
 
 def steps(study: StudyConfig, root: Path, *, again: bool = False) -> list[Step]:
@@ -29,10 +20,13 @@ def steps(study: StudyConfig, root: Path, *, again: bool = False) -> list[Step]:
     runs = [folder.teacher(teacher.name) for teacher in study.teachers]
     out = [_index(study, folder)]
     for teacher in study.teachers:
-        out += [_train(study, teacher, folder), *_judge(study, folder, folder.teacher(teacher.name), again)]
+        out += [
+            _train(study, teacher, folder),
+            *_judge(study, folder, folder.teacher(teacher.name), f"train {teacher.name}", again),
+        ]
     out.append(_ensemble(study, folder, runs, again))
     if study.student is not None:
-        out += [_distill(study, study.student, folder), *_judge(study, folder, folder.student, again)]
+        out += [_distill(study, study.student, folder), *_judge(study, folder, folder.student, "distill", again)]
     out.append(_evaluate(study, folder, runs))
     if study.student is not None:
         out.append(_export(study, folder))
@@ -52,39 +46,54 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
     from mien.stages import train
 
     out = folder.teacher(teacher.name)
-    settings = dict(teacher.settings)
+    settings, needs = dict(teacher.settings), ["index"]
     if settings.get("init_from") in {other.name for other in study.teachers}:
+        needs.append(f"train {settings['init_from']}")
         settings["init_from"] = str(folder.teacher(settings["init_from"]))  # a teacher that comes before
 
     def run() -> Any:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
         config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
         return train.run(config, origin, folder.index, out, replace=True)
 
-    return Step(f"train {teacher.name}", out / "manifest.json", run)
+    return Step(f"train {teacher.name}", out / "manifest.json", run, tuple(needs), training=out)
 
 
-def _judge(study: StudyConfig, folder: StudyFolder, out: Path, again: bool) -> list[Step]:
-    """Predictions of val and calib, then the calibration, of one run."""
+def _judge(study: StudyConfig, folder: StudyFolder, out: Path, training: str, again: bool) -> list[Step]:
+    """Predictions of val and calib, then the calibration, of the run that the step `training` leaves."""
     from mien.stages import calibrate, predict
 
     def predicting(split: str) -> Callable[[], Any]:
         return lambda: predict.run(out, folder.index, split, PredictConfig())
 
     both = [
-        Step(f"predict {out.name} {s}", out / "predictions" / f"{s}.parquet", predicting(s)) for s in ("val", "calib")
+        Step(f"predict {out.name} {s}", out / "predictions" / f"{s}.parquet", predicting(s), (training,), judges=True)
+        for s in ("val", "calib")
     ]
+    needs = tuple(step.name for step in both)
     product = out / "calibration.json"
-    return [*both, Step(f"calibrate {out.name}", product, lambda: calibrate.run(out, study.calibrate, again=again))]
+    return [
+        *both,
+        Step(
+            f"calibrate {out.name}",
+            product,
+            lambda: calibrate.run(out, study.calibrate, again=again),
+            needs,
+            judges=True,
+        ),
+    ]
 
 
 def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path], again: bool) -> Step:
     from mien.stages import ensemble
 
     product = folder.ensembles / "manifest.json"
+    needs = tuple(f"calibrate {run.name}" for run in runs)
     return Step(
         "ensemble",
         product,
         lambda: ensemble.run(runs, folder.ensembles, study.ensemble, replace=True, again=again),
+        needs,
+        judges=True,
     )
 
 
@@ -97,6 +106,8 @@ def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) 
         "distill",
         product,
         lambda: distill.run(config, origin, folder.ensembles, folder.index, folder.student, replace=True),
+        ("ensemble",),
+        training=folder.student,
     )
 
 
@@ -109,10 +120,18 @@ def _evaluate(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step
             evaluate.run(folder.student, folder.index, study.evaluate)
 
     last = folder.student if study.student is not None else runs[-1]
-    return Step("evaluate", last / "evaluation.json", run)
+    needs = ("ensemble",) if study.student is None else ("ensemble", f"calibrate {folder.student.name}")
+    return Step("evaluate", last / "evaluation.json", run, needs, judges=True)
 
 
 def _export(study: StudyConfig, folder: StudyFolder) -> Step:
     from mien.stages import export
 
-    return Step("export", folder.model, lambda: export.run(folder.student, folder.index, folder.model, study.export))
+    needs = (f"calibrate {folder.student.name}",)
+    return Step(
+        "export",
+        folder.model,
+        lambda: export.run(folder.student, folder.index, folder.model, study.export),
+        needs,
+        judges=True,
+    )

@@ -7,26 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.matrix import MatrixFolder
-from mien.core.artifacts.study import close_study, open_study
+from mien.core.artifacts.study import close_study, earlier_request, open_study
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
+from mien.core.config.study import Named
 from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
 from mien.study.opened import check_settings
+from mien.study.plan import Permission, Step
 
 
-def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, again: bool = False) -> dict[str, Any]:
+def run_matrix(
+    matrix: MatrixConfig, root: Path, text: str, *, replace: bool = False, again: bool = False
+) -> dict[str, Any]:
     """Run a matrix to its tables and return `matrix.json`; calling it again goes on where it was.
 
     A run is judged on test once the selection among its source's runs is written, on its own source's whole test and on
     the others' without what it may have seen. Settings that call for other calibrations or selections after test was
-    opened are refused, unless `again`.
+    opened are refused, unless `again`. Trainings of other settings make way where `replace` says so, or a person at the
+    terminal; raises `UsageError` otherwise.
     """
     from mien.stages import cross, evaluate, index, train, transfer
 
     configs = {source.name: matrix.index_of(source) for source in matrix.sources}
-    labels = {source.name: matrix.labels_of(source) for source in matrix.sources}
     for config in configs.values():
         index.check(config)
     train.check(matrix.training(matrix.seeds[0])[0])
@@ -35,21 +39,26 @@ def run_matrix(matrix: MatrixConfig, root: Path, text: str, *, again: bool = Fal
         root, "matrix", matrix.model_dump(mode="json"), [folder.index(name) for name in configs], again=again
     )
     fresh = not root.exists()
+    builds, trainings = steps(matrix, root)
+    permission = Permission(replace)
+    earlier_request(root, matrix.name, "matrix")
+    permission.obtain([*builds, *trainings.values()])
     if open_study(root, matrix.name, matrix.model_dump(mode="json"), text, kind="matrix"):
         warn(f"{root} was made with other settings; what they touch is made again.")
     try:
-        for name, config in configs.items():
-            _index(config, folder, name, labels[name])
+        for build in builds:
+            build.run()
     except MienError:
         if fresh:
             close_study(root)
         raise
-    plan, started = [(name, seed) for seed in matrix.seeds for name in configs], time.perf_counter()
+    plan, started = list(trainings), time.perf_counter()
     failed: dict[tuple[str, int], str] = {}
     for number, (name, seed) in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
         try:
-            _learn(matrix, folder, name, seed, again)
+            permission.run(trainings[name, seed])
+            _judge(matrix, folder, name, seed, again)
         except (TrainingDiverged, CalibrationError) as error:
             failed[name, seed] = str(error)
             warn(f"{name}, seed {seed}: {error}")
@@ -77,13 +86,35 @@ def _index(config: IndexConfig, folder: MatrixFolder, name: str, labels: str | N
         index.under(labels, folder.whole(name), folder.index(name))
 
 
-def _learn(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, again: bool) -> None:
-    """Train on one source with one seed, predict, calibrate."""
-    from mien.stages import calibrate, predict, train
+def steps(matrix: MatrixConfig, root: Path) -> tuple[list[Step], dict[tuple[str, int], Step]]:
+    """The indexes, and the trainings by source and seed in their order."""
+    from mien.stages import train
 
-    config, origin = matrix.training(seed)
+    folder = MatrixFolder(root)
+
+    def build(source: Named) -> Step:
+        out, config, labels = folder.index(source.name), matrix.index_of(source), matrix.labels_of(source)
+        return Step(f"index {source.name}", out / "manifest.json", lambda: _index(config, folder, source.name, labels))
+
+    def training(name: str, seed: int) -> Step:
+        out, (config, origin) = folder.run(name, seed), matrix.training(seed)
+        return Step(
+            f"train {name} {seed}",
+            out / "manifest.json",
+            lambda: train.run(config, origin, folder.index(name), out, replace=True),
+            (f"index {name}",),
+            training=out,
+        )
+
+    pairs = [(source.name, seed) for seed in matrix.seeds for source in matrix.sources]
+    return [build(source) for source in matrix.sources], {pair: training(*pair) for pair in pairs}
+
+
+def _judge(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, again: bool) -> None:
+    """Predict and calibrate the run that learned from one source with one seed."""
+    from mien.stages import calibrate, predict
+
     out = folder.run(name, seed)
-    train.run(config, origin, folder.index(name), out, replace=True)
     for split in ("val", "calib"):
         predict.run(out, folder.index(name), split, PredictConfig())
     calibrate.run(out, matrix.calibrate, again=again)

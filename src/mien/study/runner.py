@@ -6,35 +6,49 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mien.core.artifacts.study import StudyFolder, close_study, open_study, read_timings, write_timings
+from mien.core.artifacts.plan import unmade
+from mien.core.artifacts.study import (
+    StudyFolder,
+    close_study,
+    earlier_request,
+    open_study,
+    read_timings,
+    write_timings,
+)
 from mien.core.config.base import expand
 from mien.core.config.study import StudyConfig
 from mien.core.config.train import TrainConfig
 from mien.core.errors import MienError
 from mien.core.progress import say, warn
-from mien.study.graph import Step, steps
+from mien.study.graph import steps
 from mien.study.opened import check_settings
+from mien.study.plan import Permission, Step, outlook
 
 
-def run_study(study: StudyConfig, root: Path, text: str | None = None, *, again: bool = False) -> dict[str, Any]:
+def run_study(
+    study: StudyConfig, root: Path, text: str | None = None, *, replace: bool = False, again: bool = False
+) -> dict[str, Any]:
     """Run a study to its report and return `study.json`; calling it again goes on where it was.
 
     `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration or
-    selection after test was opened are refused before anything is made, unless `again`.
+    selection after test was opened are refused before anything is made, unless `again`. Trainings of other settings make
+    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise.
     """
     from mien.stages import report, summarize
 
     _preflight(study)
     check_settings(root, "study", study.model_dump(mode="json"), [StudyFolder(root).index], again=again)
     fresh = not root.exists()
+    plan, permission = steps(study, root, again=again), Permission(replace)
+    earlier_request(root, study.name, "study")
+    permission.obtain(plan)
     if open_study(root, study.name, study.model_dump(mode="json"), text):
         warn(f"{root} was made with other settings; what they touch is made again.")
-    plan = steps(study, root, again=again)
     started = time.perf_counter()
     timings = read_timings(root)
     try:
         for number, step in enumerate(plan, 1):
-            _run_step(step, f"[{number}/{len(plan) + 1}]", root, timings, started)
+            _run_step(step, permission, f"[{number}/{len(plan) + 1}]", root, timings, started)
     except MienError:
         if fresh:
             close_study(root)
@@ -55,11 +69,13 @@ def _preflight(study: StudyConfig) -> None:
         train.check(TrainConfig.model_construct(**({"backbone": "resnet18"} | settings)))
 
 
-def _run_step(step: Step, place: str, root: Path, timings: dict[str, float], started: float) -> None:
+def _run_step(
+    step: Step, permission: Permission, place: str, root: Path, timings: dict[str, float], started: float
+) -> None:
     before = _modified(step.product)
     begin = time.perf_counter()
     say(f"{place} {step.name}  ({begin - started:.0f} s so far)")
-    step.run()
+    permission.run(step)
     if _modified(step.product) != before:
         timings[step.name] = round(time.perf_counter() - begin, 2)
         write_timings(root, timings)
@@ -70,14 +86,11 @@ def _modified(path: Path) -> int | None:
 
 
 def plan_study(study: StudyConfig, root: Path) -> list[dict[str, Any]]:
-    """What a run would go through: each step, what it leaves, and whether that is there."""
-    return [
-        {"step": s.name, "product": str(s.product.relative_to(root)), "present": s.product.is_file()}
-        for s in steps(study, root)
-    ] + [
-        {
-            "step": "report",
-            "product": str(StudyFolder(root).report.relative_to(root)),
-            "present": StudyFolder(root).report.is_file(),
-        }
-    ]
+    """What a run would do: each step, what it leaves, and whether that is there, goes on, or is to be made, or made again."""
+    earlier_request(root, study.name, "study")
+    plan = steps(study, root)
+    states, report = outlook(plan), StudyFolder(root).report
+    whole = report.is_file() and set(states.values()) == {"there"}
+    rows = [(step.name, step.product, states[step.name]) for step in plan]
+    rows.append(("report", report, "there" if whole else unmade(report)))
+    return [{"step": name, "product": str(product.relative_to(root)), "state": state} for name, product, state in rows]

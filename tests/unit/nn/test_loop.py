@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -325,6 +326,48 @@ def test_polishing_starts_from_a_finished_run_of_the_same_index(small_index, tmp
             head="linear",
             init_from=str(first.folder),
         )
+
+
+def test_corrected_terms_reach_a_finished_run_without_training(small_index, tmp_path, monkeypatch):
+    """Also through a polish of it; and a kill between the files leaves a training that the same command finishes."""
+    from mien.core.artifacts import base
+
+    first = train(small_index, tmp_path / "first", epochs=1, warmup_epochs=0)
+    weights = shutil.copy(first.weights, tmp_path / "weights.safetensors")
+    start = {"epochs": 1, "warmup_epochs": 0, "pretrained": str(weights)}
+    unknown = train(small_index, tmp_path / "r", **start)
+    polish = {"epochs": 1, "warmup_epochs": 0, "init_from": str(unknown.folder)}
+    polished = train(small_index, tmp_path / "p", **polish)
+    assert "state it with --pretrained-license" in unknown.terms[-1]
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "__init__", lambda *a, **k: pytest.fail("it trains again"))
+        stated = train(small_index, tmp_path / "r", pretrained_license="CC BY 4.0", **start)
+        again = train(small_index, tmp_path / "p", **polish)
+        kept = train(small_index, tmp_path / "r", **start)
+    assert stated.terms[-1] == kept.terms[-1] == f"starting weights {weights.name}: CC BY 4.0"
+    assert stated.settings["pretrained_license"] == "CC BY 4.0"
+    assert again.terms[-1].endswith(stated.terms[-1])
+    for before, after in ((unknown, stated), (polished, again)):
+        assert (after.weights_hash, after.manifest["fingerprint"]) == (
+            before.weights_hash,
+            before.manifest["fingerprint"],
+        )
+        assert base.check_file(after.folder, after.manifest, "config.json") != before.manifest["files"]["config.json"]["sha256"]  # fmt: skip
+        assert {p.name for p in after.folder.iterdir()} == {p.name for p in before.folder.iterdir()}
+    write = base.write_json
+
+    def killed(path, value):
+        if path.name == base.MANIFEST:
+            raise Killed
+        write(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "write_json", killed)
+        with pytest.raises(Killed):
+            train(small_index, tmp_path / "r", pretrained_license="MIT", **start)
+    finished = train(small_index, tmp_path / "r", pretrained_license="MIT", **start)
+    assert finished.terms[-1].endswith("MIT")
+    assert finished.weights_hash == unknown.weights_hash
 
 
 def test_the_starting_weights_are_part_of_a_run(small_index, tmp_path):

@@ -172,6 +172,12 @@ def is_complete(folder: Path, expected: str) -> bool:
     return path.is_file() and read_json(path, kind="manifest").get("fingerprint") == expected
 
 
+def is_begun(folder: Path, expected: str) -> bool:
+    """Whether `folder` holds an unfinished artefact with this fingerprint."""
+    path = folder / STARTED
+    return path.is_file() and read_json(path, kind="start marker").get("fingerprint") == expected
+
+
 def occupied(folder: Path) -> bool:
     """Whether a folder holds anything but what a killed write of ours left behind."""
     return any(not _LEFT_OVER.fullmatch(path.name) for path in folder.iterdir())
@@ -186,8 +192,7 @@ def claimable(folder: Path, *, kind: str, fingerprint: str) -> bool:
         raise UsageError(f"{folder} is a file.", rule="The output must be a folder.")
     if not folder.is_dir() or not occupied(folder):
         return False
-    started = folder / STARTED
-    if started.is_file() and read_json(started, kind="start marker").get("fingerprint") == fingerprint:
+    if is_begun(folder, fingerprint):
         return True
     raise UsageError(
         f"{folder} is not empty and holds something else than this {kind}.",
@@ -219,7 +224,5 @@ def remove_folder(folder: Path) -> None:
 
 def make_way(folder: Path, expected: str) -> None:
     """Remove a folder of ours unless it holds this artefact, finished or begun."""
-    started = folder / STARTED
-    begun = started.is_file() and read_json(started, kind="start marker").get("fingerprint") == expected
-    if folder.is_dir() and not begun and not is_complete(folder, expected):
+    if folder.is_dir() and not is_begun(folder, expected) and not is_complete(folder, expected):
         remove_folder(folder)

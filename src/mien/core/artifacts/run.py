@@ -19,6 +19,7 @@ from mien.core.artifacts.suspects import read_suspects
 from mien.core.config.base import expand
 from mien.core.config.train import TrainConfig
 from mien.core.errors import ArtifactError, InputError
+from mien.core.progress import FIRST
 
 KIND, VERSION = "run", 2
 FIX = "Make one with `mien train --index DIR --out RUN`."
@@ -74,6 +75,11 @@ def read_run(folder: Path) -> Run:
     return Run(folder, manifest, base.read_json(folder / "config.json", kind="run configuration", fix=FIX))
 
 
+def holds_training(folder: Path) -> bool:
+    """Whether a folder holds a run that is finished, or a training that has saved a state."""
+    return (folder / base.MANIFEST).is_file() or (folder / "last" / "state.json").is_file()
+
+
 def check_index(trained: Run, index: Index) -> None:
     """Raise unless `index` is the one that the run learned on: in another one its train rows may be test rows."""
     if trained.config["index"]["content"] == index.content_hash:
@@ -126,6 +132,38 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
             )
         return {"pretrained": found.weights_hash}
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
+
+
+def with_stated_terms(trained: Run, config: TrainConfig, origin: dict[str, dict[str, Any]]) -> Run:
+    """A finished run with the terms of its starting weights as they are stated now, in its files too; nothing is trained.
+
+    Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same fingerprint, which the same command finishes.
+    """
+    started, stated = trained.config["started_from"], _stated_terms(config)
+    if started is None or stated is None or started["license"] == stated or not FIRST:
+        return trained
+    key = "pretrained_license"
+    settings = {**trained.config["settings"], key: origin[key]}
+    document = {**trained.config, "settings": settings, "started_from": {**started, "license": stated}}
+    path, manifest = trained.folder / "config.json", trained.folder / base.MANIFEST
+    base.write_json(trained.folder / base.STARTED, {"kind": KIND, "fingerprint": trained.manifest["fingerprint"]})
+    manifest.unlink()
+    base.write_json(path, document)
+    entry = {"sha256": base.sha256_file(path), "bytes": path.stat().st_size}
+    base.write_json(manifest, {**trained.manifest, "files": {**trained.manifest["files"], path.name: entry}})
+    (trained.folder / base.STARTED).unlink()
+    return read_run(trained.folder)
+
+
+def _stated_terms(config: TrainConfig) -> str | None:
+    """The terms of what a training starts from, where its settings or an earlier run state them."""
+    if config.init_from is None and config.pretrained in ("none", "timm"):
+        return None
+    if config.init_from is None and config.pretrained_license is not None:
+        return config.pretrained_license
+    path = Path(expand(config.init_from or config.pretrained))
+    earlier = read_run(path) if path.is_dir() else run_of(path)
+    return None if earlier is None else "; ".join(earlier.terms)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -57,18 +57,8 @@ class StudyFolder:
         return self.root / "report" / "index.html"
 
 
-def open_study(
-    root: Path,
-    name: str,
-    request: dict[str, Any],
-    text: str | None = None,
-    *,
-    kind: Kind = "study",
-) -> bool:
-    """Take `root` for a study, sweep or matrix; True when the same one was there with other settings.
-
-    A folder that holds anything else is refused. `text` is its file, kept as `KIND.toml`.
-    """
+def earlier_request(root: Path, name: str, kind: Kind) -> dict[str, Any] | None:
+    """What was asked for in `root` before, None where nothing was; a folder that holds anything else is refused."""
     path = root / REQUEST
     before: dict[str, Any] | None = base.read_json(path, kind=f"{kind} request") if path.is_file() else None
     if before is None and root.exists() and (not root.is_dir() or base.occupied(root)):
@@ -83,7 +73,23 @@ def open_study(
             rule=f"A {kind} has a folder of its own.",
             fix="Name another --out.",
         )
-    base.write_json(path, {"name": name, kind: request})
+    return before
+
+
+def open_study(
+    root: Path,
+    name: str,
+    request: dict[str, Any],
+    text: str | None = None,
+    *,
+    kind: Kind = "study",
+) -> bool:
+    """Take `root` for a study, sweep or matrix; True when the same one was there with other settings.
+
+    A folder that holds anything else is refused. `text` is its file, kept as `KIND.toml`.
+    """
+    before = earlier_request(root, name, kind)
+    base.write_json(root / REQUEST, {"name": name, kind: request})
     if text is not None:
         base.write_text(root / f"{kind}.toml", text)
     return before is not None and before[kind] != request

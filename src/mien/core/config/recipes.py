@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mien.core.artifacts import base
 from mien.core.config.base import expand, read_toml
 from mien.core.config.train import ALIASES, OF_THE_RUN, TrainConfig
-from mien.core.errors import ConfigError
+from mien.core.errors import ConfigError, UsageError
 
 C = TypeVar("C", bound=TrainConfig)
 START = ("scratch", "finetune", "polish")
@@ -78,5 +78,11 @@ def _polished(run: str | None) -> dict[str, Any]:
     path = None if run is None else Path(expand(run)) / "config.json"
     if path is None or not path.is_file():
         return {}
-    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    settings = base.read_json(path, kind="run configuration").get("settings")
+    if settings is None:
+        raise UsageError(
+            f"--init-from {run} is no training: its config.json has no settings.",
+            rule="A polish starts from the weights of a run; imported predictions have none.",
+            fix="Name a run that `mien train` or `mien distill` left.",
+        )
     return {key: entry["value"] for key, entry in settings.items() if key not in OF_THE_RUN}
