@@ -81,9 +81,7 @@ def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates
     `path` is a `.npy` of hashes (views, n), n the pictures.
     """
     count, n = np.load(path, mmap_mode="r").shape
-    tasks = [
-        Lookup(str(path), radius, start, min(start + _BLOCK, count * n)) for start in range(0, count * n, _BLOCK)
-    ]
+    tasks = [Lookup(str(path), radius, start, min(start + _BLOCK, count * n)) for start in range(0, count * n, _BLOCK)]
     best = NONE_MET
     with meter("comparing hashes", len(tasks)) as progress:
         for view, query, row, distance in engine.map(search, tasks):
