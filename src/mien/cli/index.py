@@ -17,6 +17,7 @@ index_app = App(name="index", help="Build and look at an index of labelled pictu
 def index_build(
     *,
     out: Out,
+    like: Path | None = None,
     config: Annotated[IndexConfig | None, Flat] = None,
     work: Annotated[WorkConfig | None, Flat] = None,
     json: Json = False,
@@ -27,12 +28,15 @@ def index_build(
     ----------
     out
         the index's folder
+    like
+        a run, or a model file (ONNX): its size, crop and colour are taken, so that it can be judged on this index
     """
     from mien.data.text import audit_text
     from mien.stages import index
 
-    index.run(config or IndexConfig(), out, work=work)
-    found = index.audit(out)
+    settings = config or IndexConfig()
+    index.run(settings if like is None else index.like(settings, like), out, work=work)
+    found = index.audit(out, verify=False)  # just written, or just verified
     show(found, json=json, text=audit_text(found))
 
 

@@ -54,12 +54,19 @@ ALIASES: dict[str, str] = {
     "joy": "happy",
     "joyful": "happy",
     "calm": "neutral",
-    "none": "neutral",
     "sadness": "sad",
     "unhappy": "sad",
     "suprise": "surprise",
     "surprised": "surprise",
 } | {name: name for name in LABELS}
+
+# How tables write that there is no label. Never a class: whether "none" means no expression or no annotation is unknown.
+MISSING = frozenset({"", "none", "null", "nan", "na", "n/a", "-"})
+
+
+def is_missing(name: str) -> bool:
+    """Whether a source's text says that there is no label."""
+    return name.strip().lower() in MISSING
 
 
 def parse_label(name: str) -> str:
@@ -72,3 +79,20 @@ def parse_label(name: str) -> str:
             fix=nearest(name.strip().lower(), ALIASES).strip(),
         )
     return found
+
+
+def parse_or_drop(name: str, drop: frozenset[str]) -> tuple[str | None, str]:
+    """(class, "") of a source's label, or (None, why it gives none): missing, or one of `drop` (lower case).
+
+    Raises `InputError` for any other name.
+    """
+    if is_missing(name):
+        return None, "no_label"
+    text = name.strip().lower()
+    if text in drop:
+        return None, text
+    try:
+        return parse_label(name), ""
+    except InputError as error:
+        fix = f"{error.fix} To leave such rows out, counted by this name: --drop-labels {text!r}.".strip()
+        raise InputError(error.seen, rule=error.rule, fix=fix) from None

@@ -43,6 +43,7 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
         "source_rows": dict(sorted(source_rows.items())),
         "distribution": {name: {**counts[name], "share": _share(counts[name]["total"], n)} for name in LABELS},
         "totals": totals,
+        "absent": {"splits": [s for s in SPLITS if not totals[s]], "classes": _absent_classes(counts, totals)},
         "minority": {"classes": list(MINORITY), "share": shares},
         "by_source": {name: _by_split(sides[np.isin(sources, [i for i, s in enumerate(names) if s == name])]) for name in sorted(set(names))},
         "by_license": {text: _by_split(sides[licenses == text]) for text in sorted(set(licenses.tolist()))},
@@ -67,6 +68,12 @@ SPLIT_NAMES = {code: name for name, code in SPLIT_CODE.items()}
 
 def _by_split(sides: NDArray[np.int8]) -> dict[str, int]:
     return {name: int((sides == code).sum()) for name, code in zip(SPLITS, _CODES, strict=True)} | {"total": len(sides)}
+
+
+def _absent_classes(counts: dict[str, dict[str, int]], totals: dict[str, int]) -> dict[str, list[str]]:
+    """For each split that has rows the classes of which it has none; splits with all seven are left out."""
+    absent = {s: [name for name in LABELS if not counts[name][s]] for s in SPLITS if totals[s]}
+    return {split: names for split, names in absent.items() if names}
 
 
 def _share(part: int, whole: int) -> float:

@@ -25,7 +25,7 @@ from mien.data.engines import Engine
 from mien.data.load import NO_CODE, SPLIT_CODE, Recipe
 from mien.data.near import Pairs, components, find
 from mien.data.sources import Source
-from mien.data.splits import Codes, Shares, assign, check, strictest
+from mien.data.splits import Codes, Shares, assign, strictest
 from mien.data.suspicious import CONSTANT
 
 TRAIN = SPLIT_CODE["train"]
@@ -174,7 +174,7 @@ def _plan(
     n = len(ids)
     subjects = _subject_links(found)
     whole = components(n, *(np.concatenate([x, y]) for x, y in zip((pairs.a, pairs.b), subjects, strict=True)))
-    alone, stated = _split_alone(config, found, usable, decisions, ids, pairs, subjects)
+    alone = _split_alone(config, found, usable, decisions, ids, pairs, subjects)
     final = np.full(n, NO_CODE, dtype=np.int8)
     own = np.full(n, TRAIN, dtype=np.int8)
     deciding = found.source[decisions.row]
@@ -197,7 +197,6 @@ def _plan(
     ]  # fmt: skip
     kept[over] = False
     why.update(dict.fromkeys(over.tolist(), "cap"))
-    check(final[kept], decisions.label[kept], whole[kept], set(SPLIT_CODE) - stated)
     group = components(n, pairs.a, pairs.b)
     return Plan(
         found, decisions, ids, pairs, _named_by_smallest(group, ids), final, own, kept, why, moved, [],
@@ -227,11 +226,11 @@ def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int
 def _split_alone(
     config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[list[Alone], set[str]]:  # fmt: skip
-    """For each source its pictures, their sides and own sides; and the sides that all sources state."""
+) -> list[Alone]:  # fmt: skip
+    """For each source its pictures, their sides and own sides."""
     shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
-    out, stated = [], set(SPLIT_CODE)
-    for number, source in enumerate(found.sources):
+    out = []
+    for number in range(len(found.sources)):
         rows = np.flatnonzero((found.source == number) & (found.picture >= 0))
         pictures, first, at = np.unique(found.picture[rows], return_index=True, return_inverse=True)
         official = np.full(len(pictures), NO_CODE, dtype=np.int8)
@@ -244,9 +243,7 @@ def _split_alone(
         units = components(len(pictures), *(np.concatenate(side) for side in zip(*links, strict=True)))
         sides, by_itself = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
         out.append(Alone(pictures, rows[first], sides, by_itself, bool((official > SPLIT_CODE["calib"]).any())))
-        if source:
-            stated &= {name for name, code in SPLIT_CODE.items() if code in set(official.tolist())}
-    return out, stated
+    return out
 
 
 def _within(

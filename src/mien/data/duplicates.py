@@ -84,11 +84,21 @@ def decide(found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16],
     bounds = np.append(np.searchsorted(found.picture[rows], np.arange(n)), len(rows))
     out = Decisions(rows[bounds[:-1]].copy(), usable[rows[bounds[:-1]]].copy(), {}, {}, np.zeros(n, bool), {})
     several = np.flatnonzero(np.diff(bounds) > 1)
+    texts = _Texts(found, rows[np.isin(found.picture[rows], several)])
     for picture in several.tolist():
-        _decide(found, usable, rank, spare, rows[bounds[picture] : bounds[picture + 1]], picture, out)
+        _decide(found, usable, rank, spare, rows[bounds[picture] : bounds[picture + 1]], picture, out, texts)
     lost = np.flatnonzero((out.label == NONE) & (np.diff(bounds) == 1))
     out.why.update(zip(lost.tolist(), [w or "no_label" for w in found.texts("why", out.row[lost])], strict=True))
     return out
+
+
+class _Texts:
+    """What some rows say, fetched at once: a column's values one by one cost a search in all pieces each."""
+
+    def __init__(self, found: Collection, rows: Rows) -> None:
+        self.why, self.votes = (
+            dict(zip(rows.tolist(), found.texts(name, rows), strict=True)) for name in ("why", "votes")
+        )
 
 
 def _decide(
@@ -99,6 +109,7 @@ def _decide(
     rows: Rows,
     picture: int,
     out: Decisions,
+    texts: _Texts,
 ) -> None:
     source, labels = found.source[rows], usable[rows]
     order = rank[source]
@@ -117,12 +128,12 @@ def _decide(
     out.label[picture] = label
     if label == NONE:
         out.row[picture] = top[0]
-        out.why[picture] = why or found.texts("why", top[:1])[0] or "no_label"
+        out.why[picture] = why or texts.why[int(top[0])] or "no_label"
         return
     giving = top[usable[top] == label]
     out.row[picture] = giving[0]
     if len(top) > 1:
-        votes = [v for v in found.texts("votes", top) if v is not None]
+        votes = [v for v in map(texts.votes.get, top.tolist()) if v is not None]
         if votes:
             out.votes[picture] = tuple(float(x) for x in np.mean(votes, axis=0))
 

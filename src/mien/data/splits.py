@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.errors import SplitError
 from mien.core.labels import LABELS
 from mien.data.load import NO_CODE, SPLIT_CODE
 
@@ -55,8 +54,10 @@ def carve(units: Units, labels: Codes, keys: NDArray[np.uint64], fraction: float
     """Choose whole units that hold about `fraction` of every class; True for chosen rows.
 
     `units` are 0 … k-1, `keys` (k,) order them. A unit counts for its commonest class. Every class
-    with at least two units gives at least one and keeps at least one.
+    with at least two units gives at least one and keeps at least one. A `fraction` of 0 chooses nothing, of 1 all.
     """
+    if fraction in (0, 1):
+        return np.full(len(units), fraction == 1)
     count = len(keys)
     per_class = np.zeros((count, len(LABELS)), dtype=np.int64)
     np.add.at(per_class, (units, labels), 1)
@@ -107,32 +108,14 @@ def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes,
     free = (NO_CODE, SPLIT_CODE["train"])
     # A source without official sides gives test and val from all its rows, one that lacks only one of
     # the two gives that one from its train rows.
-    for side, fraction in (("test", shares.test), ("val", shares.val / (1 - shares.test))):
+    rest = shares.val / (1 - shares.test) if shares.test < 1 else 0.0
+    for side, fraction in (("test", shares.test), ("val", min(1.0, rest))):
         if SPLIT_CODE[side] not in stated:
             move(np.isin(sides, free), fraction, side)
     if SPLIT_CODE["calib"] not in stated:
         move(np.isin(sides, free), shares.calib, "calib")
     sides = np.where(sides == NO_CODE, SPLIT_CODE["train"], sides).astype(np.int8)
     return sides, np.where(raised, official, sides).astype(np.int8)
-
-
-def check(sides: Codes, labels: Codes, units: Units, carved: set[str]) -> None:
-    """Every class of the index stands on train, calib and every side that was carved."""
-    for side in SPLITS:
-        missing = sorted(set(labels.tolist()) - set(labels[sides == SPLIT_CODE[side]].tolist()))
-        if missing and side in {"train", "calib", *carved}:
-            raise SplitError(
-                f"No picture of {', '.join(_standing(i, sides, labels, units) for i in missing)} is left for {side}.",
-                rule="Each of train, val, calib and test needs every class that the index has, in groups of its own: near-duplicates and one person's pictures stay together.",
-                fix="Add pictures of these classes (four groups at the least), lower the val, test and calib fractions, or leave the class out (--keep 'label!=NAME').",
-            )
-
-
-def _standing(label: int, sides: Codes, labels: Codes, units: Units) -> str:
-    """A class with what there is of it."""
-    mine = labels == label
-    where = ", ".join(f"{side} {n}" for side in SPLITS if (n := int((mine & (sides == SPLIT_CODE[side])).sum())))
-    return f"{LABELS[label]} ({int(mine.sum())} pictures in {len(np.unique(units[mine]))} groups: {where})"
 
 
 def water_level(counts: Sequence[int], budget: int) -> int:

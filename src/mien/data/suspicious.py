@@ -50,7 +50,8 @@ def _rows(plan: Plan, rows: NDArray[np.int64], what: str, rule: str) -> list[dic
 def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[dict[str, Any]]:
     train = np.bincount(labels[sides == SPLIT_CODE["train"]], minlength=len(LABELS))
     every = np.bincount(labels, minlength=len(LABELS))
-    few = [i for i in range(len(LABELS)) if train[i] < FEW or every[i] < RARE * len(labels)]
+    trains = bool(train.any())  # an index of test images alone is not asked for train images
+    few = [i for i in range(len(LABELS)) if (trains and train[i] < FEW) or every[i] < RARE * len(labels)]
     if not few:
         return []
     named = [

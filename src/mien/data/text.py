@@ -18,7 +18,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     if lines:
         lines.append("")
     lines += _table("class", audit["distribution"], audit["totals"])
-    lines += ["", *_minority(audit), ""]
+    lines += ["", *_minority(audit), *_absent(audit["absent"]), ""]
     lines += _table("source", audit["by_source"], None)
     lines.append("")
     rows = ", ".join(f"{n:,} {name}" for name, n in audit["source_rows"].items())
@@ -67,6 +67,13 @@ def _minority(audit: dict[str, Any]) -> list[str]:
     share = audit["minority"]["share"]
     named = ", ".join(audit["minority"]["classes"])
     return [f"{'minority':12}" + "".join(f"{100 * share[c]:>9.2f}%" for c in (*SPLITS, "total")) + f"   {named}"]
+
+
+def _absent(absent: dict[str, Any]) -> list[str]:
+    """One line when splits have no rows, or no rows of some classes."""
+    parts = [f"splits {', '.join(absent['splits'])}"] if absent["splits"] else []
+    parts += [f"in {split} {', '.join(names)}" for split, names in absent["classes"].items()]
+    return [f"{'absent':12}   {'; '.join(parts)}"] if parts else []
 
 
 def _leaks(found: dict[str, Any]) -> str:

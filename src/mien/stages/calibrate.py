@@ -15,6 +15,7 @@ from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.config.judge import CalibrateConfig, parse_prior
 from mien.core.errors import CalibrationError
+from mien.core.labels import LABELS
 from mien.core.progress import warn
 from mien.evaluate.calibration import RANGE, Temperature, fit_by_sweep, fit_temperature
 from mien.evaluate.decisions import fit_decisions
@@ -47,6 +48,7 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
     if store.stored_fingerprint(path) == mark:
         return store.read_calibration(path, weights_hash=judged.weights_hash)
     about_to_make(path)
+    _check_classes(run_folder, predictions, config)
     opened = accesses.read_accesses([accesses.origin_of(run_folder, predictions.meta)])
     calibration = _fit(judged, predictions, config, mark, len(opened))
     # Asked for only now: a calibration that cannot be right fails as it would on an unopened test.
@@ -55,6 +57,18 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
         warn(f"{judged.name}: {text}")
     store.write_calibration(path, calibration)
     return calibration
+
+
+def _check_classes(run_folder: Path, predictions: Predictions, config: CalibrateConfig) -> None:
+    """Raise where a map with parameters for each class is asked for, and calib lacks a class."""
+    present = set(predictions.labels.tolist())
+    absent = [name for number, name in enumerate(LABELS) if number not in present]
+    if absent and config.method in ("vector", "dirichlet"):
+        raise CalibrationError(
+            f"The calib rows of {run_folder} show no {', '.join(absent)}.",
+            rule=f"--method {config.method} fits parameters for each class.",
+            fix="Use --method temperature, or an index whose calib split has every class.",
+        )
 
 
 def _fit(

@@ -19,14 +19,16 @@ from mien.core.artifacts.index import (
 )
 from mien.core.artifacts.pixels import check_place
 from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.run import read_run
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.base import expand
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError, MienError, UsageError
+from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 from mien.core.progress import say, warn
-from mien.data.build import build
+from mien.data.build import build, recipe_of
 from mien.data.collect import sign
 from mien.data.common import under_labels
 from mien.data.diff import diff as compare
@@ -41,8 +43,41 @@ _PIECES = "pieces"
 
 def check(config: IndexConfig) -> None:
     """Raise for sources and files that are not there, before anything is made."""
-    open_sources(config.source, seed=config.seed, size=config.size)
+    _open(config)
     _settings(_expanded(config))
+
+
+def _open(config: IndexConfig) -> list[Source]:
+    return open_sources(config.source, seed=config.seed, size=config.size, drop=frozenset(config.drop_labels))
+
+
+def like(config: IndexConfig, model: Path) -> IndexConfig:
+    """`config` with the size, the crop and the colour of a run (a folder) or a model file (ONNX).
+
+    Raises `UsageError` where a setting that was given says otherwise.
+    """
+    if model.is_dir():
+        crop = CropSpec.model_validate(read_run(model).config["crop"])
+    else:
+        from mien.runtime.recognizer import open_session  # noqa: PLC0415 - onnxruntime
+
+        crop = open_session(model, 1)[1].crop
+    wanted: dict[str, Any] = {
+        "size": crop.size,
+        "color": crop.color,
+        "crop_scale": crop.scale,
+        "crop_shift_y": crop.shift_y,
+    }
+    if crop.align == "eyes" or config.align == "eyes":
+        wanted["align"] = crop.align
+    for name in sorted(config.model_fields_set & set(wanted)):
+        if getattr(config, name) != wanted[name]:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is {getattr(config, name)}, {model} has {wanted[name]}.",
+                rule="--like takes size, crop and colour from the model.",
+                fix="Leave that flag out.",
+            )
+    return IndexConfig.parse(config.model_dump(include=config.model_fields_set) | wanted, where=f"--like {model}")
 
 
 def _expanded(config: IndexConfig) -> IndexConfig:
@@ -62,8 +97,8 @@ def _expanded(config: IndexConfig) -> IndexConfig:
 def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConfig | None = None) -> Index:
     """Build the index at `out`, or return it when it is there already, made of the same.
 
-    It is built beside its place and renamed when complete: a kill leaves no half-made index, and the
-    next run finds the pictures that were read. With `replace` an older index of other settings at
+    It is built beside its place and renamed when complete: a kill or an error leaves no half-made index, and the
+    next run finds the pictures that were read, whatever settings of later steps have changed. With `replace` an older index of other settings at
     `out` makes way (a study owns its folders).
     """
     work = work or WorkConfig()
@@ -71,7 +106,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
         raise UsageError(
             "No source given.", fix="Name at least one: --source synthetic=7000 or --source fer2013=…/fer2013.csv."
         )
-    sources = open_sources(config.source, seed=config.seed, size=config.size)
+    sources = _open(config)
     config = _expanded(config)
     settings = _settings(config)
     check_place(work.pixels)
@@ -94,7 +129,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
         about_to_make(out)
         base.remove_folder(out)
     base.claimable(out, kind=KIND, fingerprint="")
-    begun = _mark(settings, sources, [s.table_hash() for s in sources])
+    begun = _mark(_loading(config, settings), sources, [s.table_hash() for s in sources])
     building = out.with_name(f".{out.name}.building")
     about_to_make(building, begun)
     _begin(building, begun)
@@ -107,7 +142,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
                 shard_bytes=work.shard_mib << 20, where=work.pixels,
             )  # fmt: skip
     except MienError:
-        base.remove_folder(building)
+        _keep_pieces(building, out)
         raise
     base.remove_folder(building / _PIECES)
     if out.is_dir():
@@ -152,6 +187,8 @@ class _FinderMaker:
 def _settings(config: IndexConfig) -> dict[str, Any]:
     """The settings that change the result; files by their content."""
     settings = config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"})
+    if not config.drop_labels:  # indexes that were made before there was this setting are still the same
+        del settings["drop_labels"]
     for name, path in (
         ("relabel", config.relabel),
         ("detector_model", config.detector_model if config.align != "none" else None),
@@ -161,6 +198,15 @@ def _settings(config: IndexConfig) -> dict[str, Any]:
                 raise InputError(f"No file {path}.", rule=f"--{name.replace('_', '-')} names a file.")
             settings[name] = base.sha256_file(path)
     return settings
+
+
+def _loading(config: IndexConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide the pieces; what only later steps read may change between two attempts."""
+    recipe = recipe_of(config, None)
+    detector = {name: settings.get(name) for name in DetectConfig.model_fields} if config.align != "none" else {}
+    return {**vars(recipe), "crop": recipe.crop.model_dump(), "align": config.align, "detector": detector} | {
+        "drop_labels": list(config.drop_labels)
+    }
 
 
 def _mark(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
@@ -182,21 +228,36 @@ def _begin(building: Path, mark: str) -> None:
     """The folder in which to build: an interrupted build of the same goes on, anything else makes way."""
     started = building / base.STARTED
     if started.is_file() and base.read_json(started, kind="start marker").get("fingerprint") == mark:
-        for path in building.iterdir():
-            if path.name not in {base.STARTED, _PIECES}:
-                if path.is_dir():
-                    base.remove_folder(path)
-                else:
-                    path.unlink()
+        _clear(building)
         return
     base.remove_folder(building)
     building.mkdir(parents=True)
     base.write_json(started, {"kind": KIND, "fingerprint": mark})
 
 
-def audit(folder: Path) -> dict[str, Any]:
-    """The audit of a complete index, whose tables and pixels are verified on the way."""
-    read_index(folder).check()
+def _clear(building: Path) -> None:
+    """Remove all but the pieces, and what they belong to."""
+    for path in building.iterdir():
+        if path.name not in {base.STARTED, _PIECES}:
+            if path.is_dir():
+                base.remove_folder(path)
+            else:
+                path.unlink()
+
+
+def _keep_pieces(building: Path, out: Path) -> None:
+    """After an error: the pieces stay for the next attempt; a folder without any goes."""
+    if not any((building / _PIECES).glob("*.arrow")):
+        base.remove_folder(building)
+        return
+    _clear(building)
+    say(f"What was read is kept in {building}: the next build of these sources as {out} goes on from it.")
+
+
+def audit(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+    """The audit of a complete index. `verify` checks its tables and pixels by their hashes on the way."""
+    if verify:
+        read_index(folder).check()
     return read_audit(folder)
 
 

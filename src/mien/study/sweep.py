@@ -29,7 +29,7 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
         expand(source)
     for variant in sweep.variants:
         train.check(sweep.training(variant, sweep.seeds[0])[0])
-    fresh = not root.exists()
+    folder, fresh = SweepFolder(root), not root.exists()
     build, *trainings = steps(sweep, root)
     permission = Permission(replace)
     earlier_request(root, sweep.name, "sweep")

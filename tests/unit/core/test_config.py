@@ -82,8 +82,11 @@ def test_impossible_combinations():
     with pytest.raises(ConfigError, match="for how long"):
         resolve(TrainConfig, ("flag", {"freeze_blocks": 1}))
     resolve(TrainConfig, ("flag", {"freeze_blocks": 1, "pretrained": "timm"}))  # its recipe says for how long
-    with pytest.raises(ConfigError, match="leave no train rows"):
-        IndexConfig.parse({"val_fraction": 0.4, "test_fraction": 0.4}, where="x")
+    with pytest.raises(ConfigError, match="val and test fractions together exceed 1"):
+        IndexConfig.parse({"val_fraction": 0.6, "test_fraction": 0.5}, where="x")
+    IndexConfig.parse({"test_fraction": 1}, where="x")
+    with pytest.raises(ConfigError, match="'joy' is one of the seven classes; --keep 'label!=happy'"):
+        IndexConfig.parse({"drop_labels": ("joy",)}, where="x")
 
 
 @pytest.mark.parametrize("path", sorted(shipped_studies().glob("*.toml")), ids=lambda p: p.stem)

@@ -6,15 +6,18 @@ import hashlib
 import io
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mien.core.artifacts.index import read_index, read_occurrences
+from mien.core.artifacts import base
+from mien.core.artifacts.index import SCHEMA, _flat, read_index, read_occurrences
 from mien.core.config.index import IndexConfig, WorkConfig
-from mien.core.errors import InputError, UsageError
+from mien.core.errors import InputError, SplitError, UsageError
 from mien.core.labels import FER2013, LABELS
 from mien.stages import index as stage
 from unit.data.test_sources import pixels, write_fer2013, write_ferplus
@@ -206,13 +209,16 @@ def test_a_truncated_picture_is_listed_and_not_fatal(tmp_path):
     assert "truncated" in listed
 
 
-def test_too_many_rejects_stop_the_build_and_leave_nothing(tmp_path):
+def test_too_many_rejects_stop_the_build_and_leave_what_was_read(tmp_path):
     root = class_folder(tmp_path / "f", 3)
     for k in range(5):
         (root / "sad" / f"bad{k}.png").write_bytes(b"junk")
     with pytest.raises(InputError, match="5 of 26 pictures were rejected"):
         build(tmp_path / "i", f"folder={root}")
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".i.building", "f"]
+    assert sorted(p.name for p in (tmp_path / ".i.building").iterdir()) == ["pieces", "started.json"]
+    build(tmp_path / "i", f"folder={root}", max_rejected=0.5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "i"]
 
 
 def test_another_folder_is_not_overwritten(tmp_path):
@@ -312,3 +318,134 @@ def test_an_empty_table_is_no_source(tmp_path):
     (tmp_path / "f.csv").write_text("emotion,pixels,Usage\n")
     with pytest.raises(InputError, match=r"has no rows|is not FER2013"):
         build(tmp_path / "i", "synthetic=210", f"fer2013={tmp_path / 'f.csv'}")
+
+
+def photographs(root, count=30):
+    """A table of labelled images, all test, that show five of the classes."""
+    root.mkdir()
+    lines = ["path,label,split"]
+    for k in range(count):
+        (root / f"{k}.png").write_bytes(class_bytes())
+        lines.append(f"{k}.png,{('happy', 'sad', 'angry', 'neutral', 'surprise')[k % 5]},test")
+    (root / "table.csv").write_text("\n".join(lines) + "\n")
+    return root / "table.csv"
+
+
+def test_a_table_of_test_images_with_five_classes(tmp_path):
+    from mien.data.text import audit_text
+
+    index = build(tmp_path / "i", f"csv={photographs(tmp_path / 'own')}")
+    assert index.rows("test").tolist() == list(range(30))
+    assert np.bincount(index.labels, minlength=7).tolist() == [6, 0, 0, 6, 6, 6, 6]
+    audit = stage.audit(tmp_path / "i")
+    assert audit["absent"] == {"splits": ["train", "val", "calib"], "classes": {"test": ["disgust", "fear"]}}
+    assert "absent         splits train, val, calib; in test disgust, fear" in audit_text(audit)
+    for name in ("train", "val", "calib"):
+        with pytest.raises(
+            SplitError, match=f"has no {name} rows.*holds test 30.*--{'test' if name == 'train' else name}"
+        ):
+            index.rows(name)
+    stage.figures(tmp_path / "i", tmp_path / "figures")
+    whole = build(tmp_path / "f", f"folder={class_folder(tmp_path / 'classes', 4)}", test_fraction=1.0)
+    assert set(whole.splits.tolist()) == {"test"}
+
+
+def test_other_labels_are_counted_by_name(tmp_path):
+    root = class_folder(tmp_path / "f", 4)
+    (root / "contempt").mkdir()
+    for k in range(3):
+        (root / "contempt" / f"{k}.png").write_bytes(class_bytes())
+    with pytest.raises(InputError, match="--drop-labels 'contempt'"):
+        build(tmp_path / "i", f"folder={root}")
+    index = build(tmp_path / "i", f"folder={root}", drop_labels=("Contempt",))
+    assert len(index.table) == 28
+    assert stage.audit(tmp_path / "i")["dropped"] == {"contempt": 3}
+
+
+def test_a_late_error_keeps_what_was_read(tmp_path, monkeypatch):
+    """Other settings of later steps read no image again; another size does."""
+    from mien.data import collect
+
+    root, read = class_folder(tmp_path / "f"), []
+    load = collect.load
+    monkeypatch.setattr(collect, "load", lambda task: read.append(len(task.items)) or load(task))
+    with pytest.raises(UsageError, match="no row has the attribute"):
+        build(tmp_path / "i", f"folder={root}", keep=("age>=3",))
+    assert read == [84]
+    with pytest.raises(InputError, match="No picture with a label is left"):
+        build(tmp_path / "i", f"folder={root}", keep=("side>=999",), seed=5)
+    index = build(tmp_path / "i", f"folder={root}", test_fraction=0.3)
+    assert read == [84]
+    assert not (tmp_path / ".i.building").exists()
+    fresh = build(tmp_path / "fresh", f"folder={root}", test_fraction=0.3)
+    assert read == [84, 84]
+    assert fresh.content_hash == index.content_hash
+    with pytest.raises(UsageError, match="no row has the attribute"):
+        build(tmp_path / "j", f"folder={root}", keep=("age>=3",))
+    build(tmp_path / "j", f"folder={root}", size=32)
+    assert read == [84] * 4
+
+
+def test_a_build_reads_its_packed_pixels_from_no_file(tmp_path, monkeypatch):
+    """They are hashed while they are written; a reader verifies them against that hash."""
+    hashed, whole = [], base.sha256_file
+    monkeypatch.setattr(base, "sha256_file", lambda path: hashed.append(Path(path).name) or whole(path))
+    index = stage.run(
+        IndexConfig(source=(f"folder={class_folder(tmp_path / 'f')}",), size=24),
+        tmp_path / "i",
+        work=WorkConfig(shard_mib=1),
+    )
+    assert "index.csv" in hashed
+    assert not [name for name in hashed if name.endswith(".npy")]
+    stage.audit(tmp_path / "i", verify=False)
+    assert not [name for name in hashed if name.endswith(".npy")]
+    index.check()
+    assert hashed[-1] == "00000.npy"
+    for name, entry in index.manifest["files"].items():
+        assert entry["sha256"] == hashlib.sha256((tmp_path / "i" / name).read_bytes()).hexdigest()
+
+
+def test_lists_and_maps_as_text():
+    values = [
+        {"votes": [0.0, 0.123456, 1.0], "attributes": [("age", "20-39"), ("who", "a;b")]},
+        {"votes": None, "attributes": None},
+        {"votes": [], "attributes": []},
+        {"votes": [1e-5, 1 / 3, 123456.0], "attributes": [("x", "")]},
+    ]
+    fields = [SCHEMA.field("votes"), SCHEMA.field("attributes")]
+    table = pa.Table.from_pylist(values, pa.schema(fields))
+    expected = [
+        {
+            "votes": " ".join(f"{np.float32(v):.4g}" for v in row["votes"]) if row["votes"] else None,
+            "attributes": "; ".join(f"{k}={v}" for k, v in row["attributes"]) if row["attributes"] else None,
+        }
+        for row in values
+    ]
+    assert _flat(table).to_pylist() == expected
+    assert _flat(table.slice(1)).to_pylist() == expected[1:]
+    assert _flat(table.schema.empty_table()).to_pylist() == []
+
+
+def test_an_index_like_a_run_or_a_model_file(tmp_path, monkeypatch):
+    from mien.core.geometry import CropSpec
+    from mien.runtime import recognizer
+
+    crop = CropSpec(size=32, color="grey", scale=1.2, shift_y=0.1)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.safetensors").write_bytes(b"weights")
+    base.write_json(run / "config.json", {"crop": crop.model_dump()})
+    base.write_manifest(run, kind="run", version=2, fingerprint="", files=["best.safetensors", "config.json"])
+    monkeypatch.setattr(recognizer, "open_session", lambda path, threads: (None, SimpleNamespace(crop=crop)))
+    source = (f"csv={photographs(tmp_path / 'own')}",)
+    for number, model in enumerate((run, tmp_path / "model.onnx")):
+        index = stage.run(stage.like(IndexConfig(source=source), model), tmp_path / str(number))
+        assert index.crop == crop
+        assert index.pixels.shape == (30, 32, 32, 1)
+    assert stage.like(IndexConfig(source=source, align="face"), run).align == "face"
+    for wrong in ({"size": 48}, {"color": "rgb"}, {"align": "eyes"}):
+        with pytest.raises(UsageError, match=f"--{next(iter(wrong))} is .*--like takes size, crop and colour"):
+            stage.like(IndexConfig(source=source, **wrong), run)
+    eyes = crop.model_copy(update={"align": "eyes"})
+    monkeypatch.setattr(recognizer, "open_session", lambda path, threads: (None, SimpleNamespace(crop=eyes)))
+    assert stage.like(IndexConfig(source=source), tmp_path / "model.onnx").align == "eyes"

@@ -191,6 +191,13 @@ def test_datasets_as_parquet(hub, monkeypatch):
     for name, part in made.items():
         part.to_parquet(root / "pq" / f"{name}-00000.parquet")
     check_hub(opened(f"hf={root / 'pq'}"))
+    alone = list(opened(f"hf={root / 'pq' / 'train-00000.parquet'}"))  # a file is a set of its own, without splits
+    assert [(i.label, i.official_split) for i in alone[:3]] == [("sad", None), ("happy", None), (None, None)]
+    assert (alone[3].picture.load(min_side=16) == layouts.face(3)).all()
+    assert len({i.picture.stamp() for i in alone}) == len(alone)  # other images under the same table are seen
+    (root / "t.csv").write_text("image,label\n")
+    with pytest.raises(InputError, match=r"t\.csv is no Parquet file"):
+        opened(f"hf={root / 't.csv'}")
 
 
 def test_a_data_set_that_is_not_there(tmp_path):

@@ -44,8 +44,8 @@ def write_ferplus(root, rows):
     return root
 
 
-def opened(text):
-    return open_source(text, seed=0, size=32)
+def opened(text, *drop):
+    return open_source(text, seed=0, size=32, drop=frozenset(drop))
 
 
 def test_fer2013_rows(tmp_path):
@@ -201,3 +201,36 @@ def test_synthetic_is_balanced_and_repeats_persons():
     items = list(opened("synthetic=70"))
     assert [i.label for i in items].count("fear") == 10
     assert len({i.subject for i in items}) == 14
+
+
+def test_missing_and_other_labels_of_tables_and_folders(tmp_path):
+    """None is no calm face: such rows have no label, and labels beyond the seven are dropped by name."""
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na.png,none\nb.png,\nc.png,NaN\nd.png,sad\n")
+    assert [(i.label, i.why) for i in opened(f"csv={table}")] == [(None, "no_label")] * 3 + [("sad", "")]
+    table.write_text("path,label\na.png,Contempt\nb.png,sad\n")
+    with pytest.raises(InputError, match=r"line 2: .*'Contempt'.*--drop-labels 'contempt'"):
+        opened(f"csv={table}")
+    assert [(i.label, i.why) for i in opened(f"csv={table}", "contempt")] == [(None, "contempt"), ("sad", "")]
+    for name in ("None", "contempt", "sad"):
+        (tmp_path / "f" / name).mkdir(parents=True)
+        Image.fromarray(RNG.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "f" / name / "a.png")
+    with pytest.raises(InputError, match="--drop-labels 'contempt'"):
+        opened(f"folder={tmp_path / 'f'}")
+    found = {i.path: (i.label, i.why) for i in opened(f"folder={tmp_path / 'f'}", "contempt")}
+    assert found == {
+        "folder:None/a.png": (None, "no_label"),
+        "folder:contempt/a.png": (None, "contempt"),
+        "folder:sad/a.png": ("sad", ""),
+    }
+
+
+def test_a_table_is_hashed_once(tmp_path, monkeypatch):
+    from mien.data.sources import fer2013
+
+    path, calls = write_fer2013(tmp_path / "fer2013.csv", [(3, pixels(), "Training")]), []
+    whole = fer2013.sha256_file
+    monkeypatch.setattr(fer2013, "sha256_file", lambda path: calls.append(path) or whole(path))
+    source = opened(f"fer2013={path}")
+    assert source.table_hash() == source.table_hash() == whole(path)
+    assert calls == [path]

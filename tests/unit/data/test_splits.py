@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.core.errors import SplitError
 from mien.core.labels import LABELS
-from mien.data.splits import SPLITS, Shares, assign, carve, check, strictest, water_level
+from mien.data.splits import SPLITS, Shares, assign, carve, strictest, water_level
 
 SHARES = Shares(val=0.12, test=0.18, calib=0.1, seed=0)
 CODE = {name: i for i, name in enumerate(SPLITS)}
@@ -127,14 +126,19 @@ def test_an_order_of_rows_does_not_matter():
     assert after == [before[i] for i in order]
 
 
-def test_a_class_with_too_few_groups_is_an_error():
-    labels = np.array([3] * 20 + [2], np.int8)
-    sides = np.array([0, 1, 2, 3] * 5 + [0], np.int8)
-    with pytest.raises(SplitError, match=r"No picture of fear \(1 pictures in 1 groups: train 1\) is left for calib"):
-        check(sides, labels, np.arange(21), {"test"})
-    sides[20] = 1
-    with pytest.raises(SplitError, match=r"No picture of fear .* is left for train"):
-        check(sides, labels, np.arange(21), set())
+def test_a_fraction_of_one_takes_all_and_of_zero_nothing():
+    labels = [LABELS[i % 5] for i in range(40)]
+    everything, own = split([None] * 40, range(40), labels, Shares(val=0.12, test=1.0, calib=0.1, seed=0))
+    assert everything == own == ["test"] * 40
+    nothing, _ = split([None] * 40, range(40), labels, Shares(val=0.0, test=0.0, calib=0.0, seed=0))
+    assert nothing == ["train"] * 40
+    halves, _ = split([None] * 40, range(40), labels, Shares(val=0.5, test=0.5, calib=0.1, seed=0))
+    assert Counter(halves) == {"test": 20, "val": 20}
+
+
+def test_official_test_rows_alone_stay_test():
+    labels = [LABELS[i % 5] for i in range(12)]
+    assert split(["test"] * 12, range(12), labels)[0] == ["test"] * 12
 
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=9), st.integers(0, 3000))

@@ -23,7 +23,7 @@ import mien
 from mien.core.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -121,11 +121,23 @@ def git_revision() -> str | None:
 
 
 def write_manifest(
-    folder: Path, *, kind: str, version: int, fingerprint: str, files: Iterable[str], meta: dict[str, Any] | None = None
+    folder: Path,
+    *,
+    kind: str,
+    version: int,
+    fingerprint: str,
+    files: Iterable[str],
+    meta: dict[str, Any] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `manifest.json`, last of all: it hashes `files` (relative names) and completes the folder."""
+    """Write `manifest.json`, last of all: it hashes `files` (relative names) and completes the folder.
+
+    `known` are hashes that were taken while a file was written, by its name.
+    """
+    hashes = known or {}
     listed = {
-        name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)
+        name: {"sha256": hashes.get(name) or sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in sorted(files)
     }
     write_json(
         folder / MANIFEST,

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mien.core.artifacts import base
+from mien.core.artifacts.pixels import FOLDER as PIXELS
 from mien.core.artifacts.pixels import PixelRows, PixelWriter, check_pixels, local_files, open_pixels
 from mien.core.errors import ArtifactError, SplitError
 from mien.core.geometry import CropSpec
@@ -29,6 +30,10 @@ from mien.core.labels import INDEX, LABELS
 KIND, VERSION = "index", 3
 _CONTENT = 1  # format of `content_hash`; not `VERSION`, since another file format holds the same pictures
 SPLITS = ("train", "val", "calib", "test")
+_FLAGS = {
+    "train": "smaller --val-fraction and --test-fraction",
+    **{name: f"a larger --{name}-fraction" for name in ("val", "calib", "test")},
+}
 FIX = "Make one with `mien index build --source NAME=WHERE --out DIR`."
 
 SCHEMA = pa.schema(
@@ -179,7 +184,12 @@ class Index:
             raise SplitError(f"No split {split!r}.", rule=f"Splits: {', '.join(SPLITS)}.")
         found = np.flatnonzero(self.splits == split)
         if not len(found):
-            raise SplitError(f"{self.folder} has no {split} rows.", fix="Build it with a larger share for that split.")
+            held = ", ".join(f"{name} {n:,}" for name in SPLITS if (n := int((self.splits == name).sum())))
+            raise SplitError(
+                f"{self.folder} has no {split} rows.",
+                rule=f"This step needs them; the index holds {held or 'no rows'}.",
+                fix=f"Build an index of more sources, or with {_FLAGS[split]}.",
+            )
         return found
 
     @property
@@ -313,14 +323,25 @@ def _write_tables(
 def _flat(table: pa.Table) -> pa.Table:
     """Columns that a spreadsheet can show: lists and maps become text."""
     for at, field in enumerate(table.schema):
-        if pa.types.is_map(field.type):
-            text = ["; ".join(f"{k}={v}" for k, v in row) if row else None for row in table.column(at).to_pylist()]
-        elif pa.types.is_list(field.type):
-            text = [" ".join(f"{v:.4g}" for v in row) if row else None for row in table.column(at).to_pylist()]
-        else:
+        if not pa.types.is_map(field.type) and not pa.types.is_list(field.type):
             continue
-        table = table.set_column(at, field.name, pa.array(text, pa.string()))
+        chunks = [_joined(chunk) for chunk in table.column(at).chunks]
+        table = table.set_column(at, field.name, pa.chunked_array(chunks, pa.string()))
     return table
+
+
+def _joined(column: pa.Array) -> pa.Array:
+    """Maps as "key=value; …", lists of numbers as "1 0.25 …" of four digits; what is empty or null as null."""
+    valid = column.is_valid()
+    sizes = np.where(valid, np.diff(column.offsets.to_numpy()), 0)
+    held = column.filter(valid)
+    if pa.types.is_map(column.type):
+        words, mark = pc.binary_join_element_wise(held.keys, held.items, "="), "; "
+    else:
+        coded, mark = held.flatten().dictionary_encode(), " "
+        words = pa.array([f"{v:.4g}" for v in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
+    return pc.if_else(pa.array(sizes > 0), pc.binary_join(pa.ListArray.from_arrays(offsets, words), mark), None)
 
 
 def write_index(
@@ -341,6 +362,7 @@ def write_index(
             writer.append(rows)
         pixels = writer.close()
         content = {"rows": hashes["index"], "pixels": writer.digest}
+        known = {f"{PIXELS}/{file['name']}": str(file["sha256"]) for file in pixels["files"]}
     base.write_json(folder / "audit.json", parts.audit)
     base.write_json(folder / "provenance.json", parts.provenance)
     files = [
@@ -354,6 +376,6 @@ def write_index(
         "provenance.json",
     ]
     base.write_manifest(
-        folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=[*files, *local_files(pixels)],
+        folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=[*files, *local_files(pixels)], known=known,
         meta={"crop": parts.crop.model_dump(), "rows": parts.count, "content": content, "pixels": pixels, **meta},
     )  # fmt: skip

@@ -8,6 +8,7 @@ Local files are memory-mapped and shared between processes. Files at a URI (any 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 from collections import OrderedDict
@@ -73,6 +74,7 @@ class PixelWriter:
         self._file: BinaryIO | None = None
         self._rows = self._room = 0
         self._digest = hashlib.sha256(repr(shape).encode())
+        self._sum = hashlib.sha256()
 
     @property
     def digest(self) -> str:
@@ -88,6 +90,7 @@ class PixelWriter:
             part = rows[: self._room]
             # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
             file.write(part.data)
+            self._sum.update(part.data)
             self._room -= len(part)
             self._left -= len(part)
             rows = rows[len(part) :]
@@ -97,9 +100,13 @@ class PixelWriter:
     def _begin(self) -> BinaryIO:
         self._rows = self._room = min(self._per_file, self._left)
         self._path = self._folder / f"{len(self._files):05}.npy"
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "|u1", "fortran_order": False, "shape": (self._rows, *self._shape[1:])}
+        )
+        self._sum = hashlib.sha256(header.getvalue())
         file = self._path.open("wb")
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self._rows, *self._shape[1:])}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(header.getvalue())
         self._file = file
         return file
 
@@ -111,7 +118,7 @@ class PixelWriter:
         os.fsync(file.fileno())
         file.close()
         self._file = None
-        size, digest = self._path.stat().st_size, base.sha256_file(self._path)
+        size, digest = self._path.stat().st_size, self._sum.hexdigest()
         if self._remote is None:
             self._files.append(PixelFile(self._path.name, self._rows, digest, size))
             return

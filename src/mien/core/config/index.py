@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mien.core.config.base import StageConfig
 from mien.core.config.live import DetectConfig
+from mien.core.labels import ALIASES, parse_label
 
 
 class IndexConfig(DetectConfig):
@@ -37,13 +38,19 @@ class IndexConfig(DetectConfig):
         description="an image whose group reaches a stricter split goes there, or is dropped; auto: dropped where a source of its group has an official val or test, which then stays as published",
     )
 
-    calib_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of train carved out for calibration")
-    val_fraction: float = Field(0.12, gt=0, lt=0.5, description="share for val where a source has no official val")
-    test_fraction: float = Field(0.18, gt=0, lt=0.5, description="share for test where a source has no official test")
+    calib_fraction: float = Field(0.1, ge=0, le=1, description="share of train carved out for calibration")
+    val_fraction: float = Field(0.12, ge=0, le=1, description="share for val where a source has no official val")
+    test_fraction: float = Field(
+        0.18, ge=0, le=1, description="share for test where a source has no official test; 1: all that is left is test"
+    )
 
     keep: tuple[str, ...] = Field(
         (),
         description="[SOURCE:]FIELD<OP>VALUE that rows must meet, e.g. ferplus:agreement>=0.6; FIELD: side, width, height, label or an attribute",
+    )
+    drop_labels: tuple[str, ...] = Field(
+        (),
+        description="labels of csv, folder and hf sources that are none of the seven classes: their rows are dropped and counted by name, e.g. contempt",
     )
     relabel: Path | None = Field(None, description="CSV with image_id or path, and label (a class, or drop)")
     max_train: int | None = Field(
@@ -66,10 +73,20 @@ class IndexConfig(DetectConfig):
     max_rejected: float = Field(0.05, ge=0, le=1, description="the build stops when a larger share is rejected")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the splits, the caps and the synthetic faces")
 
+    @field_validator("drop_labels")
+    @classmethod
+    def _no_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name.strip().lower() in ALIASES:
+                raise ValueError(
+                    f"{name!r} is one of the seven classes; --keep 'label!={parse_label(name)}' leaves a class out"
+                )
+        return tuple(sorted({name.strip().lower() for name in value}))
+
     @model_validator(mode="after")
-    def _leaves_train(self) -> IndexConfig:
-        if self.val_fraction + self.test_fraction + self.calib_fraction >= 0.9:
-            raise ValueError("val, test and calib fractions together leave no train rows")
+    def _fits(self) -> IndexConfig:
+        if self.test_fraction < 1 < self.val_fraction + self.test_fraction:
+            raise ValueError("val and test fractions together exceed 1")
         if self.align != "none" and self.detector == "none":
             raise ValueError("--align needs a detector; --detector none finds no face")
         return self

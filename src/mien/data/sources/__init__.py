@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mien.core.config.base import expand
 from mien.core.errors import InputError, UsageError, nearest
 from mien.data.sources.affectnet import AffectNet
-from mien.data.sources.base import Item, Source
+from mien.data.sources.base import Item, NamedSource, Source
 from mien.data.sources.expw import ExpW
 from mien.data.sources.fer2013 import Fer2013
 from mien.data.sources.ferplus import FerPlus
@@ -27,8 +27,11 @@ _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 __all__ = ["SOURCES", "Item", "Source", "open_source", "open_sources"]
 
 
-def open_source(text: str, *, seed: int, size: int) -> Source:
-    """Open `NAME=WHERE` or `NAME@ALIAS=WHERE`; `${VARIABLE}` in WHERE is taken from the environment."""
+def open_source(text: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> Source:
+    """Open `NAME=WHERE` or `NAME@ALIAS=WHERE`; `${VARIABLE}` in WHERE is taken from the environment.
+
+    Labels in `drop` (lower case) are no class: rows that sources of free names give them are dropped and counted.
+    """
     left, equals, where = text.partition("=")
     name, at, alias = left.partition("@")
     if not equals or not where.strip():
@@ -40,14 +43,18 @@ def open_source(text: str, *, seed: int, size: int) -> Source:
             f"Source {text!r}: {alias!r} cannot be an alias.",
             rule="Letters, digits, _ and -, and no source's own name.",
         )
-    source = SOURCES[name](expand(where), seed=seed, size=size)
+    kind = SOURCES[name]
+    if issubclass(kind, NamedSource):
+        source: Source = kind(expand(where), seed=seed, size=size, drop=drop)
+    else:
+        source = kind(expand(where), seed=seed, size=size)
     source.alias = alias or name
     if not len(source):
         raise InputError(f"{text} has no rows.", rule="A source names pictures; this one's table is empty.")
     return source
 
 
-def open_sources(texts: Sequence[str], *, seed: int, size: int) -> list[Source]:
+def open_sources(texts: Sequence[str], *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> list[Source]:
     """Open several; each has a name of its own in the index."""
     names = [text.partition("=")[0].partition("@")[2] or text.partition("=")[0] for text in texts]
     for name in names:
@@ -56,4 +63,4 @@ def open_sources(texts: Sequence[str], *, seed: int, size: int) -> list[Source]:
                 f"Two sources are called {name!r}.", rule="Each needs a name of its own, by which its rows are known.",
                 fix=f"Tell them apart: --source {name.partition('@')[0]}@a=… --source {name.partition('@')[0]}@b=…",
             )  # fmt: skip
-    return [open_source(text, seed=seed, size=size) for text in texts]
+    return [open_source(text, seed=seed, size=size, drop=drop) for text in texts]

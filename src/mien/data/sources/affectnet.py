@@ -160,7 +160,7 @@ class AffectNet(Source):
                 "" if label else AFFECTNET_NONE[row.code], attributes=attributes,
             )  # fmt: skip
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of all annotations."""
         return hash_text(*self._hashes)
 

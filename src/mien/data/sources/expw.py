@@ -79,6 +79,6 @@ class ExpW(Source):
                 attributes=(("confidence", confidence),),
             )  # fmt: skip
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of the table."""
         return sha256_file(self._path)

@@ -105,7 +105,7 @@ class Fer2013(Source):
                 )
                 row += 1
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of the file, which holds the pictures too."""
         return sha256_file(self.path)
 

@@ -19,7 +19,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
@@ -51,11 +53,22 @@ def majority(votes: Sequence[int]) -> tuple[str | None, str, tuple[float, ...] |
     return label, "", tuple(counts[name] / sum(counts.values()) for name in LABELS)
 
 
+_majority = lru_cache(maxsize=1 << 14)(majority)  # most rows' votes are those of other rows too
+
+
 @dataclass(frozen=True)
 class _Row:
     number: int
     usage: str
     name: str
+    votes: tuple[int, ...]
+
+
+class _Columns(NamedTuple):
+    """Where the table's columns stand: a row as a dictionary would cost more than all else that is done with it."""
+
+    usage: int
+    name: int
     votes: tuple[int, ...]
 
 
@@ -81,7 +94,7 @@ class FerPlus(Source):
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path} is no table of text: {error}.", rule="It is FER+'s own table, UTF-8.") from None
         self._rows = [row for row in rows if row.name]  # rows without a name are no faces
-        self._table_hash = sha256_file(path)
+        self._hash = sha256_file(path)
         self._pixels = self._pixel_rows(len(rows))
 
     def _pixel_rows(self, rows: int) -> list[PixelText] | None:
@@ -94,32 +107,33 @@ class FerPlus(Source):
             raise InputError(
                 f"{path} has {len(source)} rows, {TABLE} {rows}.", rule="Row by row they name the same pictures."
             )
-        self._table_hash = hash_text(self._table_hash, source.table_hash())
+        self._hash = hash_text(self._hash, source.table_hash())
         return source.pixels()
 
     def _read(self, path: Path) -> list[_Row]:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"Usage", "Image name", *FERPLUS} - set(reader.fieldnames or ())
+            reader = csv.reader(file)
+            header = next(reader, [])
+            missing = {"Usage", "Image name", *FERPLUS} - set(header)
             if missing:
                 raise InputError(
                     f"{path} lacks the columns {', '.join(sorted(missing))}.", rule="It is FER+'s own table."
                 )
-            return [self._row(path, number, row) for number, row in enumerate(reader)]
+            at = _Columns(header.index("Usage"), header.index("Image name"), tuple(map(header.index, FERPLUS)))
+            return [self._row(path, number, row, at) for number, row in enumerate(row for row in reader if row)]
 
-    def _row(self, path: Path, number: int, row: dict[str, str]) -> _Row:
-        usage = row["Usage"].strip().lower()
+    def _row(self, path: Path, number: int, row: list[str], at: _Columns) -> _Row:
         try:
-            votes = tuple(int(row[name]) for name in FERPLUS)
-        except (TypeError, ValueError):
+            usage, name, votes = row[at.usage], row[at.name].strip(), tuple(int(row[i]) for i in at.votes)
+        except (IndexError, ValueError):
             raise InputError(f"{path}, row {number}: a vote is no whole number.", rule="Votes are 0 to 10.") from None
-        if usage not in FOLDERS or min(votes) < 0:
+        known = usage.strip().lower()
+        if known not in FOLDERS or min(votes) < 0:
             raise InputError(
-                f"{path}, row {number}: Usage {row['Usage']!r}, votes {votes}.",
+                f"{path}, row {number}: Usage {usage!r}, votes {votes}.",
                 rule="Usage is Training, PublicTest or PrivateTest; votes are not negative.",
             )
-        name = row["Image name"].strip()
-        return _Row(number, usage, inside(self.root, name, path) if name else "", votes)
+        return _Row(number, known, inside(self.root, name, path) if name else "", votes)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -128,7 +142,7 @@ class FerPlus(Source):
         root = str(self.root)
         for row in self._rows:
             relative = f"{FOLDERS[row.usage]}/{row.name}"
-            label, why, soft = majority(row.votes)
+            label, why, soft = _majority(row.votes)
             total = sum(row.votes)
             agreement = max(row.votes) / total if total else 0.0
             picture = FilePicture(root, relative) if self._pixels is None else self._pixels[row.number]
@@ -137,6 +151,6 @@ class FerPlus(Source):
                 attributes=(("agreement", f"{agreement:.3f}"), ("votes", str(total))),
             )  # fmt: skip
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of the vote table (and of the pictures' table, where they lie in one)."""
-        return self._table_hash
+        return self._hash

@@ -1,6 +1,7 @@
 """Pictures in one folder a class, optionally under one folder a split.
 
-`ROOT/happy/*.jpg` or `ROOT/train/happy/*.jpg`; common aliases of classes and splits are understood.
+`ROOT/happy/*.jpg` or `ROOT/train/happy/*.jpg`; common aliases of classes and splits are understood. A folder whose
+name says that there is no label, or is among `drop`, is read, and its images are dropped under that name.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mien.core.errors import InputError
-from mien.core.labels import ALIASES, LABELS, parse_label
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_text, need_folder, what_is_in
+from mien.core.labels import LABELS, parse_or_drop
+from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, NamedSource, hash_text, need_folder, what_is_in
 
 _EXPECTED = f"one folder a class ({', '.join(LABELS)}), or train/val/test folders that hold these"
 # What may lie beside pictures; every other file is read, and listed as rejected when it is none.
@@ -33,7 +34,7 @@ NOT_PICTURES = {
 }
 
 
-class Folder(Source):
+class Folder(NamedSource):
     """Any pictures sorted into class folders."""
 
     name = "folder"
@@ -46,8 +47,8 @@ class Folder(Source):
         """Not known: `--align` says."""
         return False
 
-    def __init__(self, where: str, *, seed: int, size: int) -> None:
-        super().__init__(where, seed=seed, size=size)
+    def __init__(self, where: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> None:
+        super().__init__(where, seed=seed, size=size, drop=drop)
         self.root = need_folder(where, _EXPECTED)
         self._files = list(self._scan())
         if not self._files:
@@ -69,8 +70,7 @@ class Folder(Source):
         for split in splits or [self.root]:
             side = SPLIT_NAMES[split.name.lower()] if splits else None
             for folder in _subfolders(split):
-                if folder.name.strip().lower() not in ALIASES:
-                    parse_label(folder.name)  # raises with the nearest name
+                parse_or_drop(folder.name, self.drop)  # raises with the nearest name
                 for path in sorted(folder.rglob("*")):
                     if path.is_file() and path.suffix.lower() not in NOT_PICTURES and not path.name.startswith("."):
                         yield path, side, folder.name
@@ -82,9 +82,10 @@ class Folder(Source):
         root = str(self.root)
         for path, split, name in self._files:
             relative = path.relative_to(self.root).as_posix()
-            yield Item(f"folder:{relative}", FilePicture(root, relative), split, name, parse_label(name))
+            label, why = parse_or_drop(name, self.drop)
+            yield Item(f"folder:{relative}", FilePicture(root, relative), split, name, label, why)
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of all names."""
         return hash_text(*(path.relative_to(self.root).as_posix() for path, _, _ in self._files))
 

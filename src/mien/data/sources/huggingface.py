@@ -7,6 +7,7 @@ attributes. Needs the extra `hf`; a hub name is downloaded by `datasets` into it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError, RejectedImage, UsageError
 from mien.core.images import decode_lean
-from mien.core.labels import parse_label
-from mien.data.sources.base import SPLIT_NAMES, Item, Picture, Source, hash_text
+from mien.core.labels import parse_or_drop
+from mien.data.sources.base import SPLIT_NAMES, Item, NamedSource, Picture, hash_text
 
 _LABELS = ("label", "labels", "emotion", "expression")
-_FORM = "hf=FOLDER or hf=OWNER/NAME"
+_NO_CLASS = frozenset({"contempt", "unknown"})  # dropped unasked, as in FER+
+_FORM = "hf=FOLDER, hf=FILE.parquet or hf=OWNER/NAME"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class BytesPicture(Picture):
         """Decode them; raises `RejectedImage`."""
         return decode_lean(data, min_side=min_side, max_pixels=max_pixels)
 
+    def stamp(self) -> str:
+        """A hash of the bytes: no table of the source holds them, and they have no time of change."""
+        return hashlib.sha256(self.data).hexdigest()
+
 
 @dataclass(frozen=True)
 class _Missing(Picture):
@@ -48,7 +54,7 @@ class _Missing(Picture):
         raise RejectedImage("missing", "the row has no picture")
 
 
-class HuggingFace(Source):
+class HuggingFace(NamedSource):
     """A data set of the Hugging Face `datasets` library."""
 
     name = "hf"
@@ -56,8 +62,8 @@ class HuggingFace(Source):
     form = _FORM
     get = "huggingface.co/datasets; pip install 'mien[hf]'"
 
-    def __init__(self, where: str, *, seed: int, size: int) -> None:
-        super().__init__(where, seed=seed, size=size)
+    def __init__(self, where: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> None:
+        super().__init__(where, seed=seed, size=size, drop=drop)
         parts = _open(where)
         self._parts = []
         for name, rows in parts.items():
@@ -101,15 +107,15 @@ class HuggingFace(Source):
                 text = str(names[value]) if names and isinstance(value, int) and value >= 0 else str(value or "")
                 if names and not (isinstance(value, int) and value >= 0):
                     text = ""
-                known = None if text.lower() in {"", "contempt", "unknown"} else parse_label(text)
+                known, why = parse_or_drop(text, self.drop | _NO_CLASS)
                 extra = {k: v for k, v in row.items() if k not in {image, label} and isinstance(v, str | int | float)}
                 yield Item(
                     f"hf:{Path(self.where).name}/{name}#{number}", _picture(row[image]), split, text, known,
-                    "" if known else text.lower() or "no_label",
+                    why,
                     attributes=tuple(sorted((k, str(v)) for k, v in extra.items() if len(str(v)) <= 64)),
                 )  # fmt: skip
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of every column but the pictures."""
         words = []
         for name, split, rows, image, label, names in self._parts:
@@ -142,7 +148,9 @@ def _open(where: str) -> dict[str, Any]:
             found = datasets.load_from_disk(where)
         elif path.exists():
             files = sorted(str(p) for p in path.rglob("*.parquet")) if path.is_dir() else [where]
-            if files and path.is_dir():
+            if path.is_file() and path.suffix.lower() != ".parquet":
+                raise InputError(f"{where} is no Parquet file.", rule=f"Its form is {_FORM}.")
+            if files:
                 groups: dict[str, list[str]] = {}
                 for file in files:
                     groups.setdefault(Path(file).name.split("-")[0].removesuffix(".parquet"), []).append(file)

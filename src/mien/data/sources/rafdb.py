@@ -128,7 +128,7 @@ class RafDb(Source):
         found = {key: names[code] for (key, names), code in zip(named, codes, strict=False) if 0 <= code < len(names)}
         return points, tuple(sorted(found.items()))
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of the label table and of all annotations."""
         notes = sorted(p for kind in ("manual", "boundingbox") for p in (self.root / "Annotation" / kind).glob("*.txt"))
         return hash_text(str(self.aligned), sha256_file(self._table), *(f"{p.name} {sha256_file(p)}" for p in notes))

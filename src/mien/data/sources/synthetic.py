@@ -65,7 +65,7 @@ class Synthetic(Source):
             person = f"{self.seed}-{number // PER_PERSON}"
             yield Item(f"synthetic:{self.seed}#{number}", picture, None, label, label, subject=person)
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """The drawing's version and parameters."""
         return canonical({"drawing": DRAWING, "seed": self.seed, "count": self.count, "size": self.size})
 

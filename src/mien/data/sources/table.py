@@ -1,8 +1,8 @@
 """A CSV table of pictures: `path` and `label`, optionally `split` and `subject`; other columns are attributes.
 
 Paths are relative to the table's folder. `x`, `y`, `width`, `height` (pixels) name a face's box in a
-larger picture, and `left_eye_x` … `right_eye_y` its eyes. A row whose label is empty is read, takes part
-in finding duplicates, and is dropped as `no_label`.
+larger picture, and `left_eye_x` … `right_eye_y` its eyes. A row whose label is missing is read, takes part
+in finding duplicates, and is dropped as `no_label`; one whose label is among `drop` likewise, under its name.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
 from mien.core.geometry import Box
-from mien.core.labels import parse_label
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Points, Source, inside
+from mien.core.labels import parse_or_drop
+from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, NamedSource, Points, inside
 
 _RULE = "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, width, height; paths are relative to its folder."
 _BOX = ("x", "y", "width", "height")
 _EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 
 
-class Table(Source):
+class Table(NamedSource):
     """Any pictures that a CSV table lists."""
 
     name = "csv"
@@ -30,8 +30,8 @@ class Table(Source):
     form = "csv=TABLE.csv (columns path, label[, split, subject, x, y, width, height, …]; paths relative to the table)"
     get = "your own pictures"
 
-    def __init__(self, where: str, *, seed: int, size: int) -> None:
-        super().__init__(where, seed=seed, size=size)
+    def __init__(self, where: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> None:
+        super().__init__(where, seed=seed, size=size, drop=drop)
         self.path = Path(where)
         if not self.path.is_file():
             raise InputError(f"No file {self.path}.", rule=_RULE)
@@ -68,7 +68,7 @@ class Table(Source):
         if split and split not in SPLIT_NAMES:
             raise InputError(f"{where}: split {split!r}.", rule=f"Splits: {', '.join(SPLIT_NAMES)}, or empty.")
         try:
-            known = parse_label(label) if label else None
+            known, why = parse_or_drop(label, self.drop)
         except InputError as error:
             raise InputError(f"{where}: {error.seen}", rule=error.rule, fix=error.fix) from None
         box = self._numbers(row, _BOX, where)
@@ -78,7 +78,7 @@ class Table(Source):
         points: Points | None = ((eyes[0], eyes[1]), (eyes[2], eyes[3])) if eyes else None
         return Item(
             f"csv:{name}" if box is None else f"csv:{name}#{number}", FilePicture(str(self.path.parent), name, box, points), SPLIT_NAMES[split] if split else None,
-            label, known, "" if known else "no_label", subject=row.get("subject") or None, attributes=attributes,
+            label, known, why, subject=row.get("subject") or None, attributes=attributes,
         )  # fmt: skip
 
     def _numbers(self, row: dict[str, str], names: tuple[str, ...], where: str) -> Box | None:
@@ -99,6 +99,6 @@ class Table(Source):
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
 
-    def table_hash(self) -> str:
+    def hash_table(self) -> str:
         """Hash of the table."""
         return sha256_file(self.path)
