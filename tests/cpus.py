@@ -17,7 +17,17 @@ from pathlib import Path
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not trains and not slow and not long", "tests/unit")
+TESTS = (
+    "-m",
+    "pytest",
+    "-q",
+    "-x",
+    "-p",
+    "no:cacheprovider",
+    "-m",
+    "not trains and not slow and not long",
+    "tests/unit",
+)
 AVX2, AVX512 = ("AVX2", "FMA3"), ("AVX512F", "AVX512CD", "AVX512BW", "AVX512DQ", "AVX512VL")
 
 

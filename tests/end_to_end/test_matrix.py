@@ -49,7 +49,7 @@ def file(tmp_path):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.trains
 def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path, capsys, monkeypatch):
     from mien.nn.inference import load_network
     from mien.nn.predict import predict_logits
@@ -163,7 +163,7 @@ def test_the_shipped_matrices_are_valid_and_found_by_name(tmp_path, capsys, monk
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.trains
 def test_a_run_that_diverges_is_left_out_and_named(file, tmp_path, capsys, monkeypatch):
     from mien.core.errors import TrainingDiverged
     from mien.stages import train

@@ -147,8 +147,7 @@ def _begin(building: Path, mark: str) -> None:
                     path.unlink()
         return
     base.remove_folder(building)
-    building.mkdir(parents=True)
-    base.write_json(started, {"kind": KIND, "fingerprint": mark})
+    base.claim(building, kind=KIND, fingerprint=mark)
 
 
 def audit(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from mien.evaluate.metrics import metrics, score_logits, softmax
 from mien.nn.loop import Trainer
 from mien.stages import train as stage
 
+pytestmark = pytest.mark.trains
+
 BASE = {
     "backbone": "cnn",
     "batch_size": 32,
