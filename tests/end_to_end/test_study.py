@@ -59,6 +59,13 @@ def test_the_report_has_every_table_filled(small_study):
     assert page.count("data:image/png") >= 7
 
 
+def test_the_report_claims_no_number_of_folds(small_study):
+    """`calibration.json` does not keep `--folds`, so a page that names a number would only know the default."""
+    page = (small_study / "report" / "index.html").read_text()
+    assert "by cross-validation on calib" in page
+    assert not re.search(r"\b(two|three|four|five|ten|\d+) folds", page)
+
+
 def test_a_report_of_its_ensembles_alone_says_the_same(small_study, tmp_path):
     shutil.copytree(small_study, tmp_path / "out")
     ensembles = tmp_path / "out" / "ensembles"
