@@ -6,7 +6,7 @@ DONE := $(VENV)/.installed
 # A worker a core, each with one thread; tests that share the small study stay together (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: setup demo test test-fast test-long test-cpus check lint types clean
+.PHONY: setup demo test test-fast test-long test-cpus figures check lint types clean
 
 setup: $(DONE)
 
@@ -42,6 +42,10 @@ types: setup
 	$(BIN)/mypy
 
 check: lint types test
+
+# After a new JSON in docs/results: the figures in the texts.
+figures: setup
+	$(BIN)/python tests/helpers/figures.py --write
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -88,7 +89,7 @@ def main() -> None:
             }
             print(backbone, json.dumps(found[backbone], indent=1), flush=True)
     document = {
-        "command": "python benchmarks/devices.py --out docs/results/devices.json",
+        "command": shlex.join(["python", *sys.argv]),
         "networks": found,
         "environment": environment(),
     }

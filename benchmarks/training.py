@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -291,7 +292,7 @@ def main() -> None:
                 )
                 print(json.dumps(found[-1], indent=1), flush=True)
     document = {
-        "command": "python benchmarks/training.py --out docs/results/training_speed.json",
+        "command": shlex.join(["python", *sys.argv]),
         "settings": found,
         "environment": environment(),
     }

@@ -44,17 +44,21 @@ while True:
 
 def test_a_kill_never_leaves_a_torn_file(tmp_path):
     path = tmp_path / "f.txt"
-    rng = np.random.default_rng(0)
+    rng, whole = np.random.default_rng(0), 0
     for _ in range(8):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             process.stdout.readline()
             time.sleep(float(rng.uniform(0.05, 0.25)))
             os.kill(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL  # it never ends by itself: each kill hit a writer
         if path.exists():
+            whole += 1
             text = path.read_text()
             assert len(text) == 4_000_000
             assert text == text[0] * len(text)
+    assert whole  # a file was there to be torn
+    assert list(tmp_path.glob(".f.txt.*.tmp"))  # and a kill came in the middle of a write
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):

@@ -24,6 +24,7 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
+@pytest.mark.trains
 def test_every_stage_by_hand(tmp_path, capsys):
     """The way of the README, a command at a time, with --json throughout."""
     i, a, b, e, s = (tmp_path / name for name in ("index", "a", "b", "ens", "student"))
@@ -283,6 +284,7 @@ def test_only_trainings_run_under_a_launcher(monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "i").exists()
 
 
+@pytest.mark.trains
 def test_a_finished_training_tells_its_events(small_index, capsys, tmp_path, monkeypatch):
     import json
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,31 +212,50 @@ def start(root: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     )
 
 
-def test_killed_at_random_moments_the_next_run_gives_the_same_bytes(pictures, tmp_path):
-    """As many kills as MIEN_KILLS says (6; the hundred of docs/log.md: 100), each followed by a whole run."""
-    begin = time.monotonic()
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+def test_killed_at_random_moments_the_next_run_gives_the_same_bytes(pictures, tmp_path, kills):
+    """Each kill comes in the middle of the work and is followed by a whole run."""
     whole = start(pictures, tmp_path / "whole", 1)
+    works = until_at_work(whole, tmp_path / ".whole.building")
     whole.communicate()
+    works = time.monotonic() - works
     assert whole.returncode == 0
-    takes = time.monotonic() - begin
     wanted = hashes(tmp_path / "whole")
-    rng, hit = random.Random(1), 0
-    for k in range(int(os.environ.get("MIEN_KILLS", "6"))):
+    rng = random.Random(1)
+    for k in range(kills):
         out = tmp_path / f"k{k}"
-        process = start(pictures, out, 1 + k % 2)
-        try:
-            process.wait(timeout=takes * (0.25 + 0.75 * rng.random()))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            hit += 1
-        process.communicate()
-        assert not out.exists() or hashes(out) == wanted  # nothing half made in its place
+        kill_at_work(lambda out=out, k=k: start(pictures, out, 1 + k % 2), out, works * rng.random())
         again = start(pictures, out, 2 - k % 2)
         _, errors = again.communicate()
         assert again.returncode == 0, errors.decode()[-2000:]
         assert hashes(out) == wanted
         assert not list(tmp_path.glob(".*.building"))
-    assert hit
+
+
+def until_at_work(process: subprocess.Popen[bytes], building: Path) -> float:
+    """Wait for the folder in which a build works; the time of it."""
+    while process.poll() is None and not building.exists():
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def kill_at_work(begin, out: Path, wait: float) -> None:
+    """Start a build and kill it `wait` seconds into its work, sooner where it had come to its end by then."""
+    building = out.with_name(f".{out.name}.building")
+    while True:
+        process = begin()
+        until_at_work(process, building)
+        try:
+            process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode == -signal.SIGKILL and building.exists():
+            assert not out.exists()  # nothing half made in its place
+            return
+        assert wait > 0.001, f"it ended with {process.returncode} before it could be killed"
+        shutil.rmtree(out)
+        wait /= 2
 
 
 def test_an_interrupted_build_reads_no_picture_twice(pictures, tmp_path, monkeypatch):

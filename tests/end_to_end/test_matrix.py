@@ -54,7 +54,7 @@ def file(tmp_path):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.trains
 def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path, capsys, monkeypatch):
     from mien.nn.inference import load_network
     from mien.nn.predict import predict_logits
@@ -205,7 +205,7 @@ def test_two_label_columns_of_the_same_images(tmp_path):
         stage.under("c", tmp_path / "all", tmp_path / "c")
 
 
-@pytest.mark.slow
+@pytest.mark.trains
 def test_a_run_that_diverges_is_left_out_and_named(file, tmp_path, capsys, monkeypatch):
     from mien.core.errors import TrainingDiverged
     from mien.stages import train

@@ -18,7 +18,7 @@ from mien.core.labels import LABELS
 SMALL = ["--backbone", "cnn", "--head", "linear", "--batch-size", "32", "--lr", "3e-3"]
 
 
-@pytest.mark.slow
+@pytest.mark.trains
 def test_planted_noise_on_drawn_faces(tmp_path, capsys):
     """A tenth of the train labels changed by a relabelling file: such rows are doubted more than others.
 

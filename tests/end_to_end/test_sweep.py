@@ -47,6 +47,7 @@ def file(tmp_path):
     return path
 
 
+@pytest.mark.trains
 def test_a_sweep_goes_on_and_compares(file, tmp_path, capsys, monkeypatch):
     from mien.stages import train
 
@@ -128,6 +129,7 @@ def test_the_shipped_sweeps_are_valid_and_found_by_name(tmp_path, capsys, monkey
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.trains
 def test_a_variant_that_diverges_is_listed_and_the_rest_compared(file, tmp_path, capsys):
     file.write_text(
         SWEEP.replace(

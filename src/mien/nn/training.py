@@ -13,7 +13,7 @@ import torch
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import KIND, VERSION, Run, environment, read_run
+from mien.core.artifacts.run import KIND, Run, begin_run, finish_run, read_run
 from mien.core.config.base import expand
 from mien.core.config.train import ALIASES, TrainConfig, check_backbone
 from mien.core.errors import InputError, UsageError
@@ -60,21 +60,13 @@ def train_run(
     trainer = Trainer(config, index, out, network, taught, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
-        base.claim(out, kind=KIND, fingerprint=mark)
-        base.write_json(out / "config.json", document)
+        begin_run(out, mark, document)
     together.wait_for_everyone()
     result = trainer.run()
     if together.is_main_process:
-        _finish(out, mark, result)
+        finish_run(out, mark, result)
     together.wait_for_everyone()
     return read_run(out)
-
-
-def _finish(out: Path, mark: str, result: dict[str, Any]) -> None:
-    base.write_json(out / "environment.json", {**environment(), "training": result})
-    files = ["config.json", "metrics.jsonl", "best.safetensors", "environment.json"]
-    meta = {"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}, "events": result["events"]}
-    base.write_manifest(out, kind=KIND, version=VERSION, fingerprint=mark, files=files, meta=meta)
 
 
 def check_request(config: TrainConfig, index: Index, taught: TrainRows) -> None:

@@ -58,7 +58,7 @@ def calibration(study: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -
         Table("Calibration by NLL on calib; figures on test", head, tuple(rows), note="Gap: mean confidence minus accuracy. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib."),
         Figure("Reliability before and after calibration, on test", figures.reliability(diagrams), "Reliability diagrams of each model"),
         Figure("NLL and ECE over temperature on test, for the eye only; dotted: the temperature found on calib", figures.sweeps(lines), "Curves of NLL and ECE over temperature"),
-        Table("Held-out NLL of each scaling, five folds of calib", ("model", "temperature", "vector", "Dirichlet", "chosen"), tuple(_scalings(m) for m in models)),
+        Table("Held-out NLL of each scaling, by cross-validation on calib", ("model", "temperature", "vector", "Dirichlet", "chosen"), tuple(_scalings(m) for m in models)),
         Table("Calibration error of each class's probability on test", ("model", *LABELS), tuple((m["name"], *(fixed(m["test"]["per_class_ece"][n]) for n in LABELS)) for m in models)),
     ])  # fmt: skip
 

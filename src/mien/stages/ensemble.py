@@ -118,9 +118,7 @@ def run(
         warn(f"ensembles: {text}")
     made = _combine(members, out, config)
     _choose(made, members, out, config, count)
-    base.write_manifest(
-        out, kind="ensembles", version=store.VERSION, fingerprint=mark, files=[store.SELECTION, store.SUMMARY]
-    )
+    store.finish_ensembles(out, mark)
     return store.read_selection(out / store.SELECTION)
 
 

@@ -231,8 +231,7 @@ def _begin(building: Path, mark: str) -> None:
         _clear(building)
         return
     base.remove_folder(building)
-    building.mkdir(parents=True)
-    base.write_json(started, {"kind": KIND, "fingerprint": mark})
+    base.claim(building, kind=KIND, fingerprint=mark)
 
 
 def _clear(building: Path) -> None:

@@ -44,6 +44,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert 50 <= inside <= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [60, 500, 3000])
 def test_intervals_of_ece_hold_the_estimate_and_cover_the_truth(n):
     """A calibrated model's ECE has expectation about its floor; the raw percentiles lie far above it."""

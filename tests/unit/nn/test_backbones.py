@@ -46,12 +46,14 @@ def two_steps_and_a_reload(chosen, size, tmp_path):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ALIASES)
 def test_every_backbone_takes_two_steps_and_reloads(backbone, tmp_path):
     network = two_steps_and_a_reload(settings(backbone), 48, tmp_path)
     assert parameter_count(network) > 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone", ["resnet18", "efficientnet_b0", "convnext_atto", "mobilenetv3_small", "regnetx_002", "cnn", "hybrid"]
 )
@@ -80,6 +82,7 @@ def test_every_head_takes_two_steps_and_reloads(head, tmp_path):
     two_steps_and_a_reload(settings("cnn", head=head), 32, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [40, 48, 64, 112, 224, 384])
 @pytest.mark.parametrize(
     "backbone", ["resnet18", "mobilenetv3_small", "convnext_atto", "vit_tiny", "hybrid", "efficientnet_b0"]

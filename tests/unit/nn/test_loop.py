@@ -20,6 +20,8 @@ from mien.nn.doubt import train_rows
 from mien.nn.loop import Trainer
 from mien.stages import train as stage
 
+pytestmark = pytest.mark.trains
+
 BASE = {
     "backbone": "cnn",
     "batch_size": 32,

@@ -111,6 +111,11 @@ def write_summary(folder: Path, rows: list[dict[str, Any]]) -> None:
     base.write_text(folder / SUMMARY, text.getvalue())
 
 
+def finish_ensembles(folder: Path, fingerprint: str) -> None:
+    """Write the manifest of a folder of ensembles, which completes it: the selection and the summary are there."""
+    base.write_manifest(folder, kind="ensembles", version=VERSION, fingerprint=fingerprint, files=[SELECTION, SUMMARY])
+
+
 def runs_of(folder: Path) -> dict[str, Path]:
     """The runs that a folder of ensembles was made of, by name, in their order."""
     names = read_selection(folder / SELECTION)["candidates"]

@@ -184,6 +184,20 @@ def best_look(history: list[dict[str, Any]]) -> dict[str, Any]:
     return max(looks(history), key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
 
 
+def begin_run(folder: Path, fingerprint: str, config: dict[str, Any]) -> None:
+    """Take a folder for a run and write its `config.json`; one that was begun with the same settings goes on."""
+    base.claim(folder, kind=KIND, fingerprint=fingerprint)
+    base.write_json(folder / "config.json", config)
+
+
+def finish_run(folder: Path, fingerprint: str, result: dict[str, Any]) -> None:
+    """Write `environment.json` with what the training says of itself (`result`), then the manifest, which completes it."""
+    base.write_json(folder / "environment.json", {**environment(), "training": result})
+    files = ["config.json", "metrics.jsonl", "best.safetensors", "environment.json"]
+    meta = {"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}, "events": result["events"]}
+    base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files, meta=meta)
+
+
 def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Rewrite `metrics.jsonl`; whole, so that a resumed run never doubles a line."""
     base.write_text(folder / "metrics.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
