@@ -134,7 +134,7 @@ def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argpars
         "SIZE": str(first.input_size),
         "SOURCES": ", ".join(first.data),
         "FLOOR": f"{scored['ece_floor']:.3f}",
-        "ACCESSES": str(len(evaluation["test_accesses"])),
+        "ACCESSES": str(evaluation["test_accesses"]["before_selection"]),
     }
     for key, value in values.items():
         text = text.replace(f"{{{{{key}}}}}", value)

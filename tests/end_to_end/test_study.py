@@ -59,6 +59,15 @@ def test_the_report_has_every_table_filled(small_study):
     assert page.count("data:image/png") >= 7
 
 
+def test_a_study_ends_by_saying_whether_its_figures_are_expected(small_study, capsys):
+    document = run_study(load_study(small_study.parent / "small.toml"), small_study)
+    lines = " ".join(capsys.readouterr().err.split())
+    accuracy = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])["test"]["accuracy"]
+    assert f"selected.accuracy {accuracy:.3f}: inside the expected 0.200 to 1.000" in lines
+    assert "OUTSIDE the expected 2.000 to 3.000" in lines
+    assert [row["inside"] for row in document["expected"]] == [True, False]
+
+
 def test_the_report_claims_no_number_of_folds(small_study):
     """`calibration.json` does not keep `--folds`, so a page that names a number would only know the default."""
     page = (small_study / "report" / "index.html").read_text()

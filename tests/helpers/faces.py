@@ -15,6 +15,9 @@ from mien.stages import index as stage
 STUDY = """
 name = "small"
 seed = {seed}
+[expected]
+"selected.accuracy" = [0.2, 1.0]
+"student.retention_macro_f1" = [2.0, 3.0]
 [index]
 source = ["synthetic={count}"]
 size = 32

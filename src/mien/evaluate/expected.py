@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def compare_expected(document: dict[str, Any], expected: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
+def compare_expected(document: dict[str, Any], expected: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """One row for each expected figure that `document` (a `study.json`) has: figure, value, low, high, inside."""
     chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
     figures = {"selected": chosen["test"]}

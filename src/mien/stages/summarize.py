@@ -21,6 +21,7 @@ from mien.core.errors import ArtifactError
 from mien.data.sources.synthetic import Synthetic
 from mien.evaluate.bootstrap import interval, ratio, with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
+from mien.evaluate.expected import compare_expected, describe_expected
 from mien.evaluate.metrics import metrics, softmax
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import baselines
@@ -42,8 +43,15 @@ def run(root: Path) -> dict[str, Any]:
         student["export"] = read_parity(folder.model)
         document["student"] = student
     document["latency"] = _latencies(document)
+    document["expected"] = compare_expected(document, study["expected"])
     write_study(root, document)
     return document
+
+
+def expected_lines(document: dict[str, Any]) -> list[tuple[bool, str]]:
+    """Whether each expected figure of a `study.json` is inside its range, in words."""
+    rows = document["expected"]
+    return [(row["inside"], line) for row, line in zip(rows, describe_expected(rows), strict=True)]
 
 
 def retention(student: Path, ensemble: Path) -> list[float]:

@@ -56,6 +56,8 @@ def run_study(
     document = summarize.run(root)
     say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
     report.run(root, ("html",))
+    for inside, line in summarize.expected_lines(document):
+        (say if inside else warn)(line)
     return document
 
 
