@@ -48,7 +48,7 @@ def recalibrate(rows: FitRows, origin: Calibration) -> Recalibrated:
             fitted_on, temperature, methods=("temperature", origin.method), folds=defaults.folds, seed=defaults.seed
         ).scaling
     if origin.prior is not None:
-        scaling = Scaling(scaling.method, scaling.matrix, scaling.bias + _prior_shift(origin, fitted_on.labels))
+        scaling = Scaling(scaling.method, scaling.matrix, scaling.bias + _prior_shift(origin))
     asked = origin.decisions.asked
     alpha = defaults.alpha if asked["alpha"] is None else asked["alpha"]
     decisions = fit_decisions(
@@ -58,12 +58,9 @@ def recalibrate(rows: FitRows, origin: Calibration) -> Recalibrated:
     return Recalibrated(temperature, scaling, decisions)
 
 
-def _prior_shift(origin: Calibration, labels: Ints) -> Floats:
-    """What `--prior` adds to calibrated logits, (7,). A temperature has no bias but this one; a fitted bias assumes calib's shares."""
-    if origin.method in ("temperature", "sweep"):
-        return np.array(origin.bias)
-    shares = np.bincount(labels, minlength=len(origin.bias)) + 1.0
-    return np.asarray(np.log(np.array(origin.prior)) - np.log(shares / shares.sum()))
+def _prior_shift(origin: Calibration) -> Floats:
+    """What `--prior` adds to calibrated logits, (7,): the log of the wanted class shares over those that the map assumed."""
+    return np.asarray(np.log(np.array(origin.prior)) - np.log(np.array(origin.assumed)))
 
 
 def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Ints) -> dict[str, Any]:
