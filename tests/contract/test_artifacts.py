@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,8 +22,10 @@ from mien.core.artifacts import base
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import read_ensemble, read_selection
 from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import (
+    check_same_rows,
     mark_of,
     predictions_path,
     read_predictions,
@@ -128,6 +132,32 @@ def test_an_altered_index_is_refused(small_index, tmp_path):
 def test_asking_an_index_for_a_split_it_lacks(small_index):
     with pytest.raises(SplitError, match="No split"):
         read_index(small_index).rows("testing")
+
+
+def test_predictions_keep_groups_and_older_files_have_none(tmp_path):
+    """Format 2 had no group_id: each of its rows is a group of its own, and `mien predict` writes another fingerprint."""
+    logits, labels = faces.simulated(40)
+    plain = faces.predictions(logits, labels)
+    grouped = dataclasses.replace(plain, groups=np.array([f"g{i // 2}" for i in range(40)]))
+    path = tmp_path / "calib.parquet"
+    marks = [mark_of("0" * 64, "1" * 64, "calib", version) for version in (2, 3)]
+    assert marks[1] == mark_of("0" * 64, "1" * 64, "calib") != marks[0]
+    write_predictions(path, plain, fingerprint=marks[0])
+    old = read_predictions(path)
+    assert old.groups is None
+    assert (old.group_ids == old.image_ids).all()
+    write_predictions(path, grouped, fingerprint=marks[1])
+    found = read_predictions(path)
+    assert (found.groups == grouped.groups).all()
+    assert (FitRows.of(found).groups == grouped.groups).all()
+    assert found.hash != old.hash
+    with pytest.raises(InputError, match="different near-duplicate groups"):
+        check_same_rows([old, found])
+    table = pq.read_table(path)
+    other = table.set_column(table.column_names.index("group_id"), "group_id", pa.array(["x"] * 40))
+    pq.write_table(other, path)
+    with pytest.raises(ArtifactError, match="altered"):
+        read_predictions(path)
 
 
 def test_predictions_round_trip_and_refusals(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.labels import LABELS
 from mien.evaluate.metrics import metrics, softmax
 from mien.evaluate.scaling import scaling_of
+from mien.stages import calibrate
 from mien.stages.summarize import retention
 
 SPLITS = np.array(["validation"] * 300 + ["calib"] * 700 + ["test"] * 400)
@@ -336,6 +338,25 @@ def test_members_are_joined_as_they_are_calibrated_and_selections_hold(tmp_path,
     assert run(["ensemble", *map(str, runs), "--out", str(tmp_path / "other")]) == 2
     assert "without --prior" in capsys.readouterr().err
     assert json.loads((ens / "biased" / "evaluation.json").read_text())["test_accesses"]["before"] == 1
+
+
+def test_a_prior_divides_by_what_the_model_declares(tmp_path, monkeypatch):
+    """A model of uniform shares, calibrated by a temperature on others: uniform ones need no correction, calib's do."""
+    out = tmp_path / "run"
+    assert bring(write_csv(tmp_path / "f.csv", values=softmax(2 * model(1))), out, *FLAGS) == 0
+    found = read_predictions(predictions_path(out, "calib"))
+    declaring = dataclasses.replace(found, meta={**found.meta, "predicts_prior": [1 / 7] * 7})
+    monkeypatch.setattr(calibrate, "read_predictions", lambda _: declaring)
+    asked = ["--method", "temperature", "--resamples", "40"]
+    assert run(["calibrate", str(out), *asked, "--prior", "uniform"]) == 0
+    told = json.loads((out / "calibration.json").read_text())
+    assert "declares" in told["assumed_why"]
+    assert told["assumed"] == pytest.approx([1 / 7] * 7)
+    assert told["bias"] == pytest.approx([0] * 7, abs=1e-9)
+    shares = [0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]
+    assert run(["calibrate", str(out), *asked, "--prior", ",".join(map(str, shares))]) == 0
+    bias = json.loads((out / "calibration.json").read_text())["bias"]
+    assert bias == pytest.approx((np.log(shares) + np.log(7)).tolist())
 
 
 def test_too_few_rows_for_three_parts(tmp_path, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mien.cli import run
+from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.config.sweep import load_sweep
 from mien.core.errors import ConfigError
@@ -75,9 +76,10 @@ def test_a_sweep_goes_on_and_compares(file, tmp_path, capsys, monkeypatch):
     scores = [[one["best"]["macro_f1"] for one in v["runs"]] for v in (plain, slow)]
     assert plain["difference"] is None
     assert slow["difference"]["mean"] == pytest.approx(np.mean(scores[1]) - np.mean(scores[0]))
-    draws = []
+    draws, index = [], read_index(out / "index")
     for name in ("plain", "slow"):
         several = [read_predictions(predictions_path(out / "runs" / name / f"seed-{s}", "val")) for s in (0, 1)]
+        assert (several[0].groups == index.group_ids[index.rows("val")]).all()
         found = resampled_many([softmax(p.logits) for p in several], several[0].labels, full=False)
         draws.append(np.mean([f["macro_f1"] for f in found], axis=0))
     low, high = slow["difference"]["ci95"]

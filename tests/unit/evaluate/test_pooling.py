@@ -125,18 +125,18 @@ def test_a_pool_is_calibrated_and_better_than_its_members():
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_pools_confidence_is_its_accuracy_on_other_rows(pool):
-    """Members with Dirichlet maps: on the rows that these were fitted on they look more certain than they may be."""
+    """Members with Dirichlet maps that hug their 400 rows: a temperature fitted on these leaves a gap of .04."""
     gaps = []
-    for seed in range(25):
-        logits, labels = members(3000, 20 * seed, (1.0, 1.0, 1.0))
+    for seed in range(12):
+        logits, labels = members(3000, 20 * seed, (1.0, 1.0))
         rows = [FitRows.of(faces.predictions(2 * z[:1000], labels[:1000])) for z in logits]
-        maps = [fit_dirichlet(r.part("temperature"), 1e-3) for r in rows]
+        maps = [fit_dirichlet(r.part("temperature"), 1e-4, 2.0) for r in rows]
         own = [r.with_logits(f.apply(r.logits)) for f, r in zip(maps, rows, strict=True)]
-        found = fit_pool(own, [1.0] * 3, pool, folds=3, resamples=0)
+        found = fit_pool(own, [1.0] * 2, pool, folds=3, resamples=0)
         held = [f.apply(2 * z[1000:]) for f, z in zip(maps, logits, strict=True)]
-        p = softmax(pooled_logits(held, found.weights, [1.0] * 3, pool) / found.temperature.value)
+        p = softmax(pooled_logits(held, found.weights, [1.0] * 2, pool) / found.temperature.value)
         gaps.append(metrics(p, labels[1000:])["signed_gap"])
-    assert abs(np.mean(gaps)) < 0.008 + 3 * np.std(gaps) / 5
+    assert abs(np.mean(gaps)) < 0.025
 
 
 def test_cross_validation_keeps_groups_in_one_fold():
