@@ -107,7 +107,7 @@ def main() -> int:
         print(f"{setting.name:42} {outcome:12} {took}", flush=True)
         if tail:
             print(tail, flush=True)
-        failed |= bool(tail)
+        failed |= outcome.startswith("failed")
     return int(failed)
 
 
