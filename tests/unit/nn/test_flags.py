@@ -64,7 +64,7 @@ SCHEDULES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "what", "epochs", "values"), SCHEDULES, ids=lambda v: str(v)[:60])
+@pytest.mark.parametrize(("settings", "what", "epochs", "values"), SCHEDULES, ids=lambda v: "" if callable(v) else str(v)[:60])
 def test_schedules(make, settings, what, epochs, values):
     assert over(make(**settings), what, *epochs) == pytest.approx(values)
 
@@ -100,7 +100,7 @@ SHAPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "what", "value"), SHAPES, ids=lambda v: str(v)[:60])
+@pytest.mark.parametrize(("settings", "what", "value"), SHAPES, ids=lambda v: "" if callable(v) else str(v)[:60])
 def test_shapes(make, settings, what, value):
     found = what(make(**settings))
     assert found == (pytest.approx(value) if isinstance(value, float) else value)
