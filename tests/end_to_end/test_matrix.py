@@ -100,6 +100,11 @@ def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path
     assert (out / "matrix.png").read_bytes().startswith(b"\x89PNG")
     assert run(["matrix", str(file), "--out", str(out)]) == 0
     assert "| second |" in capsys.readouterr().out
+    asked = (out / "request.json").read_bytes()
+    file.write_text(MATRIX.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+    assert run(["matrix", str(file), "--out", str(out)]) == 2
+    assert "before matrix got other settings (seeds)" in " ".join(capsys.readouterr().err.split())
+    assert (out / "request.json").read_bytes() == asked
     assert run(["sweep", "ablation", "--out", str(out)]) == 2
     assert run(["study", "quickstart", "--out", str(out)]) == 2
     assert "holds the matrix 'small', not the study" in " ".join(capsys.readouterr().err.split())
