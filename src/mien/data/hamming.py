@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 
 _BITS = 64
 _BLOCK = 1 << 11  # queries at a time: what they expand to should stay in a core's cache
-_CANDIDATES = 1 << 16  # expanded at a time, at most, for the same reason
+_CANDIDATES = 1 << 15  # expanded at a time, at most, for the same reason
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 THUMB = 48
 _SIDE, _LOW = 32, 8
+_BLOCK = 64  # pictures hashed at a time: what comes of them should stay in a core's cache
 _THIRDS = (0.0, 1 / 3, 2 / 3, 1.0)
 # (share of the side that is cut away, offsets of the window as shares of what is cut away): measured,
 # see docs/results/near_duplicates.json.
@@ -95,6 +96,12 @@ class Hasher:
 
     def __call__(self, thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
         """Hashes (n, number of views) of thumbnails (n, 48, 48); the first is the picture's own."""
+        out = np.empty((len(thumbs), len(self.views)), dtype=np.uint64)
+        for start in range(0, len(thumbs), _BLOCK):
+            out[start : start + _BLOCK] = self._block(thumbs[start : start + _BLOCK])
+        return out
+
+    def _block(self, thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
         pixels, n = thumbs.astype(np.float32), len(thumbs)
         signs = np.where(np.arange(_LOW) % 2, -1, 1).astype(np.float32)  # mirroring negates odd frequencies
         out = []

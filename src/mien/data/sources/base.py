@@ -24,6 +24,8 @@ SPLIT_NAMES = {
     "publictest": "val", "calib": "calib", "test": "test", "testing": "test", "privatetest": "test",
 }  # fmt: skip
 
+_READ = 1 << 16
+
 Attributes = tuple[tuple[str, str], ...]
 Points = tuple[tuple[float, float], ...]
 
@@ -67,8 +69,14 @@ class FilePicture(Picture):
     def read(self) -> bytes:
         """The file's bytes; raises `RejectedImage` when it cannot be opened."""
         try:
-            with open(f"{self.root}/{self.name}", "rb", buffering=0) as file:  # noqa: PTH123 - a million times
-                return file.read()
+            file = os.open(f"{self.root}/{self.name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:  # a million times: file objects cost as much as reading a small picture
+                parts = []
+                while part := os.read(file, _READ):
+                    parts.append(part)
+                return b"".join(parts)
+            finally:
+                os.close(file)
         except (OSError, ValueError) as error:
             raise RejectedImage("missing", getattr(error, "strerror", None) or str(error)) from None
 

@@ -26,7 +26,17 @@ from typing import NamedTuple
 from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
 from mien.core.labels import FERPLUS, LABELS
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, Source, hash_text, inside, need_folder, what_is_in
+from mien.data.sources.base import (
+    SPLIT_NAMES,
+    Attributes,
+    FilePicture,
+    Item,
+    Source,
+    hash_text,
+    inside,
+    need_folder,
+    what_is_in,
+)
 from mien.data.sources.fer2013 import Fer2013, PixelText
 
 TABLE = "fer2013new.csv"
@@ -53,7 +63,13 @@ def majority(votes: Sequence[int]) -> tuple[str | None, str, tuple[float, ...] |
     return label, "", tuple(counts[name] / sum(counts.values()) for name in LABELS)
 
 
-_majority = lru_cache(maxsize=1 << 14)(majority)  # most rows' votes are those of other rows too
+@lru_cache(maxsize=1 << 14)  # most rows' votes are those of other rows too
+def _told(votes: tuple[int, ...]) -> tuple[str | None, str, tuple[float, ...] | None, str, Attributes]:
+    """What votes say: label, why not, soft votes, the votes as text, attributes."""
+    total = sum(votes)
+    agreement = max(votes) / total if total else 0.0
+    attributes = (("agreement", f"{agreement:.3f}"), ("votes", str(total)))
+    return *majority(votes), "/".join(map(str, votes)), attributes
 
 
 @dataclass(frozen=True)
@@ -142,13 +158,10 @@ class FerPlus(Source):
         root = str(self.root)
         for row in self._rows:
             relative = f"{FOLDERS[row.usage]}/{row.name}"
-            label, why, soft = _majority(row.votes)
-            total = sum(row.votes)
-            agreement = max(row.votes) / total if total else 0.0
+            label, why, soft, text, attributes = _told(row.votes)
             picture = FilePicture(root, relative) if self._pixels is None else self._pixels[row.number]
             yield Item(
-                f"ferplus:{relative}", picture, SPLIT_NAMES[row.usage], "/".join(map(str, row.votes)), label, why, soft,
-                attributes=(("agreement", f"{agreement:.3f}"), ("votes", str(total))),
+                f"ferplus:{relative}", picture, SPLIT_NAMES[row.usage], text, label, why, soft, attributes=attributes,
             )  # fmt: skip
 
     def hash_table(self) -> str:
