@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -120,6 +120,12 @@ class Blank:
 
 Span = str | Number | Estimate | Quote | Constant | Blank
 Spans = tuple[Span, ...]
+Row = tuple[Span | Spans, ...]
+
+
+def row(*cells: Span | Spans) -> Row:
+    """The cells of one row of a table."""
+    return cells
 
 
 def spans(content: Span | Spans) -> Spans:
@@ -275,17 +281,19 @@ class Document:
                     yield section, block.data
 
     def tables(self) -> list[Table]:
-        """Every table, in order."""
-        return [block for _, block in self.blocks() if isinstance(block, Table)]
+        """Every table in order, those behind figures last."""
+        behind = [figure.data for figure in self.figures() if isinstance(figure.data, Table)]
+        return [b for s in self.sections for b in s.blocks if isinstance(b, Table)] + behind
 
     def figures(self) -> list[Figure]:
         """Every figure, in order."""
-        return [block for _, block in self.blocks() if isinstance(block, Figure)]
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Figure)]
 
     def numbering(self) -> dict[str, int]:
         """The number of each table and figure by its name. Raises `ValueError` for a name that comes twice."""
         found: dict[str, int] = {}
-        for kind in (self.tables(), self.figures()):
+        kinds: tuple[Sequence[Table | Figure], ...] = (self.tables(), self.figures())
+        for kind in kinds:
             for number, block in enumerate(kind, 1):
                 if block.name in found:
                     raise ValueError(f"two blocks are called {block.name!r}")

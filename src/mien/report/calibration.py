@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mien.core.labels import LABELS
 from mien.report import figures
-from mien.report.blocks import Blank, Block, Constant, Figure, Section, Span, Spans, Table, Text
+from mien.report.blocks import Blank, Block, Constant, Figure, Section, Span, Spans, Table, Text, row
 from mien.report.material import Material, listed
 from mien.report.node import Node, estimate
 
@@ -15,9 +15,9 @@ def calibration(material: Material) -> Section:
     """Temperatures, and calibration errors before and after with their floors."""
     models = material.models
     before = {id(m): m["test_uncalibrated"] for m in models}
-    fitted = tuple((m["name"].quote(), c["method"].quote(), estimate(c["T"], c["ci95"]), c["n"].count(), m.at("test", "brier").number(), before[id(m)]["nll"].number(), m.at("test", "nll").number()) for m in models for c in [m["calibration"]])  # fmt: skip
+    fitted = tuple(row(m["name"].quote(), c["method"].quote(), estimate(c["T"], c["ci95"]), c["n"].count(), m.at("test", "brier").number(), before[id(m)]["nll"].number(), m.at("test", "nll").number()) for m in models for c in [m["calibration"]])  # fmt: skip
     errors = tuple(
-        (m["name"].quote(), before[id(m)]["ece"].number(), *(m.at("test", key).number() for key in ("ece", "ece_floor", "ece_debiased", "smooth_ece", "ece_classwise")),
+        row(m["name"].quote(), before[id(m)]["ece"].number(), *(m.at("test", key).number() for key in ("ece", "ece_floor", "ece_debiased", "smooth_ece", "ece_classwise")),
          before[id(m)]["signed_gap"].number(style="signed"), m.at("test", "signed_gap").number(style="signed"))
         for m in models
     )  # fmt: skip
@@ -26,7 +26,7 @@ def calibration(material: Material) -> Section:
         Table("calibration", "Calibration by NLL on calib; Brier and NLL on test", ("model", "scaling", "temperature", "rows", "Brier", "NLL before", "NLL after"), fitted, note=("An interval is that of the ", Constant("95 %", "level"), " bootstrap. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib.")),
         Table("calibration-errors", "Calibration errors on test", ("model", "ECE before", "ECE after", "ECE floor", "debiased", "smooth", "class-wise", "gap before", "gap after"), errors, note=("ECE has ", Constant("15", "bins of the ECE"), " bins. The floor is what a perfectly calibrated model would show at this number of images. Gap: mean confidence minus accuracy.")),
         *_joined(material), *_diagrams(material), *_scalings(models),
-        Table("class-calibration", "Calibration error of each class's probability on test", ("model", *LABELS), tuple((m["name"].quote(), *(m.at("test", "per_class_ece", n).number() for n in LABELS)) for m in models)),
+        Table("class-calibration", "Calibration error of each class's probability on test", ("model", *LABELS), tuple(row(m["name"].quote(), *(m.at("test", "per_class_ece", n).number() for n in LABELS)) for m in models)),
     ]  # fmt: skip
     return Section("calibration-section", "Calibration", blocks)
 
@@ -48,7 +48,7 @@ def _joined(material: Material) -> list[Block]:
         evaluation = material.evaluations.get(e.value["name"])
         if evaluation is not None and evaluation.get("test_uncalibrated"):
             before = evaluation["test_uncalibrated"]
-            rows.append((e["name"].quote(), e["T"].number(), before["ece"].number(), *(e.at("test", k).number() for k in ("ece", "ece_floor", "brier")), before["nll"].number(), e.at("test", "nll").number()))  # fmt: skip
+            rows.append(row(e["name"].quote(), e["T"].number(), before["ece"].number(), *(e.at("test", k).number() for k in ("ece", "ece_floor", "brier")), before["nll"].number(), e.at("test", "nll").number()))  # fmt: skip
     if not rows:
         return []
     head = ("ensemble", "temperature", "ECE before", "ECE after", "ECE floor", "Brier", "NLL before", "NLL after")
@@ -70,7 +70,7 @@ def _diagrams(material: Material) -> list[Block]:
 
 def _bins(found: dict[str, Node]) -> Table:
     rows = tuple(
-        (e["name"].quote(), when, *(e.at("reliability", when, key, i).number(0 if key == "count" else 3) for key in ("count", "confidence", "accuracy")))
+        row(e["name"].quote(), when, *(e.at("reliability", when, key, i).number(0 if key == "count" else 3) for key in ("count", "confidence", "accuracy")))
         for e in found.values() for when in ("before", "after") for i, n in enumerate(e.value["reliability"][when]["count"]) if n > 0
     )  # fmt: skip
     return Table("reliability-bins", "Bins of the reliability diagrams", ("model", "calibration", "images", "confidence", "accuracy"), rows)  # fmt: skip
@@ -78,7 +78,7 @@ def _bins(found: dict[str, Node]) -> Table:
 
 def _sweep(found: dict[str, Node]) -> Table:
     shown = range(0, min(len(e.value["sweep"]["temperature"]) for e in found.values()), 4)
-    rows = tuple((e["name"].quote(), *(e.at("sweep", key, i).number() for key in ("temperature", "nll", "ece"))) for e in found.values() for i in shown)  # fmt: skip
+    rows = tuple(row(e["name"].quote(), *(e.at("sweep", key, i).number() for key in ("temperature", "nll", "ece"))) for e in found.values() for i in shown)  # fmt: skip
     return Table("temperature-sweep-points", "Points of these curves", ("model", "temperature", "NLL", "ECE"), rows)
 
 
@@ -88,7 +88,7 @@ def _scalings(models: list[Node]) -> list[Block]:
     for m in tried:
         held = m.at("calibration", "heldout")
         cells = (Blank("not tried", _AUTO) if held.get(k) is None else held.at(k, "nll").number(4) for k in ("temperature", "vector", "dirichlet"))  # fmt: skip
-        rows.append((m["name"].quote(), *cells, m.at("calibration", "why").quote()))
+        rows.append(row(m["name"].quote(), *cells, m.at("calibration", "why").quote()))
     if not rows:
         return []
     return [Table("scalings", "Held-out NLL of each scaling, on folds of calib", ("model", "temperature", "vector", "Dirichlet", "chosen"), tuple(rows))]  # fmt: skip
@@ -124,13 +124,13 @@ def _curve(models: list[Node]) -> Table:
         curve = m.at("abstain", "curve")
         last = len(curve.value["coverage"]) - 1
         for i in dict.fromkeys(round(last * k / 10) for k in range(1, 11)):
-            rows.append((m["name"].quote(), curve.at("coverage", i).percent(), curve.at("risk", i).number()))
+            rows.append(row(m["name"].quote(), curve.at("coverage", i).percent(), curve.at("risk", i).number()))
     return Table("risk-coverage-points", "Points of these curves", ("model", "answered (%)", "error rate"), tuple(rows))
 
 
 def _false_positives(models: list[Node]) -> list[Block]:
     rows = tuple(
-        (m["name"].quote(), r["class"].quote(), r["bound"].number(), _threshold(r["threshold"]), r["rate_unthresholded"].number(), estimate(r["rate"], r["ci95"]), "yes" if r.value["holds"] else "no")
+        row(m["name"].quote(), r["class"].quote(), r["bound"].number(), _threshold(r["threshold"]), r["rate_unthresholded"].number(), estimate(r["rate"], r["ci95"]), "yes" if r.value["holds"] else "no")
         for m in models for r in m.at("abstain", "false_positives") if r.value["bound"] is not None
     )  # fmt: skip
     head = ("model", "class", "wanted at most", "confidence needed", "without thresholds", "on test", "holds")
@@ -145,9 +145,9 @@ def _sets(models: list[Node]) -> list[Block]:
             kind = r.value["kind"].replace("_", "-")
             expected = r.get("expected")
             ends: Span | Spans = "not one quantile" if expected is None else (expected[0].number(), " to ", expected[1].number())  # fmt: skip
-            rows.append((m["name"].quote(), kind, r["target"].number(2), r["coverage"].number(), ends, r["mean_size"].number(2), r["one_class"].percent()))  # fmt: skip
+            rows.append(row(m["name"].quote(), kind, r["target"].number(2), r["coverage"].number(), ends, r["mean_size"].number(2), r["one_class"].percent()))  # fmt: skip
             held = r["by_class"]
-            by_class.append((m["name"].quote(), kind, *("not in test" if held.get(n) is None else held[n].number(2) for n in LABELS)))  # fmt: skip
+            by_class.append(row(m["name"].quote(), kind, *("not in test" if held.get(n) is None else held[n].number(2) for n in LABELS)))  # fmt: skip
     if not rows:
         return []
     return [

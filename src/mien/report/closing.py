@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from mien.core.labels import LABELS
-from mien.report.blocks import Block, Code, Constant, Heading, Items, Quote, Rounding, Section, Span, Spans, Table, Text
+from mien.report.blocks import (
+    Block,
+    Code,
+    Constant,
+    Heading,
+    Items,
+    Quote,
+    Rounding,
+    Section,
+    Source,
+    Span,
+    Spans,
+    Table,
+    Text,
+)
 from mien.report.material import Material, listed
-from mien.report.node import Node, combined, counted, shortened
+from mien.report.node import combined, counted, shortened
 
 _THIN = 100  # test images under which the F1 of a class has an interval some tenths wide
 _WIDE = 0.1
@@ -17,7 +31,28 @@ def limitations(material: Material) -> Section:
     blocks: list[Block] = [Heading("What is thin"), Items(thin)] if thin else []
     if missing:
         blocks += [Heading("What was not run"), Items(missing)]
-    return Section("limitations", "Limitations", [*blocks, *_test_reads(material)])
+    return Section(
+        "limitations", "Limitations", [*_problems(material), *blocks, *_test_reads(material), *_warnings(material)]
+    )
+
+
+def _problems(material: Material) -> list[Block]:
+    if not material.problems:
+        return []
+    texts = [Text((Quote(path, Source(path, "$")), " is left out of this report. ", Quote(text, Source(path, "$"))), "warning") for path, text in material.problems]  # fmt: skip
+    return [Heading("Files that could not be read"), *texts]
+
+
+def _warnings(material: Material) -> list[Block]:
+    """What stages warned of, with the models that it concerns."""
+    said: dict[str, dict[str, Quote]] = {}
+    quotes: dict[str, Quote] = {}
+    for model in [*material.models, material.chosen]:
+        for warning in model["warnings"]:
+            said.setdefault(warning.text, {})[model.value["name"]] = model["name"].quote()
+            quotes.setdefault(warning.text, warning.quote())
+    rows = tuple((listed(list(models.values()), ", "), quotes[text]) for text, models in said.items())
+    return [Heading("Warnings"), Table("warnings", "What the stages warned of", ("models", "warning"), rows)] if rows else []  # fmt: skip
 
 
 def _thin(material: Material) -> tuple[Spans, ...]:
@@ -35,7 +70,6 @@ def _thin(material: Material) -> tuple[Spans, ...]:
         points.append((f"The class with the fewest train images is {least}, ", train.at(least, "train").count(), "."))
         if len(material.index.value["by_source"]) == 1:
             points.append(("All images come from one source: what other cameras and people would give is not known from these figures.",))  # fmt: skip
-    points += [(model["name"].quote(), ": ", w.quote(), ".") for model in [chosen] for w in model["warnings"] if w.text.startswith("few_rows")]  # fmt: skip
     return tuple(points)
 
 

@@ -46,7 +46,9 @@ def _distribution(audit: Node) -> Table:
     rows.append(("all classes", *(totals[s].count() for s in (*SPLITS, "total")), whole))
     rows.append(("minority classes (%)", *(shares[s].percent(2) for s in (*SPLITS, "total")), shares["total"].percent(2)))  # fmt: skip
     head = ("class", *SPLITS, "total", "share (%)")
-    return Table("class-distribution", "Distinct images by class and split", head, tuple(rows), frozenset({len(LABELS)}))
+    return Table(
+        "class-distribution", "Distinct images by class and split", head, tuple(rows), frozenset({len(LABELS)})
+    )
 
 
 def _sources(material: Material, audit: Node) -> Table:

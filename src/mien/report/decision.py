@@ -9,10 +9,8 @@ from mien.report.blocks import (
     Estimate,
     Heading,
     Items,
-    Quote,
     Rounding,
     Section,
-    Source,
     Span,
     Spans,
     Table,
@@ -29,6 +27,8 @@ def section(material: Material) -> Section:
     blocks: list[Block] = []
     if material.is_synthetic:
         blocks.append(Text("All images of this study are drawn by mien. Its figures show that every stage works; they say nothing about real faces.", "note"))  # fmt: skip
+    if material.problems:
+        blocks.append(Text("Some files could not be read, and what stands in them is missing here: see the limitations.", "warning"))  # fmt: skip
     blocks += [
         Text(("Adopted: ", material.chosen["name"].quote(), ". ", *_what_it_is(material))),
         Text(_how_good(material)),
@@ -41,7 +41,7 @@ def section(material: Material) -> Section:
         Heading("What must not be done with it"),
         Items(_forbidden(material)),
     ]
-    return Section("decision", "The decision", [*blocks, *_student(material), *_warnings(material)])
+    return Section("decision", "The decision", [*blocks, *_student(material)])
 
 
 def _what_it_is(material: Material) -> Spans:
@@ -177,18 +177,4 @@ def _student(material: Material) -> list[Block]:
     if student is None:
         return []
     kept = student.get("retention_macro_f1")
-    return [Text(("The student ", student["name"].quote(), " keeps ", kept.percent() if kept else "most", " per cent of its teacher's macro-F1 with ", material.parameters(student), " million parameters instead of ", material.parameters(material.chosen), " million."))]  # fmt: skip
-
-
-def _warnings(material: Material) -> list[Block]:
-    said: dict[tuple[str, str], tuple[Span, Span]] = {}
-    for model in [*material.models, material.chosen]:
-        for warning in model["warnings"]:
-            said.setdefault((model.value["name"], warning.text), (model["name"].quote(), warning.quote()))
-    blocks: list[Block] = []
-    if said:
-        blocks.append(Table("warnings", "What the stages warned of", ("model", "warning"), tuple(said.values())))
-    if material.problems:
-        blocks.append(Heading("Files that could not be read"))
-        blocks += [Text((Quote(path, Source(path, "$")), " is left out of this report. ", Quote(text, Source(path, "$"))), "warning") for path, text in material.problems]  # fmt: skip
-    return blocks
+    return [Text(("The student model, ", student["name"].quote(), ", keeps ", kept.percent() if kept else "most", " per cent of its teacher's macro-F1 with ", material.parameters(student), " million parameters instead of ", material.parameters(material.chosen), " million."))]  # fmt: skip

@@ -28,7 +28,9 @@ def student(material: Material) -> Section:
     section = Section("student", "Student against teacher")
     pupil, chosen = material.student, material.chosen
     if pupil is None:
-        section.blocks.append(Text("No student was taught. `mien distill --teacher ENS --index DIR --out RUN` makes one."))
+        section.blocks.append(
+            Text("No student was taught. `mien distill --teacher ENS --index DIR --out RUN` makes one.")
+        )
         return section
     rows: tuple[tuple[Span | Spans, ...], ...] = tuple(
         (m["name"].quote(), kind, *scores(m["test"]), m.at("test", "nll").number(), material.parameters(m))
@@ -39,7 +41,9 @@ def student(material: Material) -> Section:
     if kept is not None:
         blocks.append(Text(("It keeps ", kept.percent(), " per cent of its teacher's macro-F1.")))
     if parity is None:
-        blocks.append(Text("It was not exported. `mien export RUN --index DIR --out model.onnx` writes the model file."))
+        blocks.append(
+            Text("It was not exported. `mien export RUN --index DIR --out model.onnx` writes the model file.")
+        )
     else:
         blocks.append(Text(("Its ONNX file gives the same probabilities as PyTorch within ", parity["max_probability_difference"].number(2, style="significant"), " on ", parity["pictures"].count(), " val images, and weighs ", parity["bytes"].number(2, scale=1e-6), " MB.")))  # fmt: skip
     section.blocks = blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import docx
 from docx.enum.text import WD_ALIGN_PARAGRAPH
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
-from docx.shared import Cm, Pt, RGBColor
+from docx.shared import Cm, Emu, Pt, RGBColor
 
 from mien.report.blocks import (
     Block,
@@ -24,11 +25,13 @@ from mien.report.blocks import (
     Table,
     Text,
     marked,
+    plain,
     spans,
 )
 
 DPI = 200
 _WIDTH_CM = 17.0  # of the text on A4
+_SIZES = (8.5, 7.5, 6.5)  # of letters in tables (pt), the first that fits
 _FILLS = {"note": "FFF6E0", "warning": "FDEBEA", "code": "F1F3F5", "strong": "E8F1FB"}
 _DATE = datetime(2000, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # no date of making: the content alone counts
 
@@ -70,7 +73,7 @@ class _Writer:
         page.left_margin = page.right_margin = Cm(2)
         page.top_margin = page.bottom_margin = Cm(2)
         styles = self.file.styles
-        styles["Normal"].font.name, styles["Normal"].font.size = "Calibri", Pt(10.5)
+        styles["Normal"].font.name, styles["Normal"].font.size = "Arial", Pt(10)
         styles["Caption"].font.size, styles["Caption"].font.color.rgb = Pt(9.5), RGBColor(0x33, 0x33, 0x33)
         for name in ("Title", "Heading 1", "Heading 2", "Subtitle"):
             styles[name].font.color.rgb = RGBColor(0x1C, 0x1E, 0x21)
@@ -151,7 +154,7 @@ class _Writer:
         paragraph.paragraph_format.keep_with_next = True
         shape = paragraph.add_run().add_picture(io.BytesIO(block.drawing.png(DPI)))
         if shape.width > Cm(_WIDTH_CM):
-            shape.height, shape.width = int(shape.height * Cm(_WIDTH_CM) / shape.width), Cm(_WIDTH_CM)
+            shape.height, shape.width = Emu(round(shape.height * Cm(_WIDTH_CM) / shape.width)), Cm(_WIDTH_CM)
         shape._inline.docPr.set("descr", block.alt)
         shape._inline.docPr.set("name", block.name)
         self._caption("Figure", block.name, block.caption, above=False)
@@ -161,10 +164,10 @@ class _Writer:
 
     def _table(self, table: Table) -> None:
         self._caption("Table", table.name, table.caption, above=True)
-        size = 8.5 if len(table.head) <= 8 else 7.0
-        made = self.file.add_table(rows=1 + len(table.rows), cols=len(table.head), style="Light List")
-        made.style = self.file.styles["Table Grid"]
-        _set_widths(made, table)
+        made = self.file.add_table(rows=1 + len(table.rows), cols=len(table.head))
+        made.autofit = False
+        _lines(made)
+        size = _set_widths(made, table)
         cells = [cell for row in made.rows for cell in row.cells]
         for number, row in enumerate((table.head, *table.rows)):
             for column, content in enumerate(row):
@@ -184,15 +187,40 @@ class _Writer:
             self._runs(paragraph, table.note, size=9)
 
 
-def _set_widths(made: Any, table: Table) -> None:
-    """Columns share the page by the length of their longest words and of their texts."""
-    texts = [["".join(s if isinstance(s, str) else s.text for s in spans(row[i])) for row in (table.head, *table.rows)] for i in range(len(table.head))]  # fmt: skip
-    wanted = [max(3.0, min(40.0, max(map(len, column))), max(len(w) for t in column for w in t.split() or [""])) for column in texts]  # fmt: skip
-    total = sum(wanted) + 1.5 * len(wanted)
-    width = min(_WIDTH_CM, 0.2 * total)
-    for column, share in zip(made.columns, wanted, strict=True):
+def _set_widths(made: Any, table: Table) -> float:
+    """Columns get what their longest words need, and share what is left by the length of their texts.
+
+    Returns the size of letters (pt) at which this fits.
+    """
+    texts = [[plain(row[i]) for row in (table.head, *table.rows)] for i in range(len(table.head))]
+    least = [1 + max(len(word) for text in column for word in (text.split() or [""])) for column in texts]
+    wanted = [max(a, min(36, max(map(len, column)))) for a, column in zip(least, texts, strict=True)]
+    size = next((s for s in _SIZES if sum(map(_width_cm(s), wanted)) <= _WIDTH_CM), _SIZES[-1])
+    low, high = (list(map(_width_cm(size), counts)) for counts in (least, wanted))
+    room, more = _WIDTH_CM - sum(low), sum(high) - sum(low)
+    share = min(1.0, max(0.0, room / more)) if more else 0.0
+    for column, a, b in zip(made.columns, low, high, strict=True):
+        column.width = Cm(a + share * (b - a))
         for cell in column.cells:
-            cell.width = Cm(width * (share + 1.5) / total)
+            cell.width = column.width
+    return size
+
+
+def _width_cm(size: float) -> Callable[[int], float]:
+    """Centimetres that a number of letters of this size (pt) take, with the cell's margins."""
+    return lambda letters: 0.32 + 0.0225 * size * letters
+
+
+def _lines(made: Any) -> None:
+    """Fine lines between rows, none between columns."""
+    borders = _element("w:tblBorders", {})
+    for side, size in (("top", "8"), ("bottom", "8"), ("insideH", "4")):
+        borders.append(_element(f"w:{side}", {"w:val": "single", "w:sz": size, "w:color": "9AA3AC"}))
+    margins = _element("w:tblCellMar", {})
+    for side in ("left", "right"):
+        margins.append(_element(f"w:{side}", {"w:w": "70", "w:type": "dxa"}))
+    made._tbl.tblPr.append(borders)
+    made._tbl.tblPr.append(margins)
 
 
 def _anchor(name: str) -> str:

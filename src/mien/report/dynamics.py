@@ -5,7 +5,7 @@ from __future__ import annotations
 from mien.core.artifacts.run import best_look, looks
 from mien.core.labels import LABELS
 from mien.report import figures
-from mien.report.blocks import Block, Figure, Items, Rounding, Section, Span, Spans, Table, Text
+from mien.report.blocks import Block, Figure, Items, Rounding, Section, Span, Spans, Table, Text, row
 from mien.report.material import Material
 from mien.report.node import Node, combined
 
@@ -73,7 +73,7 @@ def _epochs(found: dict[str, Node]) -> Table:
         for line in history:
             validated = line.get("val")
             score = "not validated" if validated is None else validated["macro_f1"].number()
-            rows.append((f"`{name}`", line["epoch"].number(0), line["train_loss"].number(), score, line["lr"].number(2, style="significant"), line["margin"].number()))  # fmt: skip
+            rows.append(row(f"`{name}`", line["epoch"].number(0), line["train_loss"].number(), score, line["lr"].number(2, style="significant"), line["margin"].number()))  # fmt: skip
     return Table("epochs", "Epochs of each run", ("run", "epoch", "training loss", "val macro-F1", "learning rate", "margin"), tuple(rows))  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _class_curves(found: dict[str, Node]) -> list[Block]:
     if not whole:
         return []
     rows = tuple(
-        (f"`{name}`", line["epoch"].number(0), *(line.at("val", "per_class_f1", label).number() for label in LABELS))
+        row(f"`{name}`", line["epoch"].number(0), *(line.at("val", "per_class_f1", label).number() for label in LABELS))
         for name, history in whole.items() for line in history if "val" in line.value
     )  # fmt: skip
     return [Figure("class-curves", "F1 of each class on val over epochs", figures.class_curves({name: h.value for name, h in whole.items()}), "A panel a run, a line a class: F1 on val over epochs", Table("class-epochs", "F1 of each class on val by epoch", ("run", "epoch", *LABELS), rows))]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mien.report import figures
-from mien.report.blocks import Block, Figure, Heading, Rounding, Section, Span, Spans, Table, Text
+from mien.report.blocks import Block, Figure, Heading, Rounding, Section, Span, Spans, Table, Text, plain, row
 from mien.report.material import WHAT, Material, listed, scores
 from mien.report.node import Node, combined, estimate, named, shortened
 
@@ -27,9 +27,11 @@ def _corruptions(models: list[Node]) -> list[Block]:
         for m in models:
             levels = m.at("corruptions", name)
             last = levels[-1]
-            rows.append((WHAT.get(name, "other"), m["name"].quote(), *(level["accuracy"].number() for level in levels)))
+            rows.append(
+                row(WHAT.get(name, "other"), m["name"].quote(), *(level["accuracy"].number() for level in levels))
+            )
             change = last.at("change", "accuracy")
-            changes.append((WHAT.get(name, "other"), m["name"].quote(), estimate(change["value"], change["ci95"], style="signed"), *(last[k].number() for k in ("macro_f1", "ece", "mean_confidence"))))  # fmt: skip
+            changes.append(row(WHAT.get(name, "other"), m["name"].quote(), estimate(change["value"], change["ci95"], style="signed"), *(last[k].number() for k in ("macro_f1", "ece", "mean_confidence"))))  # fmt: skip
     strengths = next(iter(models[0]["corruptions"].items()))[1]
     head: tuple[Span | Spans, ...] = ("corruption", "model", *(("accuracy at ", level["strength"].number(0)) for level in strengths))  # fmt: skip
     return [
@@ -53,12 +55,12 @@ def _groups(models: list[Node]) -> list[Block]:
                 continue
             for value, score in found["groups"].items():
                 if "accuracy" in score.value:
-                    rows.append((named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _KEYS)))
+                    rows.append(row(named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _KEYS)))
             if found.get("accuracy_gap"):
                 gaps.append((m["name"].quote(), " ", found["accuracy_gap"].number()))
         note: Spans = ("Largest difference in accuracy between two groups: ", *listed(gaps), ". Groups of too few images are left out.") if gaps else ("Groups of too few images are left out.",)  # fmt: skip
         if rows:
-            rows.sort(key=lambda row: row[0].text)
+            rows.sort(key=lambda cells: plain(cells[0]))
             blocks.append(Table(f"group-{_slug(attribute)}", ("Test by ", named(attribute, models[0]["groups"])), ("group", "model", "images", "accuracy", "macro-F1", "ECE"), tuple(rows), note=note))  # fmt: skip
     return blocks
 
@@ -70,7 +72,7 @@ def _slug(text: str) -> str:
 def _transfers(models: list[Node]) -> list[Block]:
     heading: list[Block] = [Heading("Other sources")]
     rows = tuple(
-        ((*listed([s.quote() for s in t["on_sources"]]), " (", shortened(t["on"], 8), ")"), m["name"].quote(), t.at("test", "n").count(), _left_out(t), *scores(t["test"], _KEYS))
+        row((*listed([s.quote() for s in t["on_sources"]]), " (", shortened(t["on"], 8), ")"), m["name"].quote(), t.at("test", "n").count(), _left_out(t), *scores(t["test"], _KEYS))
         for m in models for t in m["transfer"]
     )  # fmt: skip
     if not rows:
@@ -85,7 +87,11 @@ def _left_out(transfer: Node) -> Span:
 
 def _noise(material: Material) -> list[Block]:
     """Whether labels in doubt were dealt with in any training."""
-    treated = [name for name, config in material.configs.items() if config.at("settings").get("suspects") is not None]
+    treated = [
+        name
+        for name, config in material.configs.items()
+        if config.value["settings"].get("suspects", {}).get("value") is not None
+    ]
     blocks: list[Block] = [Heading("Label noise")]
     if treated:
         return [*blocks, Text(("Trained with labels in doubt treated: ", *listed([f"`{name}`" for name in treated]), ". Which labels these are stands in the suspects folder that the run's settings name."))]  # fmt: skip

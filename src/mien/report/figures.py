@@ -6,6 +6,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -36,9 +37,13 @@ class Drawn:
 
     figure: Figure
 
+    @cached_property
+    def _svg(self) -> bytes:
+        return self._saved("svg", SCREEN, {"Date": None, "Creator": None})
+
     def svg(self) -> bytes:
         """An SVG file whose text is outlines: it looks the same wherever it is shown."""
-        return self._saved("svg", SCREEN, {"Date": None, "Creator": None})
+        return self._svg
 
     def png(self, dpi: int = SCREEN) -> bytes:
         """A PNG file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mien.report import figures
-from mien.report.blocks import Blank, Block, Figure, Heading, Rounding, Section, Span, Spans, Table, Text
+from mien.report.blocks import Blank, Block, Figure, Heading, Rounding, Section, Span, Spans, Table, Text, row
 from mien.report.decision import difference
 from mien.report.material import Material, excludes_zero, scores
 from mien.report.node import Node, combined, shortened
@@ -19,8 +19,8 @@ def ensembles(material: Material) -> Section:
         section.blocks.append(Text("There is one model, so that nothing was joined. `mien ensemble RUN RUN --out ENS` joins several."))  # fmt: skip
         return section
     strong = frozenset(i for i, e in enumerate(joined) if e.value["name"] == material.study.value["selected"]["name"])
-    made = tuple((e["name"].quote(), e["kind"].quote(), e["pool"].quote(), _weights(e), e["weighting"].quote(), e["T"].number(), e.at("val", "macro_f1").number(), e.at("val", "ece").number()) for e in joined)  # fmt: skip
-    tested = tuple((e["name"].quote(), *scores(e["test"]), e.at("test", "nll").number()) for e in joined)
+    made = tuple(row(e["name"].quote(), e["kind"].quote(), e["pool"].quote(), _weights(e), e["weighting"].quote(), e["T"].number(), e.at("val", "macro_f1").number(), e.at("val", "ece").number()) for e in joined)  # fmt: skip
+    tested = tuple(row(e["name"].quote(), *scores(e["test"]), e.at("test", "nll").number()) for e in joined)
     section.blocks += [
         Table("combinations", "Every combination: how it joins its members, and its scores on val", ("ensemble", "kind", "pool", "weights", "weighting", "temperature", "val macro-F1", "val ECE"), made, strong,
               "Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on held-out folds and a score test rejects equal ones. A marked row was selected on val."),
@@ -43,11 +43,11 @@ def _against(material: Material) -> list[Block]:
         versus = e.get("vs_best_single")
         if versus is not None:
             cells = (difference(versus, key) for key in ("macro_f1", "minority_f1", "accuracy", "nll"))
-            rows.append((e["name"].quote(), versus["rival"].quote(), *cells, versus.at("mcnemar", "p").number(2, style="significant")))  # fmt: skip
+            rows.append(row(e["name"].quote(), *cells, versus.at("mcnemar", "p").number(2, style="significant")))  # fmt: skip
     if not rows:
         return []
-    head = ("ensemble", "best single model", "macro-F1", "minority-F1", "accuracy", "NLL", "McNemar p")
-    return [Table("against-best-single", "Against the best single model on test, paired (ensemble minus single model)", head, tuple(rows))]  # fmt: skip
+    head = ("ensemble", "macro-F1", "minority-F1", "accuracy", "NLL", "McNemar p")
+    return [Table("against-best-single", ("Against the best single model, ", material.best_single["name"].quote(), ", on test, paired (ensemble minus single model)"), head, tuple(rows))]  # fmt: skip
 
 
 def _hybrids(material: Material) -> list[Block]:
@@ -102,12 +102,14 @@ def _differences(material: Material) -> list[Block]:
     s = material.study["selected"]
     blocks: list[Block] = []
     if s["diversity"]:
-        pairs = tuple((r["first"].quote(), r["second"].quote(), *(r[k].number() for k in ("disagreement", "double_fault", "q"))) for r in s["diversity"])  # fmt: skip
+        pairs = tuple(row(r["first"].quote(), r["second"].quote(), *(r[k].number() for k in ("disagreement", "double_fault", "q"))) for r in s["diversity"])  # fmt: skip
         blocks.append(Table("diversity", "How the errors of two models differ, on val", ("model", "other model", "disagreement", "both wrong", "Yule's Q"), pairs, note="The lower Q and the share on which both are wrong, the more a pool of the two can gain."))  # fmt: skip
     if s["rivals"]:
         ways = {"best_single": "best single", "equal": "equal weights", "nll": "weights by NLL", "grid": "grid by macro-F1", "greedy": "greedy", "stacking": "stacking"}  # fmt: skip
-        rows = tuple((pool, *(found[way].number(4) for way in ways)) for pool, found in s["rivals"].items())
-        blocks.append(Table("ways-to-join", "Held-out NLL of all models joined, on calib", ("pool", *ways.values()), rows))
+        rows = tuple(row(pool, *(found[way].number(4) for way in ways)) for pool, found in s["rivals"].items())
+        blocks.append(
+            Table("ways-to-join", "Held-out NLL of all models joined, on calib", ("pool", *ways.values()), rows)
+        )
     return blocks
 
 
@@ -116,12 +118,12 @@ def selection(material: Material) -> Section:
     s = material.study["selected"]
     candidates = sorted(material.ensembles, key=lambda e: -float(e.at("val", "macro_f1").value))
     rows = tuple(
-        (e["name"].quote(), e.at("test", "macro_f1").number(), e.at("test", "minority_f1").number(), e.at("test", "ece").number(), material.latency(e), _comment(material, e))
+        row(e["name"].quote(), e.at("test", "macro_f1").number(), e.at("test", "minority_f1").number(), e.at("test", "ece").number(), material.latency(e), _comment(material, e))
         for e in candidates
     )  # fmt: skip
     strong = frozenset(i for i, e in enumerate(candidates) if e.value["name"] == s.value["name"])
     drawn = {e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(candidates)}  # fmt: skip
-    behind = tuple((e["name"].quote(), e["test"].scored("macro_f1")) for e in candidates)
+    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in candidates)
     return Section("selection", "Selection", [
         Text(("Selected on val, before test was opened: ", s["name"].quote(), ". Its hash ", shortened(s["hash"]), "… stands in every evaluation.")),
         Table("comparison", "All candidates, by macro-F1 on val", ("model", "macro-F1", "minority-F1", "ECE", "latency (ms)", "comment"), rows, strong, "Scores are of test. Latency is the median of one image on this study's processor, summed over members."),

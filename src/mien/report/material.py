@@ -12,8 +12,14 @@ from mien.report.node import Node, combined
 
 SPLITS = ("train", "val", "calib", "test")
 WHAT = {
-    "blur": "blur", "noise": "noise", "jpeg": "JPEG", "low_light": "low light", "occlude_eyes": "eyes covered", "occlude_mouth": "mouth covered",
-    "low_resolution": "low resolution", "rotation": "rotation",
+    "blur": "blur",
+    "noise": "noise",
+    "jpeg": "JPEG",
+    "low_light": "low light",
+    "occlude_eyes": "eyes covered",
+    "occlude_mouth": "mouth covered",
+    "low_resolution": "low resolution",
+    "rotation": "rotation",
 }
 HEADLINE = ("accuracy", "macro_f1", "minority_f1", "ece")
 

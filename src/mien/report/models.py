@@ -6,7 +6,7 @@ from typing import Any
 
 from mien.core.labels import LABELS
 from mien.report import figures
-from mien.report.blocks import Block, Figure, Number, Section, Span, Spans, Table, Text
+from mien.report.blocks import Block, Figure, Number, Section, Span, Spans, Table, Text, row
 from mien.report.material import Material, scores
 from mien.report.node import Node, estimate
 
@@ -22,7 +22,7 @@ def settings(material: Material) -> Section:
     if not configs:
         return section
     known = {m.value["name"]: m for m in material.models}
-    rows = tuple((known[name]["name"].quote(), *(_value(config[key]["value"]) for key in _MAIN), material.parameters(known[name])) for name, config in configs.items() if name in known)  # fmt: skip
+    rows = tuple(row(known[name]["name"].quote(), *(_value(config[key]["value"]) for key in _MAIN), material.parameters(known[name])) for name, config in configs.items() if name in known)  # fmt: skip
     head = ("run", *(key.replace("_", " ") for key in _MAIN), "parameters (M)")
     section.blocks.append(Table("main-settings", "Main settings of each run", head, rows))
     keys = [key for key in next(iter(configs.values())).value if key not in _NO_RESULT and all(key in c.value for c in configs.values())]  # fmt: skip
@@ -30,7 +30,7 @@ def settings(material: Material) -> Section:
     section.blocks += _differing(configs, [key for key in differing if key not in _MAIN])
     first = next(iter(configs.values()))
     shared = [key for key in keys if key not in differing]
-    rows = tuple((f"`{key}`", _value(first[key]["value"]), first[key]["from"].quote()) for key in shared)
+    rows = tuple(row(f"`{key}`", _value(first[key]["value"]), first[key]["from"].quote()) for key in shared)
     section.blocks.append(Table("shared-settings", "Settings that are the same in all runs, and where each came from", ("setting", "value", "from"), rows))  # fmt: skip
     return section
 
@@ -60,9 +60,9 @@ def singles(material: Material) -> Section:
     models = material.models
     best = material.study.value["selected"]["best_single"]
     strong = frozenset(i for i, m in enumerate(models) if m.value["name"] == best)
-    rows = tuple((m["name"].quote(), *scores(m["test"]), m.at("test", "ece_floor").number()) for m in models)
+    rows = tuple(row(m["name"].quote(), *scores(m["test"]), m.at("test", "ece_floor").number()) for m in models)
     head = ("model", "accuracy", "macro-F1", "minority-F1", "ECE", "ECE floor")
-    more = tuple((m["name"].quote(), m["backbone"].quote(), material.parameters(m), m.at("test", "brier").number(), m.at("test", "nll").number(), m.at("calibration", "T").number(), *_epoch(m)) for m in models)  # fmt: skip
+    more = tuple(row(m["name"].quote(), m["backbone"].quote(), material.parameters(m), m.at("test", "brier").number(), m.at("test", "nll").number(), m.at("calibration", "T").number(), *_epoch(m)) for m in models)  # fmt: skip
     columns: tuple[str, ...] = ("model", "backbone", "parameters (M)", "Brier", "NLL", "temperature")
     if any(m.value["training"] is not None for m in models):
         columns += ("epoch kept",)
@@ -90,7 +90,7 @@ def _as_distributed(models: list[Node]) -> list[Block]:
             cells: list[Number] = []
             for score in (m["test"], theirs):
                 cells += [score["n"].count(), score["accuracy"].number(), score["macro_f1"].number()]
-            rows.append((m["name"].quote(), *cells, theirs["left_out"].count()))
+            rows.append(row(m["name"].quote(), *cells, theirs["left_out"].count()))
     if not rows:
         return []
     head = ("model", "distinct images", "accuracy", "macro-F1", "rows as distributed", "accuracy there", "macro-F1 there", "left out")  # fmt: skip
@@ -102,9 +102,9 @@ def classes(material: Material) -> Section:
     """F1 of each class, and which classes are taken for which."""
     chosen, models = material.chosen, material.models
     f1, counts = chosen.at("test", "per_class_f1"), chosen.at("test", "confusion")
-    rows = tuple((name, _class_f1(chosen, name)) for name in LABELS)
-    all_rows = tuple((m["name"].quote(), *(m.at("test", "per_class_f1", name).number() for name in LABELS)) for m in [*models, *material.joined])  # fmt: skip
-    confusion = tuple((name, *(counts[i][j].count() for j in range(len(LABELS)))) for i, name in enumerate(LABELS))
+    rows = tuple(row(name, _class_f1(chosen, name)) for name in LABELS)
+    all_rows = tuple(row(m["name"].quote(), *(m.at("test", "per_class_f1", name).number() for name in LABELS)) for m in [*models, *material.joined])  # fmt: skip
+    confusion = tuple(row(name, *(counts[i][j].count() for j in range(len(LABELS)))) for i, name in enumerate(LABELS))
     shown = {chosen.value["name"]: chosen} | {m.value["name"]: m for m in models}
     weakest, best = (pick(LABELS, key=lambda name: float(f1.value[name])) for pick in (min, max))
     blocks: list[Block] = [
@@ -126,7 +126,7 @@ def _class_f1(model: Node, name: str) -> Span:
 
 def _confusions(models: dict[str, Node]) -> Table:
     rows = tuple(
-        (m["name"].quote(), name, *(m.at("test", "confusion", i, j).count() for j in range(len(LABELS))))
+        row(m["name"].quote(), name, *(m.at("test", "confusion", i, j).count() for j in range(len(LABELS))))
         for m in models.values() for i, name in enumerate(LABELS)
     )  # fmt: skip
     return Table("confusion-all", "Test images by label and what each model said", ("model", "label", *LABELS), rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import typst
 
@@ -19,36 +21,43 @@ _PREAMBLE = """#set document(title: {title}, date: none)
 #show raw: set text(font: "DejaVu Sans Mono", size: 0.82em)
 #show figure.where(kind: table): set block(breakable: true)
 #show figure.where(kind: table): set figure.caption(position: top)
-#show figure.caption: it => align(left, text(size: 9.5pt, it))
+#show figure.where(kind: table): set align(left)
+#show figure.caption: set align(left)
+#show figure.caption: set text(size: 9.5pt)
+#show figure.where(kind: table): set figure.caption(separator: [. ])
+#show figure.caption.where(kind: table): set block(sticky: true)
 #show table.cell.where(y: 0): set text(weight: "bold")
 #set table(stroke: (_, y) => (bottom: if y == 0 { 0.8pt } else { 0.3pt + luma(190) }), inset: (x: 3.5pt, y: 3.2pt))
 #let note(edge, body) = block(width: 100%, inset: 8pt, stroke: (left: 3pt + edge), fill: luma(244), body)
 #text(size: 20pt, weight: "bold")[#{title}]
 """
 _EDGES = {"note": "orange", "warning": "red"}
+_SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
+_TEXT_WIDTH = 480  # points between the margins
 _NARROW = 8  # columns that fit in the usual size
 
 
 def to_pdf(document: Document) -> bytes:
-    """The PDF file. Raises `RuntimeError` where typst refuses the source, which is a fault of this writer."""
+    """The PDF file."""
     files = {f"{figure.name}.svg": figure.drawing.svg() for figure in document.figures()}
-    source: dict[str, bytes] = {"main": to_typst(document).encode(), **files}
-    made = typst.compile(source, ignore_system_fonts=True, timestamp=0, format="pdf")
-    if not isinstance(made, bytes):
-        raise RuntimeError(f"typst made {type(made).__name__}, not a file")
+    source: Any = {
+        "main": to_typst(document).encode(),
+        **files,
+    }  # typst takes such files in memory; its types do not say so
+    made: bytes = typst.compile(source, ignore_system_fonts=True, timestamp=0, format="pdf")
     return made
 
 
 def to_typst(document: Document) -> str:
     """The source that typst sets; tables behind figures stand in an appendix."""
     parts = [_PREAMBLE.replace("{title}", _string(document.title)), _inline(document.subtitle)]
-    parts.append('#outline(title: [Contents], depth: 1, indent: 0pt)\n#pagebreak(weak: true)')
+    parts.append("#outline(title: [Contents], depth: 1, indent: 0pt)\n#pagebreak(weak: true)")
     for section in document.sections:
         parts.append(f"= {_inline(section.title)} <{section.name}>")
         parts += [_block(block) for block in section.blocks]
     behind = [f.data for f in document.figures() if isinstance(f.data, Table)]
     if behind:
-        parts += ["#pagebreak(weak: true)\n= #\"Numbers of the figures\"", *(_table(table) for table in behind)]
+        parts += ['#pagebreak(weak: true)\n= #"Numbers of the figures"', *(_table(table) for table in behind)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,8 +96,14 @@ def _figure(block: Figure) -> str:
     see = ""
     if block.data is not None:
         name = block.data if isinstance(block.data, str) else block.data.name
-        see = f' #"Its numbers: ";#ref(<{name}>).'
-    return f"#figure(image({_string(block.name + '.svg')}, alt: {_string(block.alt)}, width: 100%), caption: [{_inline(block.caption)}{see}]) <{block.name}>"
+        see = f'#". Its numbers: ";#ref(<{name}>).'
+    return f"#figure(image({_string(block.name + '.svg')}, alt: {_string(block.alt)}, width: {_width(block)}), caption: [{_inline(block.caption)}{see}]) <{block.name}>"
+
+
+def _width(block: Figure) -> str:
+    """The figure's own width where the page has room for it, so that its letters have one size."""
+    found = _SVG_WIDTH.search(block.drawing.svg()[:2000])
+    return "100%" if found is None or float(found[1]) > _TEXT_WIDTH else f"{float(found[1])}pt"
 
 
 def _table(table: Table) -> str:

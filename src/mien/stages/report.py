@@ -43,9 +43,9 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     document = compose(material)
     folder = StudyFolder(root).report.parent
     files = csv_files(document)
-    for path in (folder / "tables").glob("*.csv"):
-        if f"tables/{path.name}" not in files:
-            path.unlink()
+    for old in (folder / "tables").glob("*.csv"):
+        if f"tables/{old.name}" not in files:
+            old.unlink()
     written = [path for kind in dict.fromkeys(formats) for path in _write(document, folder, kind)]
     for name, text in files.items():
         _put(folder / name, text.encode())
