@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,8 +50,8 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     written = [path for kind in dict.fromkeys(formats) for path in _write(document, folder, kind)]
     for name, text in files.items():
         _put(folder / name, text.encode())
-    base.write_json(folder / "numbers.json", {"numbers": numbers(document)})
-    base.write_json(folder / "blanks.json", {"blanks": blanks(document)})
+    for name, rows in (("numbers", numbers(document)), ("blanks", blanks(document))):
+        _put(folder / f"{name}.json", (json.dumps({name: rows}, indent=1, allow_nan=False) + "\n").encode())
     return written
 
 
