@@ -35,7 +35,7 @@ app = App(
 for command in (index_app, predictions_app, models_app, bench_app):
     app.command(command)
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
-          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "tensorboard": "track", "cleanlab": "noise"}  # fmt: skip
+          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "docx": "report", "typst": "report", "tensorboard": "track", "cleanlab": "noise"}  # fmt: skip
 
 
 _USER_MAY_CAUSE = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -121,7 +121,7 @@ def quickstart(
 def report(
     folder: Path,
     *,
-    format: Annotated[tuple[Literal["html"], ...], Parameter(name="--format")] = ("html",),
+    format: Annotated[str, Parameter(name="--format")] = "html",
     json: Json = False,
 ) -> None:
     """Write the report of a finished study, or of ensembles that were judged on test.
@@ -131,7 +131,7 @@ def report(
     folder
         a study's folder, or a folder of ensembles after `mien evaluate ENS --all`
     format
-        how it is written
+        how it is written, separated by commas: html (index.html), docx, pdf, md (with figures/)
     """
     from mien.core.artifacts.ensemble import SELECTION
     from mien.stages import report as stage
@@ -139,5 +139,5 @@ def report(
 
     if (folder / SELECTION).is_file():
         summarize.judged(folder)
-    files = stage.run(folder, tuple(format))
+    files = stage.run(folder, tuple(filter(None, format.replace(" ", "").split(","))))
     show({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))

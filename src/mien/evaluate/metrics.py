@@ -80,6 +80,17 @@ def f1_scores(counts: NDArray[Any]) -> Floats:
     return np.asarray(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0))
 
 
+def minority_recall(counts: NDArray[Any], *, minority: tuple[str, ...] = MINORITY) -> float:
+    """Mean recall of the minority classes, of confusion counts (7, 7); a class without rows counts 0."""
+    rows = [INDEX[name] for name in minority]
+    return float(np.mean([counts[i, i] / max(int(counts[i].sum()), 1) for i in rows]))
+
+
+def mean_entropy(probabilities: Floats) -> float:
+    """Mean Shannon entropy of rows (n, k) in nats: the higher, the smoother."""
+    return float(-(probabilities * np.log(np.maximum(probabilities, FLOOR))).sum(1).mean())
+
+
 def brier(probabilities: Floats, labels: Ints) -> float:
     """Brier score, summed over classes."""
     return float(np.mean(brier_rows(probabilities, labels)))

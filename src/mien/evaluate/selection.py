@@ -87,7 +87,7 @@ def select(
 
 def _said(left: Sequence[Candidate], out: Sequence[bool]) -> str:
     gone = [c.name for c, lost in zip(left, out, strict=True) if lost]
-    return f"; significantly worse: {', '.join(gone)}" if gone else "; none is significantly worse"
+    return f"; significantly worse: {', '.join(gone)}" if gone else "; no other is significantly worse"
 
 
 def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:

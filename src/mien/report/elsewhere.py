@@ -1,66 +1,100 @@
-"""How models hold on other pictures than clean test ones: corrupted, of a group, of another source."""
+"""How models hold on other images than clean test ones: corrupted, of a group, of another source."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from mien.report import figures
-from mien.report.blocks import Block, Figure, Section, Table
-from mien.report.study_view import chosen_of, fixed, models_of, with_ci
+from mien.report.blocks import Block, Figure, Heading, Rounding, Section, Span, Spans, Table, Text, plain, row
+from mien.report.material import WHAT, Material, listed, scores
+from mien.report.node import Node, combined, estimate, named, shortened
 
-WHAT = {
-    "blur": "blur", "noise": "noise", "jpeg": "JPEG", "low_light": "low light", "occlude_eyes": "eyes covered", "occlude_mouth": "mouth covered",
-    "low_resolution": "low resolution", "rotation": "rotation",
-}  # fmt: skip
+_KEYS = ("accuracy", "macro_f1", "ece")
 
 
-def section(study: dict[str, Any]) -> Section:
-    """Corruptions, groups and other sources of all models that were judged so; empty where none was."""
-    best = next(e for e in study["ensembles"] if e["name"] == study["selected"]["best_single"])
-    found = {m["name"]: m for m in (chosen_of(study), best, *([study["student"]] if study["student"] else []))}
-    return Section("Elsewhere", [*_corruptions(list(found.values())), *_groups(list(found.values())), *_transfers(models_of(study))])  # fmt: skip
+def section(material: Material) -> Section:
+    """Corruptions, groups, other sources and labels in doubt; what was not run names its command."""
+    shown = {m.value["name"]: m for m in (material.chosen, material.best_single, *([material.student] if material.student else []))}  # fmt: skip
+    models = list(shown.values())
+    return Section("elsewhere", "Robustness, groups and other sources", [*_corruptions(models), *_groups(models), *_transfers(material.models), *_noise(material)])  # fmt: skip
 
 
-def _corruptions(models: list[dict[str, Any]]) -> list[Block]:
-    models = [m for m in models if m["corruptions"]]
+def _corruptions(models: list[Node]) -> list[Block]:
+    heading: list[Block] = [Heading("Corrupted images")]
+    models = [m for m in models if m.get("corruptions")]
     if not models:
-        return []
-    rows = []
-    for name in models[0]["corruptions"]:
+        return [*heading, Text("Corrupted images were not tried. `mien evaluate ENS --index DIR --all --corruptions` shows blur, noise, darkness and covered faces.")]  # fmt: skip
+    rows, changes = [], []
+    for name in models[0].value["corruptions"]:
         for m in models:
-            levels, last = m["corruptions"][name], m["corruptions"][name][-1]
-            change = last["change"]["accuracy"]
-            cells = [f"{level['accuracy']:.3f}" for level in levels]
-            cells.append(f"{change['value']:+.3f} [{change['ci95'][0]:+.3f}, {change['ci95'][1]:+.3f}]")
-            cells += [fixed(last[key]) for key in ("macro_f1", "ece", "mean_confidence")]
-            rows.append((WHAT.get(name, name), m["name"], *cells))
-    head = ("corruption", "model", *(f"accuracy at {level['strength']}" for level in models[0]["corruptions"]["blur"]), "change at the strongest", "its macro-F1", "ECE", "mean confidence")  # fmt: skip
+            levels = m.at("corruptions", name)
+            last = levels[-1]
+            rows.append(
+                row(WHAT.get(name, "other"), m["name"].quote(), *(level["accuracy"].number() for level in levels))
+            )
+            change = last.at("change", "accuracy")
+            changes.append(row(WHAT.get(name, "other"), m["name"].quote(), estimate(change["value"], change["ci95"], style="signed"), *(last[k].number() for k in ("macro_f1", "ece", "mean_confidence"))))  # fmt: skip
+    strengths = next(iter(models[0]["corruptions"].items()))[1]
+    head: tuple[Span | Spans, ...] = ("corruption", "model", *(("accuracy at ", level["strength"].number(0)) for level in strengths))  # fmt: skip
     return [
-        Figure("Accuracy on corrupted test pictures over strength (0: as they are), with 95 % intervals of the change", figures.degradations({m["name"]: m["corruptions"] for m in models}, WHAT), "Falling lines, a panel a corruption"),
-        Table("Corrupted test pictures, five strengths; changes from the same pictures unharmed, paired", head, tuple(rows)),
+        *heading,
+        Figure("corruptions", "Accuracy on corrupted test images over strength, with intervals of the change; strength zero is the image as it is", figures.degradations({m.value["name"]: m.value["corruptions"] for m in models}, WHAT), "Accuracy over strength, a panel a corruption, a line a model", "corruption-accuracy"),
+        Table("corruption-accuracy", "Corrupted test images, five strengths", head, tuple(rows)),
+        Table("corruption-change", "At the strongest: change of accuracy from the same images unharmed, paired", ("corruption", "model", "change of accuracy", "macro-F1", "ECE", "mean confidence"), tuple(changes)),
     ]  # fmt: skip
 
 
-def _groups(models: list[dict[str, Any]]) -> list[Block]:
-    blocks: list[Block] = []
-    for attribute in sorted({name for m in models for name in m["groups"]}):
-        rows = []
+def _groups(models: list[Node]) -> list[Block]:
+    blocks: list[Block] = [Heading("Groups")]
+    attributes = sorted({name for m in models for name in m.value["groups"]})
+    if not attributes:
+        return [*blocks, Text("The index has no attributes such as age or sex, so that groups cannot be compared. A source with such columns (`mien index sources`) makes it possible.")]  # fmt: skip
+    for attribute in attributes:
+        rows, gaps = [], list[Span | Spans]()
         for m in models:
-            for value, score in m["groups"].get(attribute, {"groups": {}})["groups"].items():
-                few = "accuracy" not in score
-                cells = ["too few"] * 3 if few else [with_ci(score, k) for k in ("accuracy", "macro_f1_present", "ece")]
-                rows.append((value, m["name"], f"{score['n']:,}", *cells))
-        gaps = "; ".join(f"{m['name']} {m['groups'][attribute]['accuracy_gap']:.3f}" for m in models if attribute in m["groups"] and m["groups"][attribute]["accuracy_gap"] is not None)  # fmt: skip
-        rows.sort(key=lambda row: row[0])
-        blocks.append(Table(f"Test by {attribute}", (attribute, "model", "n", "accuracy", "macro-F1", "ECE"), tuple(rows), note=f"Macro-F1 is the mean over the classes that a group has. Largest difference in accuracy between two groups: {gaps or 'not known'}."))  # fmt: skip
+            found = m["groups"].get(attribute)
+            if found is None:
+                continue
+            for value, score in found["groups"].items():
+                if "accuracy" in score.value:
+                    rows.append(row(named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _KEYS)))
+            if found.get("accuracy_gap"):
+                gaps.append((m["name"].quote(), " ", found["accuracy_gap"].number()))
+        note: Spans = ("Largest difference in accuracy between two groups: ", *listed(gaps), ". Macro-F1 is the mean over the classes that a group has; groups of too few images are left out.") if gaps else ("Macro-F1 is the mean over the classes that a group has; groups of too few images are left out.",)  # fmt: skip
+        if rows:
+            rows.sort(key=lambda cells: plain(cells[0]))
+            blocks.append(Table(f"group-{_slug(attribute)}", ("Test by ", named(attribute, models[0]["groups"])), ("group", "model", "images", "accuracy", "macro-F1", "ECE"), tuple(rows), note=note))  # fmt: skip
     return blocks
 
 
-def _transfers(models: list[dict[str, Any]]) -> list[Block]:
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower())
+
+
+def _transfers(models: list[Node]) -> list[Block]:
+    heading: list[Block] = [Heading("Other sources")]
     rows = tuple(
-        (f"{', '.join(t['on_sources'])} ({t['on'][:8]})", m["name"], f"{t['test']['n']:,}", f"{sum(t['left_out'].values()):,}", *(with_ci(t["test"], k) for k in ("accuracy", "macro_f1", "ece")))
+        row((*listed([s.quote() for s in t["on_sources"]]), " (", shortened(t["on"], 8), ")"), m["name"].quote(), t.at("test", "n").count(), _left_out(t), *scores(t["test"], _KEYS))
         for m in models for t in m["transfer"]
     )  # fmt: skip
     if not rows:
-        return []
-    return [Table("On other sources' test", ("sources (index)", "model", "n", "left out", "accuracy", "macro-F1", "ECE"), rows, note="Left out: pictures that the model may have seen, or that look like such.")]  # fmt: skip
+        return [*heading, Text("No model was tried on the test images of another source. `mien evaluate RUN --on INDEX` does it.")]  # fmt: skip
+    return [*heading, Table("other-sources", "On other sources' test images", ("sources (index)", "model", "images", "left out", "accuracy", "macro-F1", "ECE"), rows, note="Left out: images that the model may have seen, or that look like such.")]  # fmt: skip
+
+
+def _left_out(transfer: Node) -> Span:
+    parts = [count for _, count in transfer["left_out"].items()]
+    return combined("sum", parts, Rounding(0, style="count")) if parts else "no image"
+
+
+def _noise(material: Material) -> list[Block]:
+    """Whether labels in doubt were dealt with in any training."""
+    treated = [
+        name
+        for name, config in material.configs.items()
+        if config.value["settings"].get("suspects", {}).get("value") is not None
+    ]
+    blocks: list[Block] = [Heading("Label noise")]
+    if treated:
+        return [*blocks, Text(("Trained with labels in doubt treated: ", *listed([f"`{name}`" for name in treated]), ". Which labels these are stands in the suspects folder that the run's settings name."))]  # fmt: skip
+    audit = material.index
+    conflicts: Spans = () if audit is None else (" In this index ", audit.at("duplicates", "groups_with_conflicting_labels").count(), " groups of identical images have conflicting labels.")  # fmt: skip
+    return [*blocks, Text(("No training treated labels in doubt. `mien suspects --index DIR --out FOLDER --backbone cnn` finds them.", *conflicts))]  # fmt: skip

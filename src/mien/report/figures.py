@@ -1,8 +1,12 @@
-"""Figures as PNG bytes. Colours are Okabe & Ito's, which colour-blind people tell apart."""
+"""Figures, as SVG or PNG. Colours are Okabe & Ito's, which colour-blind people tell apart; lines also differ by marker."""
 
 from __future__ import annotations
 
 import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -13,19 +17,49 @@ from PIL import Image
 from mien.core.labels import LABELS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+SCREEN = 110  # dots per inch of figures that stand alone
 _STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,
-    "figure.dpi": 110,
+    "lines.markersize": 4,
+    "figure.dpi": SCREEN,
+    "svg.hashsalt": "mien",  # ids of an SVG are the same each time
 }
 
 
-def _png(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that is there as vectors and as pixels, the same bytes each time."""
+
+    figure: Figure
+
+    @cached_property
+    def _svg(self) -> bytes:
+        return self._saved("svg", SCREEN, {"Date": None, "Creator": None})
+
+    def svg(self) -> bytes:
+        """An SVG file whose text is outlines: it looks the same wherever it is shown."""
+        return self._svg
+
+    def png(self, dpi: int = SCREEN) -> bytes:
+        """A PNG file."""
+        return self._saved("png", dpi, {"Software": None})
+
+    def _saved(self, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
+        out = io.BytesIO()
+        with mpl.rc_context(_STYLE):
+            self.figure.savefig(out, format=kind, dpi=dpi, metadata=metadata)
+        return out.getvalue()
+
+
+def _styles() -> Iterator[dict[str, Any]]:
+    """Colour and marker of each line of a figure; two lines have the same pair only after 63."""
+    for number in itertools.count():
+        yield {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
 def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
@@ -38,7 +72,7 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
     return figure, axes[:count]
 
 
-def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes:
+def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn:
     """Pictures of each class on each split."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
@@ -50,10 +84,10 @@ def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]
             axis.spines["bottom"].set_visible(False)
             axis.invert_yaxis()
             axis.set_title(split)
-        return _png(figure)
+        return Drawn(figure)
 
 
-def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes:
+def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn:
     """Pictures of each source, a bar each, by split."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 6.0, 1.2 + 0.4 * len(counts), columns=1)
@@ -66,7 +100,7 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> bytes
         axis.set_xlabel("pictures")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         figure.legend(frameon=False, ncols=len(splits), loc="outside upper center")
-        return _png(figure)
+        return Drawn(figure)
 
 
 def png(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -76,26 +110,60 @@ def png(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return out.getvalue()
 
 
-def curves(histories: dict[str, list[dict[str, Any]]]) -> bytes:
-    """Training loss and val macro-F1 over epochs, the chosen epoch marked."""
+def curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
+    """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
     with mpl.rc_context(_STYLE):
-        figure, (left, right) = _grid(2, 4.4, 3.0, columns=2)
-        for colour, (name, lines) in zip(np.tile(COLOURS, 8), histories.items(), strict=False):
-            left.plot(
-                [line["epoch"] for line in lines], [line["train_loss"] for line in lines], color=colour, label=name
-            )
-            looked = [line for line in lines if "val" in line]
-            epochs, scores = [line["epoch"] for line in looked], [line["val"]["macro_f1"] for line in looked]
-            right.plot(epochs, scores, color=colour, marker=".", label=name)
+        figure, (loss, score, rate, margin) = _grid(4, 4.4, 2.7, columns=2)
+        for style, (name, lines) in zip(_styles(), histories.items(), strict=False):
+            epochs = [line["epoch"] for line in lines]
+            validated = [line for line in lines if "val" in line]
+            scores = [line["val"]["macro_f1"] for line in validated]
+            loss.plot(epochs, [line["train_loss"] for line in lines], lw=1.2, label=name, **style)
+            score.plot([line["epoch"] for line in validated], scores, lw=1.2, **style)
             best = int(np.argmax(scores))
-            right.plot(epochs[best], scores[best], marker="o", ms=9, mfc="none", color=colour)
-        left.set(title="training loss (with margin and mixing)", xlabel="epoch")
-        right.set(title="val macro-F1 (ring: the weights kept)", xlabel="epoch", ylim=(0, 1))
-        left.legend(frameon=False)
-        return _png(figure)
+            score.plot(validated[best]["epoch"], scores[best], marker="o", ms=9, mfc="none", color=style["color"])
+            rate.plot(epochs, [line["lr"] for line in lines], lw=1.2, **style)
+            margin.plot(epochs, [line["margin"] for line in lines], lw=1.2, **style)
+        loss.set(title="training loss (with margin and mixing)")
+        score.set(title="val macro-F1 (ring: the weights kept)", ylim=(0, 1))
+        rate.set(title="learning rate", xlabel="epoch")
+        margin.set(title="margin", xlabel="epoch", ylim=(0, None))
+        figure.legend(*loss.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=4)
+        return Drawn(figure)
 
 
-def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes:
+def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
+    """Val F1 of each class over epochs, a panel a run."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _grid(len(histories), 2.9, 2.3)
+        for axis, (name, lines) in zip(axes, histories.items(), strict=True):
+            validated = [line for line in lines if "per_class_f1" in line.get("val", {})]
+            for style, label in zip(_styles(), LABELS, strict=False):
+                f1 = [line["val"]["per_class_f1"][label] for line in validated]
+                axis.plot([line["epoch"] for line in validated], f1, lw=1, ms=3, label=label, color=style["color"], marker=style["marker"])  # fmt: skip
+            axis.set(title=name, ylim=(0, 1), xlabel="epoch")
+        axes[0].set_ylabel("F1 on val")
+        figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=7)
+        return Drawn(figure)
+
+
+def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Drawn:
+    """A score and its interval of each model, the best below; `strong` is drawn as a diamond of its own colour."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(scores), columns=1)
+        for y, (name, (value, low, high)) in enumerate(scores.items()):
+            chosen = name == strong
+            axis.errorbar(
+                value, y, xerr=[[max(0, value - low)], [max(0, high - value)]], fmt="D" if chosen else "o", color=COLOURS[1 if chosen else 0], ms=6 if chosen else 4, lw=1.2, capsize=2,
+            )  # fmt: skip
+        axis.set_yticks(range(len(scores)), list(scores))
+        axis.set(xlabel="macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(scores) - 0.3))
+        axis.grid(axis="x", color="0.9", lw=0.8)
+        axis.set_axisbelow(True)
+        return Drawn(figure)
+
+
+def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Drawn:
     """Val macro-F1 over epochs, a panel a variant, a line a seed; shaded where a margin is on."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.6, 2.0, columns=5)
@@ -113,10 +181,10 @@ def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes:
         for axis in axes[-min(5, len(axes)) :]:
             axis.set_xlabel("epoch")
         axes[0].set_ylabel("val macro-F1")
-        return _png(figure)
+        return Drawn(figure)
 
 
-def risk_coverage(models: dict[str, dict[str, list[float]]]) -> bytes:
+def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Drawn:
     """Error rate over the share of pictures that is answered, the surest first, a line a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
@@ -124,10 +192,10 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> bytes:
             axis.plot(curve["coverage"], curve["risk"], color=colour, lw=1.3, label=name)
         axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
         axis.legend(frameon=False)
-        return _png(figure)
+        return Drawn(figure)
 
 
-def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> bytes:
+def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> Drawn:
     """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
     with mpl.rc_context(_STYLE):
         names = list(next(iter(models.values())))
@@ -147,10 +215,10 @@ def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dic
         for axis in axes[::4]:
             axis.set_ylabel("accuracy")
         figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
-        return _png(figure)
+        return Drawn(figure)
 
 
-def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> bytes:
+def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> Drawn:
     """Reliability diagrams before and after calibration, a panel a model."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(models), 2.9, 2.9)
@@ -165,10 +233,10 @@ def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> bytes:
                 axis.scatter(x, y, s=size, color=colour, marker=marker)
             axis.set(title=name, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes[0].legend(frameon=False, loc="upper left")
-        return _png(figure)
+        return Drawn(figure)
 
 
-def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> bytes:
+def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> Drawn:
     """NLL and ECE over temperature on test (for the eye only) with the temperature found on calib."""
     with mpl.rc_context(_STYLE):
         figure, (left, right) = _grid(2, 4.4, 2.8, columns=2)
@@ -180,10 +248,10 @@ def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> bytes:
                 axis.set_xticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
                 axis.minorticks_off()
         left.legend(frameon=False)
-        return _png(figure)
+        return Drawn(figure)
 
 
-def confusions(models: dict[str, list[list[int]]]) -> bytes:
+def confusions(models: dict[str, list[list[int]]]) -> Drawn:
     """Confusion matrices, rows normalised, a panel a model."""
     short = [name[:4] for name in LABELS]
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
@@ -206,10 +274,10 @@ def confusions(models: dict[str, list[list[int]]]) -> bytes:
             axis.set_yticks(range(len(short)), short)
             axis.set(title=name, xlabel="predicted", ylabel="label")
             axis.tick_params(length=0)
-        return _png(figure)
+        return Drawn(figure)
 
 
-def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> bytes:
+def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Drawn:
     """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
         figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
@@ -222,10 +290,10 @@ def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> bytes:
             axis.set_yticks(range(len(names)), names)
             axis.set(title=title, xlabel="judged on", ylabel="learned from")
             axis.tick_params(length=0)
-        return _png(figure)
+        return Drawn(figure)
 
 
-def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> bytes:
+def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> Drawn:
     """F1 of each class with its 95 % interval, a colour a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 8.6, 2.8, columns=1)
@@ -239,21 +307,22 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
         axis.set_xticks(range(len(LABELS)), LABELS)
         axis.set(ylim=(0, 1), ylabel="F1 on test")
         axis.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        return _png(figure)
+        return Drawn(figure)
 
 
-def contact_sheet(pictures: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> bytes:
-    """A row of pictures (n, s, s, c) a class."""
-    with mpl.rc_context(_STYLE):
-        count = max(len(row) for row in pictures.values())
-        figure = Figure(figsize=(0.8 * count + 0.8, 0.8 * len(pictures)), layout="constrained")
-        grid = figure.subplots(len(pictures), count, squeeze=False)
-        for axis in grid.ravel():
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_frame_on(False)
-        for axes, (name, row) in zip(grid, pictures.items(), strict=True):
-            axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
-            for axis, picture in zip(axes, row, strict=False):
-                axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
-        return _png(figure)
+def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Drawn:
+    """A row of images (n, s, s, c) a class, on one sheet: an axis for each would take seconds."""
+    count = max(len(row) for row in images.values())
+    side = next(iter(images.values())).shape[1]
+    gap = max(1, side // 12)
+    sheet = np.full((len(images) * (side + gap) - gap, count * (side + gap) - gap, 3), 255, np.uint8)
+    for i, row in enumerate(images.values()):
+        for j, image in enumerate(row):
+            sheet[i * (side + gap) :, j * (side + gap) :][:side, :side] = image
+    with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
+        figure, (axis,) = _grid(1, 0.62 * count + 0.8, 0.62 * len(images), columns=1)
+        axis.imshow(sheet, interpolation="none")
+        axis.set_xticks([])
+        axis.set_yticks([i * (side + gap) + side / 2 for i in range(len(images))], list(images))
+        axis.tick_params(length=0)
+        return Drawn(figure)

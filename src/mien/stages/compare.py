@@ -122,4 +122,4 @@ def _curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes | None:
         from mien.report.figures import sweep_curves  # noqa: PLC0415
     except ModuleNotFoundError:
         return None
-    return sweep_curves(histories)
+    return sweep_curves(histories).png()

@@ -106,4 +106,4 @@ def _figure(document: dict[str, Any]) -> bytes | None:
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
     names = list(document["sources"])
     shown = {METRICS[key]: np.array([[cells[a, b][key]["mean"] for b in names] for a in names]) for key in ("macro_f1", "accuracy", "ece")}  # fmt: skip
-    return matrix(names, shown)
+    return matrix(names, shown).png()

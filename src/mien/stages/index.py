@@ -281,8 +281,8 @@ def figures(folder: Path, out: Path) -> list[Path]:
 
     index, counts = read_index(folder), read_audit(folder)
     written = {
-        "composition.png": composition(counts["distribution"], SPLITS),
-        "sources.png": stacked(counts["by_source"], SPLITS),
+        "composition.png": composition(counts["distribution"], SPLITS).png(),
+        "sources.png": stacked(counts["by_source"], SPLITS).png(),
     }
     written |= {f"contact_{name}.png": png(contact_sheet(index, name)) for name in LABELS}
     for name, data in written.items():

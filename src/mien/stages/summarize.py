@@ -22,7 +22,7 @@ from mien.data.sources.synthetic import Synthetic
 from mien.evaluate.bootstrap import interval, ratio, with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.expected import compare_expected, describe_expected
-from mien.evaluate.metrics import metrics, softmax
+from mien.evaluate.metrics import mean_entropy, metrics, minority_recall, softmax
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import baselines
 
@@ -138,13 +138,15 @@ def _model(run_folder: Path) -> dict[str, Any]:
 
 def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
     ensemble, evaluation = read_ensemble(folder), read_evaluation(folder)
-    scores = {}
+    scores, entropy = {}, {}
     for split in ("val", "calib"):
         predictions = read_predictions(predictions_path(folder, split))
-        scores[split] = metrics(softmax(predictions.logits), predictions.labels)
+        probabilities = softmax(predictions.logits)
+        scores[split], entropy[split] = metrics(probabilities, predictions.labels), mean_entropy(probabilities)
     return {
         "name": ensemble.name, "kind": kind, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
         "heldout": ensemble.heldout, "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
+        "mean_entropy": entropy["val"], "minority_recall": minority_recall(np.asarray(evaluation["test"]["confusion"])),
         "test": evaluation["test"], "test_as_distributed": evaluation["test_as_distributed"],
         "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"], "warnings": evaluation["warnings"], **_elsewhere(evaluation),
     }  # fmt: skip

@@ -64,7 +64,9 @@ SCHEDULES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "what", "epochs", "values"), SCHEDULES, ids=lambda v: "" if callable(v) else str(v)[:60])
+@pytest.mark.parametrize(
+    ("settings", "what", "epochs", "values"), SCHEDULES, ids=lambda v: "" if callable(v) else str(v)[:60]
+)
 def test_schedules(make, settings, what, epochs, values):
     assert over(make(**settings), what, *epochs) == pytest.approx(values)
 

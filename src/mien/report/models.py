@@ -1,0 +1,132 @@
+"""The sections on single models: settings as they were used, scores on test, each class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mien.core.labels import LABELS
+from mien.report import figures
+from mien.report.blocks import Block, Figure, Number, Section, Span, Spans, Table, Text, row
+from mien.report.material import Material, scores
+from mien.report.node import Node, estimate
+
+# What a reader of such a report looks for first; everything else that differs between runs follows in a table of its own.
+_MAIN = ("backbone", "pretrained", "head", "loss", "optimizer", "lr", "epochs", "batch_size")
+_NO_RESULT = {"save_every_steps", "tracker", "eval_every", "eval_raw"}  # settings that change no result
+
+
+def settings(material: Material) -> Section:
+    """Architectures and settings as they were really used; empty where nothing was trained here."""
+    configs = {name: config["settings"] for name, config in material.configs.items() if config.get("settings")}
+    section = Section("settings", "Architectures and settings")
+    if not configs:
+        return section
+    known = {m.value["name"]: m for m in material.models}
+    rows = tuple(row(known[name]["name"].quote(), *(_value(config[key]["value"]) for key in _MAIN), material.parameters(known[name])) for name, config in configs.items() if name in known)  # fmt: skip
+    head = ("run", *(key.replace("_", " ") for key in _MAIN), "parameters (M)")
+    section.blocks.append(Table("main-settings", "Main settings of each run", head, rows))
+    keys = [key for key in next(iter(configs.values())).value if key not in _NO_RESULT and all(key in c.value for c in configs.values())]  # fmt: skip
+    differing = [key for key in keys if len({str(c.value[key]["value"]) for c in configs.values()}) > 1]
+    section.blocks += _differing(configs, [key for key in differing if key not in _MAIN])
+    first = next(iter(configs.values()))
+    shared = [key for key in keys if key not in differing]
+    rows = tuple(row(f"`{key}`", _value(first[key]["value"]), first[key]["from"].quote()) for key in shared)
+    section.blocks.append(Table("shared-settings", "Settings that are the same in all runs, and where each came from", ("setting", "value", "from"), rows))  # fmt: skip
+    return section
+
+
+def _differing(configs: dict[str, Node], keys: list[str]) -> list[Block]:
+    rows: list[tuple[Span | Spans, ...]] = [
+        (f"`{key}`", f"`{name}`", _value(config[key]["value"]), config[key]["from"].quote())
+        for key in keys for name, config in configs.items()
+    ]  # fmt: skip
+    return [Table("differing-settings", "Other settings that differ between runs", ("setting", "run", "value", "from"), tuple(rows))] if rows else []  # fmt: skip
+
+
+def _value(node: Node) -> Span:
+    """A setting as it is read: what is off is off."""
+    value: Any = node.value
+    if value is None or value == "none":
+        return "off" if value == "none" else "automatic"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return node.number(0)
+    return node.number(6, style="significant") if isinstance(value, float) else node.quote()
+
+
+def singles(material: Material) -> Section:
+    """Every model alone on test."""
+    models = material.models
+    best = material.study.value["selected"]["best_single"]
+    strong = frozenset(i for i, m in enumerate(models) if m.value["name"] == best)
+    rows = tuple(row(m["name"].quote(), *scores(m["test"]), m.at("test", "ece_floor").number()) for m in models)
+    head = ("model", "accuracy", "macro-F1", "minority-F1", "ECE", "ECE floor")
+    more = tuple(row(m["name"].quote(), m["backbone"].quote(), material.parameters(m), m.at("test", "brier").number(), m.at("test", "nll").number(), m.at("calibration", "T").number(), *_epoch(m)) for m in models)  # fmt: skip
+    columns: tuple[str, ...] = ("model", "backbone", "parameters (M)", "Brier", "NLL", "temperature")
+    if any(m.value["training"] is not None for m in models):
+        columns += ("epoch kept",)
+    more = tuple(row[: len(columns)] for row in more)
+    blocks: list[Block] = [
+        Table("single-models", "Single models on test, calibrated on calib", head, rows, strong, "The marked row is the best single model, fixed on val by macro-F1."),
+        Table("single-models-more", "The same models: size, proper scores, temperature", columns, more, strong),
+        *_as_distributed([*models, *material.joined]),
+    ]  # fmt: skip
+    return Section("single-models-section", "Single models", blocks)
+
+
+def _epoch(model: Node) -> tuple[Span | Spans, ...]:
+    if model.value["training"] is None:
+        return ("trained elsewhere",)
+    return ((model["best_epoch"].number(0), " of ", model["epochs"].number(0)),)
+
+
+def _as_distributed(models: list[Node]) -> list[Block]:
+    """Test as its source distributes it, for comparison with published figures; nothing without official rows."""
+    rows = []
+    for m in models:
+        theirs = m.get("test_as_distributed")
+        if theirs is not None:
+            cells: list[Number] = []
+            for score in (m["test"], theirs):
+                cells += [score["n"].count(), score["accuracy"].number(), score["macro_f1"].number()]
+            rows.append(row(m["name"].quote(), *cells, theirs["left_out"].count()))
+    if not rows:
+        return []
+    head = ("model", "distinct images", "accuracy", "macro-F1", "rows as distributed", "accuracy there", "macro-F1 there", "left out")  # fmt: skip
+    note = "As distributed: every official test row with its own label, repeats included; left out are rows whose image has no majority label."  # fmt: skip
+    return [Table("as-distributed", "Test as this index has it, and as its source distributes it", head, tuple(rows), note=note)]  # fmt: skip
+
+
+def classes(material: Material) -> Section:
+    """F1 of each class, and which classes are taken for which."""
+    chosen, models = material.chosen, material.models
+    f1, counts = chosen.at("test", "per_class_f1"), chosen.at("test", "confusion")
+    rows = tuple(row(name, _class_f1(chosen, name)) for name in LABELS)
+    all_rows = tuple(row(m["name"].quote(), *(m.at("test", "per_class_f1", name).number() for name in LABELS)) for m in [*models, *material.joined])  # fmt: skip
+    confusion = tuple(row(name, *(counts[i][j].count() for j in range(len(LABELS)))) for i, name in enumerate(LABELS))
+    shown = {chosen.value["name"]: chosen} | {m.value["name"]: m for m in models}
+    weakest, best = (pick(LABELS, key=lambda name: float(f1.value[name])) for pick in (min, max))
+    blocks: list[Block] = [
+        Text((f"Of the adopted model {best} is the strongest class, F1 ", f1[best].number(), f", and {weakest} the weakest, F1 ", f1[weakest].number(), ".")),
+        Table("per-class-f1", ("F1 of each class on test, ", chosen["name"].quote()), ("class", "F1"), rows),
+        Table("per-class-f1-all", "F1 of each class on test, all models", ("model", *LABELS), all_rows),
+        Figure("class-f1", "F1 of each class on test, with intervals", figures.class_f1({n: m.value["test"]["per_class_f1"] for n, m in shown.items()}, {n: m.value["test"]["ci95"] for n, m in shown.items()}), "Bars: F1 by class, a colour a model", "per-class-f1-all"),
+        Table("confusion", ("Confusion of the adopted model on test: rows are labels, columns what it said",), ("label", *LABELS), confusion),
+        Figure("confusions", "Per cent of each label's test images that get each name", figures.confusions({n: m.value["test"]["confusion"] for n, m in shown.items()}), "Confusion matrices, a panel a model", _confusions(shown)),
+    ]  # fmt: skip
+    return Section("classes", "Classes", blocks)
+
+
+def _class_f1(model: Node, name: str) -> Span:
+    ends = model.at("test", "ci95").get(f"f1_{name}")
+    value = model.at("test", "per_class_f1", name)
+    return value.number() if ends is None else estimate(value, ends)
+
+
+def _confusions(models: dict[str, Node]) -> Table:
+    rows = tuple(
+        row(m["name"].quote(), name, *(m.at("test", "confusion", i, j).count() for j in range(len(LABELS))))
+        for m in models.values() for i, name in enumerate(LABELS)
+    )  # fmt: skip
+    return Table("confusion-all", "Test images by label and what each model said", ("model", "label", *LABELS), rows)
