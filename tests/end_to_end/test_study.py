@@ -92,7 +92,7 @@ def test_a_second_run_redoes_nothing(small_study, tmp_path):
     after = modified(small_study)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed <= {"report/index.html", "request.json", "study.json"}
-    assert time.perf_counter() - started < 30
+    assert time.perf_counter() - started < 60  # the report alone is written anew
 
 
 @pytest.mark.trains
