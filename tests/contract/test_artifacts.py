@@ -33,6 +33,7 @@ from mien.core.artifacts.predictions import (
 )
 from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import read_study
+from mien.core.config.judge import CalibrateConfig
 from mien.core.errors import ArtifactError, CalibrationError, InputError, SplitError, UsageError
 
 WRITER = """
@@ -390,3 +391,17 @@ def test_study_json_has_every_key(small_study):
     assert set(study["wall_s"]) >= {"index", "train arc", "ensemble", "distill", "evaluate", "export"}
     assert study["selected"]["hash"] == read_selection(small_study / "ensembles" / "selected.json")["hash"]
     assert read_evaluation(small_study / "student")["selection_hash"] == study["selected"]["hash"]
+
+
+def test_a_map_with_parameters_for_each_class_needs_each_class(tmp_path):
+    """An index may lack classes; calibrate says so where it matters, and nowhere else."""
+    from mien.stages.calibrate import _check_classes
+
+    logits, labels = faces.simulated(200)
+    whole = faces.predictions(logits, labels)
+    lacking = faces.predictions(logits[labels != 1], labels[labels != 1])
+    for method in ("vector", "dirichlet"):
+        _check_classes(tmp_path, whole, CalibrateConfig(method=method))
+        with pytest.raises(CalibrationError, match=rf"show no disgust.*--method {method}"):
+            _check_classes(tmp_path, lacking, CalibrateConfig(method=method))
+    _check_classes(tmp_path, lacking, CalibrateConfig())
