@@ -211,7 +211,7 @@ def main() -> None:
         "weights": lambda: weights_and_maps(args.rows, args.repeats), "prior": lambda: {"prior": priors([1000, 2400], args.repeats)},
         "gaps": lambda: {"gaps": gaps([1000, 2400], 3 * args.repeats)}, "intervals": lambda: {"intervals": intervals(10 * args.repeats)},
     }  # fmt: skip
-    document: dict[str, object] = {"repeats": args.repeats, "held_out": HELD}
+    document: dict[str, object] = {"repeats": args.repeats}
     for name in args.only:
         document |= parts[name]()
     document |= {"seconds": round(time.perf_counter() - started), "environment": environment(("numpy", "scipy"))}
@@ -245,7 +245,7 @@ def weights_and_maps(rows: list[int], repeats: int) -> dict[str, object]:
                 gap = against(*(np.array([f[key] for f in found]) for key in ("ours", "temperature")))
                 maps.append({"rows": n, "planted": kind, "chosen": chosen, "ours_less_temperature": gap})
                 print(json.dumps(maps[-1]))
-    return {"pools": pools, "maps": maps}
+    return {"held_out": HELD, "pools": pools, "maps": maps}
 
 
 if __name__ == "__main__":
