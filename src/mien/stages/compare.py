@@ -96,9 +96,11 @@ def fall_after_margin(seen: list[dict[str, Any]]) -> float | None:
 
 def table(document: dict[str, Any]) -> str:
     """The comparison as a Markdown table."""
+    # Before schema 2 intervals counted the seeds' variance alone.
+    over = "for images and seeds together" if document["schema"] >= SCHEMA else "over seeds alone"
     head = (
         f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds {', '.join(map(str, document['seeds']))}; "
-        f"paired differences from {document['baseline']} with 95 % intervals for images and seeds together, p by Holm.\n\n"
+        f"paired differences from {document['baseline']} with 95 % intervals {over}, p by Holm.\n\n"
         "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|\n"
     )
     gone = [
