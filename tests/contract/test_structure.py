@@ -79,7 +79,8 @@ WRITERS = {
     ("nn/export.py", "onnx.save"),  # a temporary model, whose bytes core/artifacts writes
     ("nn/pretrained.py", "torch.save"),  # the text of an error's fix
     ("report/figures.py", ".savefig"),  # into memory
-    ("stages/report.py", "base.write_text"),  # pages for the eye
+    ("stages/report.py", "base.write_bytes"),  # documents for the eye
+    ("stages/bench.py", "base.write_json"),  # figures for the user, which no stage reads
     ("stages/index.py", "base.write_bytes"),  # pictures of `mien index audit --figures`
 }
 WRITING = re.compile(
