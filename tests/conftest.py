@@ -27,6 +27,7 @@ REAL = Path(os.environ.get("MIEN_TEST_DATA", Path(__file__).parents[2] / "shared
 TRAINED = {"small_study"}
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: a worker a core that this process may use, at most eight (each takes about 1 GiB); none for one core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

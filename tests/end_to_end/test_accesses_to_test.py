@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers import faces
+from helpers import documents, faces
 from mien.cli import run
 from mien.core.labels import LABELS
 
@@ -66,7 +66,7 @@ def test_selecting_and_calibrating_after_an_access_ask_for_again(models, tmp_pat
     assert "a: test_accesses: Test was opened 4 times before this calibration was fitted." in said.err
     assert "opened 4 times before this selection was written." in said.out
     assert run(["report", str(other)]) == 0
-    page = (other / "report" / "index.html").read_text()
+    page = documents.html_text(other / "report" / "index.html")
     assert "Test was opened 4 times before this selection was written: its figures are optimistic. By now" in page
     assert "By now it was opened 8 times" in page
     assert "before test was opened" not in page

@@ -49,7 +49,7 @@ def fer2013(rows, tmp_path_factory):
 
 
 def test_the_full_file_is_indexed_as_was_measured(fer2013, tmp_path):
-    index = stage.run(IndexConfig(source=(f"fer2013={fer2013}",)), tmp_path / "i")
+    index = stage.run(IndexConfig(source=(f"fer2013={fer2013}",), leaks="move"), tmp_path / "i")
     audit = stage.audit(tmp_path / "i")
     assert audit["source_rows"] == {"fer2013": 35_710}
     assert audit["duplicates"] == {
@@ -91,7 +91,7 @@ def test_ferplus_rules_keep_what_was_counted(rows, tmp_path):
         for row in some:
             writer.writerow([row["usage"], row["name"], *(row[f"ferplus_{name.lower()}"] for name in FERPLUS)])
             (root / FOLDERS[row["usage"]] / row["name"]).write_bytes(row["image"])
-    stage.run(IndexConfig(source=(f"ferplus={root}",)), tmp_path / "i")
+    stage.run(IndexConfig(source=(f"ferplus={root}",), leaks="move"), tmp_path / "i")
     audit = stage.audit(tmp_path / "i")
     expected = {"contempt": 0, "no_majority": 0, "not_a_face": 0, "unknown": 0}
     for row in some:

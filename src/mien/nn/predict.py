@@ -15,7 +15,6 @@ from mien.nn.batches import to_tensor
 from mien.nn.devices import compute_device
 
 
-@torch.inference_mode()
 def predict_logits(
     network: nn.Module, pixels: PixelRows, rows: NDArray[np.int64], *,
     batch_size: int = 256, device: torch.device | None = None, bf16: bool = False, advance: Callable[[int], None] = lambda n: None,
@@ -26,11 +25,11 @@ def predict_logits(
     in fp32 unless `bf16`, which is for validation during training.
     """
     device = device or compute_device()
-    network.to(device).eval()
+    network.to(device).eval()  # outside inference mode: weights that are moved inside it can be trained no more
     out = []
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        with _full_fp32(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), _full_fp32(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = network(to_tensor(pixels, part, device)).float()
         out.append(logits.cpu().numpy().astype(np.float64))  # widened last: mps has no float64
         advance(len(part))

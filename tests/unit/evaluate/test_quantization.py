@@ -21,7 +21,7 @@ def origin(rows: FitRows, **changes) -> Calibration:
     values = {
         "fingerprint": "f", "method": "temperature", "matrix": np.eye(7).tolist(), "bias": (0.0,) * 7, "temperature": 1.0, "temperature_ci95": (0.9, 1.1),
         "n": len(rows), "weights_hash": "w", "predictions_hash": "p", "map_hash": "m", "decisions": fit_decisions(rows.part("thresholds"), **ASKED),
-        "before": {}, "after": {},
+        "before": {}, "after": {}, "test_accesses": 0,
     }  # fmt: skip
     return Calibration(**(values | changes))
 

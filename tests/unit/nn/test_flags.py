@@ -12,6 +12,7 @@ from mien.core.artifacts.index import read_index
 from mien.core.config.train import TrainConfig
 from mien.evaluate.metrics import score_logits
 from mien.nn.augment import Augmentation
+from mien.nn.doubt import train_rows
 from mien.nn.loop import Trainer
 from mien.nn.network import make_network
 
@@ -29,7 +30,7 @@ def make(small_index, tmp_path):
         config = TrainConfig(**(PLAIN | settings))
         torch.manual_seed(config.seed)
         network = make_network(config.model_dump(), crop_size=32, color=index.crop.color)
-        made.append(Trainer(config, index, tmp_path, network, score=score_logits))
+        made.append(Trainer(config, index, tmp_path, network, train_rows(config, index), score=score_logits))
         return made[-1]
 
     yield one

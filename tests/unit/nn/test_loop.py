@@ -490,8 +490,8 @@ def test_predicted_priors_are_declared(small_index, tmp_path):
 def test_weights_that_break_after_a_good_epoch_end_the_run_too(small_index, tmp_path, monkeypatch, at):
     learn = Trainer._learn
 
-    def broken(self, x, target, now):
-        learn(self, x, target, now)
+    def broken(self, batch, now):
+        learn(self, batch, now)
         last = self.step == 3 * self.sampler.steps_per_epoch - 1
         if last if at == "last of an epoch" else self.step == at:  # the loss was finite, the update is not
             with torch.no_grad():
