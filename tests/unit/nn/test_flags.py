@@ -75,7 +75,7 @@ def test_schedules(make, settings, what, epochs, values):
 # Flags that shape the trainer: (settings, what of it, its value).
 SHAPES = [
     ({"epochs": 5}, lambda t: t.total / t.sampler.steps_per_epoch, 5),
-    ({"batch_size": 16}, lambda t: len(t.feed(0, 0.0)[0]), 16),
+    ({"batch_size": 16}, lambda t: len(t.feed(0, 0.0).images), 16),
     ({"optimizer": "sgd"}, lambda t: (type(t.optimizer.optimizer), t.optimizer.defaults["momentum"]), (torch.optim.SGD, 0.9)),
     ({"weight_decay": 0.5}, lambda t: sorted({g["weight_decay"] for g in t.optimizer.param_groups}), [0.0, 0.5]),
     ({"layer_decay": 0.5}, lambda t: min(g["lr_scale"] for g in t.optimizer.param_groups), 0.125),
@@ -93,10 +93,10 @@ SHAPES = [
     ({"backbone": "resnet18", "stem": "small"}, lambda t: t.network.backbone.conv1.kernel_size, (3, 3)),
     ({"head": "subcenter", "subcenters": 4}, lambda t: t.network.head.weight.shape[0], 7 * 4),
     ({"head": "linear"}, lambda t: type(t.network.head).__name__, "LinearHead"),
-    ({"label_smoothing": 0.7}, lambda t: t.feed(0, 0.0)[1].amin().item(), 0.1),
+    ({"label_smoothing": 0.7}, lambda t: t.feed(0, 0.0).target.amin().item(), 0.1),
     ({"center_weight": 0.1}, lambda t: t.lesson.center.centers.shape[0], 7),
-    ({"mixing": "mixup", "mix_alpha": 3.0}, lambda t: int((t.feed(0, 1.0)[1] > 0).sum(1).max()), 2),
-    ({"mixing": "none"}, lambda t: int((t.feed(0, 1.0)[1] > 0).sum(1).max()), 1),
+    ({"mixing": "mixup", "mix_alpha": 3.0}, lambda t: int((t.feed(0, 1.0).target > 0).sum(1).max()), 2),
+    ({"mixing": "none"}, lambda t: int((t.feed(0, 1.0).target > 0).sum(1).max()), 1),
     ({"minority_boost": 2.0}, lambda t: sorted(set(t.feed.boost.tolist())), [1.0, 2.0]),
     ({"balanced_sampling": False}, lambda t: t.config.balanced, False),
     ({"loss": "balanced_softmax"}, lambda t: t.config.balanced, False),
@@ -137,8 +137,8 @@ def test_the_scale_multiplies_cosines(make):
 
 def gradient(trainer):
     """Its first gradient, as one vector, after what `_learn` does to it."""
-    x, target = trainer.feed(0, 0.0)
-    trainer._learn(x, target, trainer.schedule())
+    batch = trainer.feed(0, 0.0)
+    trainer._learn(batch, trainer.schedule())
     return torch.cat([p.grad.flatten() for p in trainer.lesson.parameters()])
 
 
@@ -153,8 +153,8 @@ def test_the_joint_heads_second_loss_has_the_weight_that_was_asked_for(make):
     losses = []
     for weight in (0.5, 1.0, 1.5):
         trainer = make(head="joint", joint_weight=weight)
-        x, target = trainer.feed(0, 0.0)
-        losses.append(float(trainer._gradient(x, target, None, trainer.schedule())[0]))
+        batch = trainer.feed(0, 0.0)
+        losses.append(float(trainer._gradient(batch.images, batch.target, None, trainer.schedule())[0]))
     assert losses[1] == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-4)
     assert losses[2] > losses[0]
 
