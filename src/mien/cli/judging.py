@@ -128,13 +128,13 @@ def evaluate(
     Parameters
     ----------
     target
-        a run, an ensemble, or a folder of ensembles
+        a run, an ensemble, or a folder of ensembles; with --on a model file (.onnx) too
     index
-        the index whose test split is opened; left out for predictions that were imported without one
+        the index whose test split is opened; left out for predictions that were imported without one. With --on the one that the model learned from
     selection
         the selected.json that knows this run; found by itself in a folder beside it
     on
-        another index, on whose test a run is judged too, without what it has seen
+        another index, on whose test a run, an ensemble or a model file (.onnx) is judged, without what it has seen
     all
         every run and candidate of a folder of ensembles, not the selected one alone; `mien report` shows them
     """
@@ -178,8 +178,6 @@ def _evaluate_on(
 ) -> None:
     from mien.stages import transfer as stage
 
-    if index is None:
-        raise UsageError("--on needs the run's own index too.", fix="Name it: --index DIR.")
     done = stage.run(run, index, on, config, selection=selection)
     test, left = done["test"], done["left_out"]
     text = (

@@ -16,12 +16,13 @@ from typing import Literal
 
 import numpy as np
 
+from mien.core.artifacts.ensemble import Ensemble
 from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import InputError
 from mien.evaluate.calibration import Temperature, fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
-from mien.evaluate.scaling import check_folds, spread_folds
+from mien.evaluate.scaling import Scaling, check_folds, spread_folds
 from mien.evaluate.weights import SEARCHES, Pool, Search, combine, equal_weights_p, search_nll, stack
 
 POOLS: tuple[Pool, ...] = ("probability", "logit")
@@ -39,6 +40,14 @@ def pooled_logits(members: Sequence[Floats], weights: Floats, temperatures: Sequ
     if np.min(weights) < 0 or abs(float(np.sum(weights)) - 1) > 1e-6:
         raise InputError(f"Weights {np.round(weights, 4).tolist()}.", rule="Weights are not negative and sum to 1.")
     return combine(tempered(members, temperatures), np.asarray(weights), pool)
+
+
+def ensemble_logits(members: Sequence[Floats], ensemble: Ensemble) -> Floats:
+    """Logits (n, 7) of an ensemble from its members' logits (n, 7) each, in its order: every member by its own calibration,
+    joined, before the final temperature."""
+    maps = [Scaling("dirichlet", np.array(m.matrix), np.array(m.bias)) for m in ensemble.members]
+    own = [scaling.apply(logits) for scaling, logits in zip(maps, members, strict=True)]
+    return pooled_logits(own, ensemble.weights, [1.0] * len(own), ensemble.pool)
 
 
 def tempered(members: Sequence[Floats], temperatures: Sequence[float]) -> Floats:

@@ -13,7 +13,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.ensemble import SELECTION, Ensemble, pooled_meta, read_ensemble, read_selection, runs_of
+from mien.core.artifacts.ensemble import SELECTION, pooled_meta, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
 from mien.core.artifacts.judged import (
@@ -36,8 +36,8 @@ from mien.evaluate.calibration_error import Floats, reliability
 from mien.evaluate.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from mien.evaluate.decisions import judge
 from mien.evaluate.metrics import alarms, metrics, softmax
-from mien.evaluate.pooling import pooled_logits
-from mien.evaluate.scaling import Scaling, scaling_of
+from mien.evaluate.pooling import ensemble_logits
+from mien.evaluate.scaling import scaling_of
 from mien.evaluate.shift import by_group, degradation
 
 COMPARED = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
@@ -161,7 +161,7 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     }  # fmt: skip
     members = [read_judged(target / m.run) for m in ensemble.members]
     document |= _elsewhere(
-        members, probabilities, test, job, lambda several: _pooled(several, ensemble) / ensemble.temperature
+        members, probabilities, test, job, lambda several: ensemble_logits(several, ensemble) / ensemble.temperature
     )
     folders = [m.folder for m in members]
     before = accesses.record(
@@ -243,14 +243,7 @@ def _pooled_test(folder: Path, job: _Job) -> tuple[Floats, store.Predictions]:
         _check_index(judged, job.index)
         tests.append(_test_predictions(judged, job))
     store.check_same_rows(tests)
-    return _pooled([t.logits for t in tests], ensemble), tests[0]
-
-
-def _pooled(logits: list[Floats], ensemble: Ensemble) -> Floats:
-    """Members' logits joined, each by its own calibration first."""
-    maps = [Scaling("dirichlet", np.array(m.matrix), np.array(m.bias)) for m in ensemble.members]
-    own = [map_.apply(z) for map_, z in zip(maps, logits, strict=True)]
-    return pooled_logits(own, ensemble.weights, [1.0] * len(own), ensemble.pool)
+    return ensemble_logits([t.logits for t in tests], ensemble), tests[0]
 
 
 def _scores(
