@@ -81,55 +81,6 @@ def test_a_signal_saves_and_interrupts(small_index, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "r" / "last" / "state.json").read_text())["step"] in (4, 5)
 
 
-CHANGES = [
-    {"head": "linear"}, {"head": "subcenter"}, {"head": "joint"}, {"scale": 5.0}, {"margin": 0.5, "plain_logits_epochs": 0},
-    {"plain_logits_epochs": 0}, {"plain_logits_epochs": 0, "arcface_warmup_epochs": 1}, {"scale_start": 4.0, "scale_warmup_epochs": 1.0},
-    {"loss": "focal"}, {"loss": "balanced_softmax"}, {"loss": "logit_adjusted"}, {"label_smoothing": 0.0}, {"center_weight": 0.1},
-    {"balanced_sampling": False}, {"predict_prior": "natural"}, {"optimizer": "sgd"}, {"optimizer": "adamw-safe"}, {"lr": 5e-4}, {"layer_decay": 0.7},
-    {"weight_decay": 0.5}, {"scheduler": "constant"}, {"warmup_epochs": 0}, {"min_lr": 5e-4}, {"batch_size": 16}, {"accumulate": 2}, {"clip_grad": 0.01},
-    {"sam_rho": 0.05}, {"ema_decay": 0.0}, {"drop_rate": 0.0}, {"freeze_backbone_epochs": 1}, {"freeze_backbone_epochs": 1, "freeze_blocks": 1},
-    {"crop_min": 0.4}, {"rotate": 0.0}, {"flip": False}, {"jitter": 0.0}, {"erase": 0.0}, {"clahe": 0.5}, {"randaugment": 1}, {"minority_boost": 2.0},
-    {"mixing": "none"}, {"mixing": "mixup"}, {"mixing": "cutmix"}, {"mix_alpha": 1.0}, {"mix_probability": 0.3}, {"mix_warmup_epochs": 1.0},
-    {"mix_off_epochs": 1.0}, {"seed": 1}, {"img_size": 40}, {"amp": "bf16"}, {"attention": "cbam"}, {"hard_share": 0.5},
-]  # fmt: skip
-# Flags that act only beside others: (what is added to both, what is changed).
-PAIRS = [
-    ({"head": "subcenter"}, {"subcenters": 2}), ({"head": "joint", "plain_logits_epochs": 0}, {"joint_weight": 0.3}),
-    ({"loss": "focal"}, {"focal_gamma": 1.0}), ({"loss": "logit_adjusted"}, {"logit_adjust_tau": 0.5}),
-    ({"randaugment": 2}, {"randaugment_magnitude": 9.0}), ({"scale_start": 4.0, "scale_warmup_epochs": 1.0}, {"scale_start": 6.0}),
-    ({"scale_start": 4.0, "scale_warmup_epochs": 1.0}, {"scale_warmup_epochs": 2.0}), ({"freeze_backbone_epochs": 1}, {"freeze_backbone_epochs": 2}),
-    ({"backbone": "hybrid"}, {"drop_path": 0.5}), ({"backbone": "vit_tiny", "epochs": 1, "amp": "no"}, {"patch_size": 16}),
-    ({"backbone": "mobilenetv3_small", "epochs": 1, "img_size": 64}, {"stem": "small"}), ({"plain_logits_epochs": 0}, {"head": "cosface"}),
-]  # fmt: skip
-# Flags that are tested elsewhere, each by its own test.
-ELSEWHERE = {
-    "backbone", "pretrained", "pretrained_license", "init_from", "soft_votes", "eval_every", "eval_raw", "patience", "save_every_steps", "tracker", "epochs",
-    "suspects", "suspect_treatment", "suspect_weight",  # test_doubt.py, test_suspects.py
-}  # fmt: skip
-
-
-def test_every_flag_is_in_a_test():
-    seen = {key for change in CHANGES for key in change} | {key for _, change in PAIRS for key in change}
-    assert set(TrainConfig.model_fields) - seen == ELSEWHERE - seen
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=lambda c: "+".join(f"{k}={v}" for k, v in c.items()))
-def test_every_training_flag_acts(small_index, tmp_path_factory, tmp_path, change):
-    reference = tmp_path_factory.getbasetemp() / "reference"
-    whole = train(small_index, reference, amp="no") if not reference.exists() else read_run(reference)
-    other = train(small_index, tmp_path / "r", **({"amp": "no"} | change))
-    assert other.weights_hash != whole.weights_hash
-
-
-@pytest.mark.parametrize(("common", "change"), PAIRS, ids=lambda c: "+".join(f"{k}={v}" for k, v in c.items()))
-def test_flags_that_need_another_act_too(small_index, tmp_path, common, change):
-    base = {"epochs": 2, "plain_logits_epochs": 1, "arcface_warmup_epochs": 0} | common
-    assert (
-        train(small_index, tmp_path / "a", **base).weights_hash
-        != train(small_index, tmp_path / "b", **(base | change)).weights_hash
-    )
-
-
 def test_saving_more_often_changes_nothing(small_index, tmp_path):
     a = train(small_index, tmp_path / "a", save_every_steps=1)
     b = train(small_index, tmp_path / "b", save_every_steps=1000)
