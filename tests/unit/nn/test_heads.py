@@ -195,7 +195,7 @@ def test_a_teacher_is_followed_without_the_margin():
     from mien.nn.lesson import Lesson
     from mien.nn.network import make_network
 
-    chosen = settings(backbone="cnn", head="arcface") | {"kd_weight": 1.0, "kd_temperature": 2.0}
+    chosen = settings(backbone="cnn", head="arcface") | {"kd_weight": 1.0, "kd_temperature": 2.0, "kd_loss": "kl"}
     network = make_network(chosen, crop_size=32, color="rgb")
     lesson = Lesson(network, chosen, torch.full((7,), 1 / 7)).eval()
     x, y = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.eye(7)[:4]
