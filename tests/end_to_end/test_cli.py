@@ -82,7 +82,7 @@ def test_a_run_elsewhere(small_study, tmp_path, capsys):
     larger = faces.index(tmp_path / "larger", count=280, size=40)
     code, _, err = call(capsys, "evaluate", student, "--index", index, "--on", larger)
     assert code == 2
-    assert "same --size" in err
+    assert "learned other crops" in err and f"--like {student}" in err
     assert call(capsys, "evaluate", student, "--on", other)[0] == 2
 
 
