@@ -245,6 +245,26 @@ def test_another_index_is_refused_by_every_stage(small_study, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["i"]
 
 
+KILLED_SAVE = """
+import resource, signal, sys, torch
+from pathlib import Path
+from mien.core.artifacts import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # ended by the system in the middle of the write
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+checkpoint.save_state(Path(sys.argv[1]), {"weights": torch.zeros(100_000)}, {"step": 4}, seconds=1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+def test_a_save_killed_in_its_middle_leaves_nothing_behind(tmp_path):
+    base.claim(tmp_path, kind="run", fingerprint="a")
+    done = subprocess.run([sys.executable, "-c", KILLED_SAVE, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGXFSZ
+    assert len(list((tmp_path / "last").iterdir())) == 1
+    assert base.claim(tmp_path, kind="run", fingerprint="a")
+    assert not list((tmp_path / "last").iterdir())
+
+
 def test_what_a_killed_write_left_does_not_block_the_folder(tmp_path):
     (tmp_path / ".started.json.123.tmp").touch()
     assert not base.claim(tmp_path, kind="run", fingerprint="a")

@@ -6,7 +6,6 @@ either the older or the newer state is whole.
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +80,10 @@ def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import save_file  # noqa: PLC0415
+    """Write tensors crash-safely.
 
-    try:
-        with base.atomic(path) as temporary:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
-    except SafetensorError as error:  # it wraps the system's errors in its own text
-        if "No space left" in str(error) or "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
-        raise
+    safetensors' own `save_file` writes to a random name first, which nobody could remove after a kill.
+    """
+    from safetensors.torch import save  # noqa: PLC0415
+
+    base.write_bytes(path, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
