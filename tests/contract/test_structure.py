@@ -81,6 +81,9 @@ WRITERS = {
     ("report/figures.py", ".savefig"),  # into memory
     ("stages/report.py", "base.write_bytes"),  # documents for the eye
     ("stages/bench.py", "base.write_json"),  # figures for the user, which no stage reads
+    ("stages/temperature_sweep.py", "base.write_json"),  # a figure and its numbers, for the user
+    ("stages/temperature_sweep.py", "base.write_text"),
+    ("stages/temperature_sweep.py", "base.write_bytes"),
     ("stages/index.py", "base.write_bytes"),  # pictures of `mien index audit --figures`
 }
 WRITING = re.compile(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import shutil
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ import pytest
 from helpers import documents, faces
 from mien.cli import run
 from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.labels import LABELS
@@ -387,3 +390,48 @@ def test_a_calibration_that_costs_macro_f1_is_not_taken_unasked(tmp_path, capsys
     assert "macro-F1 falls from" in capsys.readouterr().err
     found = json.loads((tmp_path / "b" / "calibration.json").read_text())
     assert found["after"]["nll"] < found["before"]["nll"] - 0.05
+
+
+def test_a_sweep_of_temperatures_is_drawn_and_changes_nothing(tmp_path, capsys):
+    """ECE and Brier score at each temperature against naive loops over rows; the calibration is that without a sweep."""
+    assert bring(write_npz(tmp_path / "m.npz", model(1) * 1.5), tmp_path / "m", *ARRAY) == 0
+    assert run(["calibrate", str(tmp_path / "m")]) == 0
+    before = (tmp_path / "m" / "calibration.json").read_bytes()
+    capsys.readouterr()
+    command = ["calibrate", str(tmp_path / "m"), "--sweep", "0.8", "1.4", "--step", "0.2", "--bins", "7", "--json"]
+    assert run(command) == 0
+    found = json.loads(capsys.readouterr().out)["temperature_sweep"]
+    assert (tmp_path / "m" / "calibration.json").read_bytes() == before
+    assert found == json.loads((tmp_path / "m" / "temperature_sweep.json").read_text())
+    curve = found["curve"]
+    assert curve["temperature"] == pytest.approx([0.8, 1.0, 1.2, 1.4])
+    whole = FitRows.of(read_predictions(predictions_path(tmp_path / "m", "calib")))
+    rows = [
+        (z, y)
+        for part in ("weights", "thresholds")
+        for z, y in zip(whole.part(part).logits, whole.part(part).labels, strict=True)
+    ]
+    assert found["rows"] == len(rows) < 700
+    for t, ece, brier in zip(curve["temperature"], curve["ece"], curve["brier"], strict=True):
+        gaps, squares = [0.0] * 7, 0.0
+        for z, y in rows:
+            p = [math.exp(v / t) for v in z]
+            p = [v / sum(p) for v in p]
+            top = max(p)
+            gaps[math.ceil(top * 7) - 1] += top - (p.index(top) == y)
+            squares += sum((v - (k == y)) ** 2 for k, v in enumerate(p))
+        assert ece == pytest.approx(sum(map(abs, gaps)) / len(rows), abs=1e-9)
+        assert brier == pytest.approx(squares / len(rows), abs=1e-9)
+    assert found["best_temperature"] == pytest.approx(1.4)
+    assert found["at_edge"]  # T is near 1.5 times that of the logits before
+    with (tmp_path / "m" / "temperature_sweep.csv").open() as file:
+        assert [float(row["ece"]) for row in csv.DictReader(file)] == pytest.approx(curve["ece"], rel=1e-5)
+    assert cv2.imread(str(tmp_path / "m" / "temperature_sweep.png")) is not None
+    for wrong in (
+        ["--sweep", "1.2", "0.8"],
+        ["--sweep", "0.8", "1.2", "--step", "0"],
+        ["--sweep", "0.8", "1.2", "--bins", "1"],
+    ):
+        assert run(["calibrate", str(tmp_path / "m"), *wrong]) == 2
+    assert run(["calibrate", str(tmp_path / "m"), "--sweep", "0.1", "9", "--step", "0.0001"]) == 2
+    assert "at most 1,000" in capsys.readouterr().err.lower()

@@ -38,7 +38,7 @@ seed = 7
 [train]
 backbone = "cnn"
 head = "linear"
-epochs = 8
+epochs = 5
 batch_size = 32
 [calibrate]
 method = "temperature"
@@ -134,10 +134,10 @@ def test_the_interval_covers_pictures_and_seeds():
     ("old", "new", "expected"),
     [
         ('name = "second"', 'name = "first"', "two sources have one name"),
-        ("epochs = 8", "epoch = 4", "Did you mean 'epochs'"),
+        ("epochs = 5", "epoch = 4", "Did you mean 'epochs'"),
         ("seed = 7", "sead = 7", "Did you mean 'seed'"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "named twice"),
-        ("epochs = 8", "seed = 4", "`seeds` lists them"),
+        ("epochs = 5", "seed = 4", "`seeds` lists them"),
         ("seed = 7", "size = 48", "must look alike"),
         ("seed = 7", 'align = "eyes"', "must look alike"),
         ('color = "grey"', "", "must look alike"),

@@ -48,7 +48,7 @@ def test_planted_noise_on_drawn_faces(tmp_path, capsys):
     # it goes on where it was, and a training uses it
     assert run([*command, *SMALL, "--epochs", "12"]) == 0
     assert "already" in capsys.readouterr().err
-    use = ["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "2", "--suspects", str(tmp_path / "s")]
+    use = ["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "1", "--suspects", str(tmp_path / "s")]
     hashes = set()
     for treatment in ("drop", "downweight", "relabel"):
         assert run([*use, "--suspect-treatment", treatment, "--out", str(tmp_path / treatment)]) == 0
@@ -56,7 +56,7 @@ def test_planted_noise_on_drawn_faces(tmp_path, capsys):
         hashes.add(trained.weights_hash)
         left = len(index.rows("train")) - (int(found.suspect.sum()) if treatment == "drop" else 0)
         assert trained.config["train_rows"] == left
-    assert run(["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "2", "--out", str(tmp_path / "p")]) == 0  # fmt: skip
+    assert run(["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "1", "--out", str(tmp_path / "p")]) == 0  # fmt: skip
     assert len(hashes | {read_run(tmp_path / "p").weights_hash}) == 4
     assert run([*use[:2], str(tmp_path / "clean"), *use[3:], "--out", str(tmp_path / "no")]) == 2
     assert "another index" in capsys.readouterr().err

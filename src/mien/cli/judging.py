@@ -62,7 +62,14 @@ def predict(
 
 
 def calibrate(
-    run: Path, *, again: bool = False, config: Annotated[CalibrateConfig | None, Flat] = None, json: Json = False
+    run: Path,
+    *,
+    again: bool = False,
+    sweep: tuple[float, float] | None = None,
+    step: float = 0.02,
+    bins: int = 15,
+    config: Annotated[CalibrateConfig | None, Flat] = None,
+    json: Json = False,
 ) -> None:
     """Fit how a run's logits become probabilities, and when it answers, on its calib predictions.
 
@@ -72,16 +79,30 @@ def calibrate(
         the run's folder
     again
         fit another calibration although test was opened; it states how often
+    sweep
+        LOW HIGH: also write ECE and NLL over these temperatures, as a table and a figure; the fit does not depend on it
+    step
+        between the temperatures of --sweep
+    bins
+        in which --sweep counts the ECE
     """
     from mien.stages import calibrate as stage
 
     found = stage.run(run, config or CalibrateConfig(), again=again)
+    shown = found.model_dump()
     text = (
         f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} pictures; on {found.after['n']:,} others "
         f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
         f"mean confidence - accuracy {found.before['signed_gap']:+.4f} -> {found.after['signed_gap']:+.4f}"
     )
-    show(found.model_dump(), json=json, text=text)
+    if sweep is not None:
+        from mien.stages import temperature_sweep
+
+        curve = temperature_sweep.run(run, found, low=sweep[0], high=sweep[1], step=step, bins=bins)
+        shown["temperature_sweep"] = curve
+        text += f"\n{run / temperature_sweep.NAME}.csv: least NLL at T = {curve['best_temperature']:.4g}"
+        text += ", an edge of the sweep: the least lies there or beyond" if curve["at_edge"] else ""
+    show(shown, json=json, text=text)
 
 
 def ensemble(

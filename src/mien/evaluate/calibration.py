@@ -12,7 +12,7 @@ import numpy as np
 from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import CalibrationError
 from mien.evaluate.bootstrap import group_numbers, group_sums
-from mien.evaluate.calibration_error import Floats, Ints, ece
+from mien.evaluate.calibration_error import BINS, Floats, Ints, ece
 from mien.evaluate.metrics import confusion, f1_scores, log_softmax, row_sum, softmax
 
 RANGE = (0.05, 20.0)
@@ -127,14 +127,17 @@ def check_falling(temperatures: tuple[float, ...], mean_confidence: list[float])
             )
 
 
-def sweep(logits: Floats, labels: Ints, temperatures: Floats) -> dict[str, list[float]]:
-    """NLL, ECE, macro-F1 and mean confidence over temperatures, for the figure only."""
-    out: dict[str, list[float]] = {"temperature": [], "nll": [], "ece": [], "macro_f1": [], "mean_confidence": []}
+def sweep(logits: Floats, labels: Ints, temperatures: Floats, *, bins: int = BINS) -> dict[str, list[float]]:
+    """NLL, ECE (in `bins` equal bins), Brier score, macro-F1 and mean confidence of softmax(logits / T) at each temperature."""
+    names = ("temperature", "nll", "ece", "brier", "macro_f1", "mean_confidence")
+    out: dict[str, list[float]] = {name: [] for name in names}
+    hot = np.eye(logits.shape[1])[labels]
     for t in temperatures:
         p = softmax(logits / t)
         out["temperature"].append(float(t))
         out["nll"].append(nll_at(float(t), logits, labels))
-        out["ece"].append(ece(p, labels))
+        out["ece"].append(ece(p, labels, bins))
+        out["brier"].append(float(((p - hot) ** 2).sum(1).mean()))
         out["macro_f1"].append(float(f1_scores(confusion(labels, p.argmax(1), p.shape[1])).mean()))
         out["mean_confidence"].append(float(p.max(1).mean()))
     return out

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mien.nn.image_ops import clahe, upload, warp
 from mien.nn.randaugment import rand_augment
+from mien.nn.webcam import degrade
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Augmentation:
     randaugment: int = 0
     randaugment_magnitude: float = 5.0
     erase: float = 0.0
+    degrade: float = 0.0
 
     def __call__(self, x: Tensor, draws: Draws, boost: Tensor | None = None) -> Tensor:
         """Augment pictures (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do.
@@ -87,6 +89,8 @@ class Augmentation:
             x = self._affine(x.float(), draws(5), boost)
         if self.jitter > 0:
             x = self._jitter(x.float(), draws(3), boost)
+        if self.degrade > 0:
+            x = degrade(x.float(), draws(8), self.degrade * boost)
         if self.erase > 0:
             x = self._erase(x, draws(5), boost)
         return x

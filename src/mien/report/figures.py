@@ -110,6 +110,23 @@ def png(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return out.getvalue()
 
 
+def temperature_sweep(found: dict[str, Any]) -> Drawn:
+    """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
+    curve = found["curve"]
+    with mpl.rc_context(_STYLE):
+        figure, (error, nll) = _grid(2, 4.2, 2.9, columns=2)
+        error.plot(curve["temperature"], curve["ece"], color=COLOURS[0])
+        error.axhline(found["ece_floor"], color=COLOURS[6], lw=0.9, ls=":", label="of a perfectly calibrated model")
+        nll.plot(curve["temperature"], curve["nll"], color=COLOURS[1])
+        for axis, title in ((error, f"ECE in {found['bins']} bins"), (nll, "NLL")):
+            axis.set(title=f"{title}, {found['rows']:,} rows of calib", xlabel="temperature")
+            if curve["temperature"][0] <= found["fitted_temperature"] <= curve["temperature"][-1]:
+                axis.axvline(found["fitted_temperature"], color=COLOURS[2], lw=0.9, ls="--", label="fitted T")
+        error.set_ylim(bottom=0)
+        error.legend(frameon=False)
+        return Drawn(figure)
+
+
 def curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
     """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
     with mpl.rc_context(_STYLE):

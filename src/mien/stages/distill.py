@@ -18,7 +18,7 @@ from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point, with_stated_terms
 from mien.core.artifacts.teacher_views import views_folder
-from mien.core.config.train import NEUTRAL, DistillConfig
+from mien.core.config.train import DistillConfig
 from mien.core.errors import ArtifactError
 from mien.core.progress import say
 from mien.evaluate.calibration import minimum
@@ -43,7 +43,7 @@ def run(
     folder, selection_path = _find(teacher)
     ensemble, selection = read_ensemble(folder), read_selection(selection_path)
     mark = base.fingerprint(
-        KIND, VERSION, config.model_dump(mode="json", exclude=set(NEUTRAL)),
+        KIND, VERSION, config.identity(),
         {"index": index.content_hash, "teacher": ensemble.weights_hash, "T": str(ensemble.temperature), **starting_point(config, index)},
     )  # fmt: skip
     if base.is_complete(out, mark):

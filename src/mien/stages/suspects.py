@@ -16,7 +16,7 @@ from mien.core.artifacts.run import KIND as RUN
 from mien.core.artifacts.run import VERSION as RUN_VERSION
 from mien.core.artifacts.run import read_run, starting_point
 from mien.core.config.noise import SuspectsConfig
-from mien.core.config.train import NEUTRAL, TrainConfig
+from mien.core.config.train import TrainConfig
 from mien.core.labels import LABELS
 from mien.core.progress import say
 from mien.data.sheets import suspects_sheet
@@ -27,7 +27,7 @@ from mien.evaluate.noise import find_suspects, spread_groups
 def run(config: TrainConfig, origin: dict[str, dict[str, Any]], noise: SuspectsConfig, index_folder: Path, out: Path) -> dict[str, Any]:  # fmt: skip
     """Train one network a fold, predict the rows that it did not see, and write what is in doubt; goes on after a kill."""
     index = read_index(index_folder)
-    settings = {"train": config.model_dump(mode="json", exclude=set(NEUTRAL)), "noise": noise.model_dump(mode="json")}
+    settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
     inputs = {"index": index.content_hash, **starting_point(config, index)}
     mark = base.fingerprint(store.KIND, store.VERSION, settings, inputs)
     if base.is_complete(out, mark):

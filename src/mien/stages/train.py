@@ -9,7 +9,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point, with_stated_terms
-from mien.core.config.train import ALIASES, NEUTRAL, TrainConfig
+from mien.core.config.train import ALIASES, TrainConfig
 from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 
@@ -25,7 +25,7 @@ def run(
     mark = base.fingerprint(
         KIND,
         VERSION,
-        config.model_dump(mode="json", exclude=set(NEUTRAL)),
+        config.identity(),
         {"index": index.content_hash, **starting_point(config, index)},
     )
     if base.is_complete(out, mark):

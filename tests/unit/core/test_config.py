@@ -127,3 +127,10 @@ def test_data_variables(monkeypatch):
     monkeypatch.delenv("SOME_PLACE")
     with pytest.raises(UsageError, match="SOME_PLACE, which is not set"):
         expand("${SOME_PLACE}/y")
+
+
+def test_a_later_setting_enters_a_fingerprint_only_where_it_acts():
+    """Runs made before the setting existed go on and are found finished."""
+    assert "degrade" not in TrainConfig().identity()
+    assert TrainConfig(degrade=0.5).identity() == TrainConfig().identity() | {"degrade": 0.5}
+    assert "save_every_steps" not in TrainConfig().identity()

@@ -14,6 +14,7 @@ from mien.nn.augment import Augmentation, Draws, draws_for
 from mien.nn.image_ops import clahe, equalize, warp
 from mien.nn.mixing import beta, cutmix, mix, mixup, partners
 from mien.nn.randaugment import OPERATIONS
+from mien.nn.webcam import blur, degrade, jpeg
 
 PICTURES = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -43,7 +44,7 @@ def test_identity_augmentation_is_bit_for_bit():
 
 
 STRENGTHS = [
-    {"flip": True}, {"crop_min": 0.5}, {"rotate": 15.0}, {"jitter": 0.4}, {"erase": 1.0}, {"clahe": 0.5}, {"randaugment": 2},
+    {"flip": True}, {"crop_min": 0.5}, {"rotate": 15.0}, {"jitter": 0.4}, {"erase": 1.0}, {"clahe": 0.5}, {"randaugment": 2}, {"degrade": 0.8},
 ]  # fmt: skip
 
 
@@ -196,3 +197,65 @@ def test_shares_are_beta_distributed(alpha):
     assert all(0 <= v <= 1 for v in drawn)
     if alpha > 0.1:  # below, a float cannot tell many of them from 1
         assert stats.kstest(drawn, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+def test_jpeg_loses_what_libjpeg_loses():
+    """Grey images: the codec's tables, transform and rounding."""
+    x, quality = smooth_faces(), (90, 50, 30, 15, 8, 5)
+    expected = [
+        cv2.imdecode(cv2.imencode(".jpg", p[0].numpy(), [cv2.IMWRITE_JPEG_QUALITY, q])[1], cv2.IMREAD_GRAYSCALE)
+        for p, q in zip(x, quality, strict=True)
+    ]
+    found = jpeg(x.float(), torch.tensor(quality, dtype=torch.float32))[:, 0].numpy()
+    for image, truth, before in zip(found, np.stack(expected).astype(float), x[:, 0].numpy(), strict=True):
+        assert (
+            np.abs(image - truth).mean() < 0.1 * np.abs(before - truth).mean() + 0.3
+        )  # integer transforms round otherwise
+
+
+def test_blur_is_opencvs():
+    x, sigma = smooth_faces(), torch.linspace(0.4, 2.4, 6)
+    for image, found, s in zip(x, blur(x.float(), sigma), sigma.tolist(), strict=True):
+        expected = cv2.GaussianBlur(image[0].numpy().astype(np.float32), (0, 0), s, borderType=cv2.BORDER_REFLECT_101)
+        assert np.abs(found[0].numpy() - expected).max() < 0.5
+
+
+def degraded(x, kind, strength, *, box=0.5):
+    """Images with one degradation of five, the box being off by what `box` says (0.5: not at all)."""
+    r = torch.full((len(x), 8), 0.3)
+    r[:, 0], r[:, 1], r[:, 2], r[:, 3:6] = 0.0, (kind + 0.5) / 5, strength, box
+    r[:, 6] = torch.arange(len(x)) / len(x)
+    return degrade(x, r, torch.ones(len(x)))
+
+
+def test_each_degradation_grows_with_its_strength():
+    x = smooth_faces(32, 48).float()
+    for kind in range(5):
+        weak, strong = ((degraded(x, kind, s) - x).abs().mean() for s in (0.05, 0.95))
+        assert strong > 1.5 * weak > 0
+
+
+def test_noise_and_low_light_have_the_spread_they_say():
+    x = torch.full((64, 1, 48, 48), 120.0)
+    assert float((degraded(x, 2, 0.5) - x).std()) == pytest.approx(21, rel=0.05)
+    dark = degraded(x, 4, 0.4)
+    light = 120 / 255 * 0.5
+    assert float(dark.mean()) == pytest.approx(255 * light, rel=0.02)
+    assert float(dark.std()) == pytest.approx(255 * (light / 400) ** 0.5, rel=0.05)
+
+
+def test_a_box_is_off_by_a_tenth_at_most():
+    """A bright pixel moves by no more than the shift and the scale allow."""
+    x = torch.zeros(1, 1, 41, 41)
+    x[..., 20, 20] = 255
+    for box, moved in ((0.5, 0.0), (1.0, 41 * 0.1 / 1.1), (0.0, 41 * 0.1 * 1.1)):
+        out = degraded(x, 3, 0.0, box=box)[0, 0]
+        row, column = np.unravel_index(int(out.argmax()), out.shape)
+        assert abs(abs(int(row) - 20) - moved) <= 1
+        assert abs(abs(int(column) - 20) - moved) <= 1
+
+
+def test_as_many_images_are_degraded_as_the_chance_says():
+    x = PICTURES.repeat(40, 1, 1, 1)
+    changed = (apply(Augmentation(degrade=0.3), x) != x.float()).flatten(1).any(1).float().mean()
+    assert float(changed) == pytest.approx(0.3, abs=0.06)

@@ -109,7 +109,7 @@ def test_shapes(make, settings, what, value):
     assert found == (pytest.approx(value) if isinstance(value, float) else value)
 
 
-STRENGTHS = [{"crop_min": 0.4}, {"rotate": 30.0}, {"flip": True}, {"jitter": 0.5}, {"erase": 1.0}, {"clahe": 0.5},
+STRENGTHS = [{"crop_min": 0.4}, {"rotate": 30.0}, {"flip": True}, {"jitter": 0.5}, {"erase": 1.0}, {"clahe": 0.5}, {"degrade": 0.5},
              {"randaugment": 1, "randaugment_magnitude": 9.0}]  # fmt: skip
 
 

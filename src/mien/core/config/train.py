@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -120,6 +120,12 @@ class TrainConfig(StageConfig):
     randaugment: int = Field(0, ge=0, le=4, description="RandAugment's operations a picture; 0: none")
     randaugment_magnitude: float = Field(5.0, ge=0, le=10, description="RandAugment's strength")
     erase: float = Field(0.1, ge=0, le=1, description="chance that a rectangle is erased")
+    degrade: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance of what webcams do: blur, noise, JPEG, low light or resolution, and a box that is off",
+    )
     minority_boost: float = Field(
         1.0, ge=1, le=4, description="factor of the augmentation's strength for disgust, fear and sad"
     )
@@ -145,6 +151,14 @@ class TrainConfig(StageConfig):
     def balanced(self) -> bool:
         """Whether every class is drawn equally often."""
         return self.loss not in PRIOR_FREE if self.balanced_sampling is None else self.balanced_sampling
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide a run's results, for its fingerprint.
+
+        A setting that came after the first runs counts only where it acts, so that these keep their fingerprints.
+        """
+        settings = self.model_dump(mode="json", exclude=set(NEUTRAL))
+        return {key: value for key, value in settings.items() if LATER.get(key, ...) != value}
 
     def contradictions(self) -> list[str]:
         """Settings that do not go together, in words; to be asked once recipe, study and flags are joined."""
@@ -249,6 +263,8 @@ OF_THE_RUN = (
 # What never changes a result, so that a run may go on under other values. `init_from`, `pretrained` and
 # `suspects` enter a run's fingerprint as the hash of what they name.
 NEUTRAL = ("save_every_steps", "tracker", "init_from", "pretrained", "pretrained_license", "suspects")
+
+LATER = {"degrade": 0.0}
 
 
 def check_backbone(name: str, known: list[str]) -> None:
