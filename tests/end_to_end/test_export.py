@@ -179,3 +179,43 @@ def test_int8_that_loses_is_refused_and_the_float_model_stays(
     assert "without --int8" in said
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert open_session(out, 1)[1].labels == LABELS
+
+
+def test_half_precision_halves_the_file_and_keeps_the_answers(quick, trained, small_index, tmp_path, capsys):
+    """The stored weights are the float ones rounded to half precision; the rest of the graph and the calibration stay."""
+    command = ["export", str(trained), "--index", str(small_index), "--out"]
+    assert run([*command, str(tmp_path / "float.onnx")]) == 0
+    capsys.readouterr()
+    assert run([*command, str(tmp_path / "half.onnx"), "--fp16", "--json"]) == 0
+    parity = json.loads(capsys.readouterr().out)
+    assert parity["fp16"]
+    assert parity["val"]["max_probability_difference"] < stage.HALF_TOLERANCE
+    whole, half = (onnx.load(tmp_path / f"{name}.onnx") for name in ("float", "half"))
+    assert half.ByteSize() < 0.6 * whole.ByteSize()
+    weights = {c.name: onnx.numpy_helper.to_array(c) for c in whole.graph.initializer}
+    stored = {c.name.removesuffix(".half"): onnx.numpy_helper.to_array(c) for c in half.graph.initializer}
+    assert weights.keys() == stored.keys()
+    for name, value in weights.items():
+        assert np.array_equal(stored[name], value.astype(stored[name].dtype))
+    assert sum(value.dtype == np.float16 for value in stored.values()) > 3
+    index = read_index(small_index)
+    crops = stage._crops(index, index.rows("val"))
+    a, b = (
+        open_session(tmp_path / f"{name}.onnx", threads=1)[0].run(["probabilities"], {"crops": crops})[0]
+        for name in ("float", "half")
+    )
+    assert 0 < np.abs(a - b).max() < 0.01
+    cards = [json.loads(m.metadata_props[0].value) for m in (whole, half)]
+    assert cards[1]["quantized_from"] == cards[0]["weights_hash"] != cards[1]["weights_hash"]
+    assert cards[1]["temperature"] == cards[0]["temperature"]
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(
+    quick, graph, trained, small_index, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(stage, "HALF_TOLERANCE", 1e-9)
+    command = ["export", str(trained), "--index", str(small_index), "--out", str(tmp_path / "m.onnx")]
+    assert run([*command, "--fp16"]) == 1
+    assert "Export without --fp16" in capsys.readouterr().err
+    assert run([*command, "--fp16", "--int8"]) == 2
+    assert not (tmp_path / "m.onnx").exists()

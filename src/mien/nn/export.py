@@ -19,6 +19,7 @@ from mien.core.artifacts.onnx_model import KEY, ModelCard
 from mien.nn.network import Network
 
 OPSET = 20
+SMALL = 256  # numbers: smaller constants keep their precision
 MAP = ("calibration.matrix", "calibration.bias")  # the constants of `set_calibration`
 
 
@@ -102,6 +103,25 @@ def hash_weights(proto: onnx.ModelProto) -> str:
             digest.update(f"{constant.name}:{value.dtype}:{value.shape};".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
+
+
+def halve(proto: onnx.ModelProto) -> None:
+    """Store an exported graph's weights in half precision, in place, each with a cast to single precision behind it.
+
+    An engine folds the casts as it loads the graph, so that it computes as fast as before, and in single precision.
+    Small constants (the calibration, sizes, factors) stay as they are.
+    """
+    graph, casts = proto.graph, []
+    for constant in graph.initializer:
+        value = onnx.numpy_helper.to_array(constant)
+        if value.dtype != np.float32 or value.size < SMALL or np.abs(value).max() > np.finfo(np.float16).max:
+            continue
+        name = constant.name
+        constant.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float16), f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [constant.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *nodes])
 
 
 def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> onnx.ModelProto:

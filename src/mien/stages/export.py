@@ -33,14 +33,18 @@ if TYPE_CHECKING:
 
 RANGE_CROPS = 512  # train images from which int8 takes the ranges of activations
 BATCH = 64
+HALF_TOLERANCE = 0.01  # largest change of a probability by weights of half precision
 
 
 def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -> dict[str, Any]:
     """Write the model and `parity.json`; an export whose parity does not hold leaves nothing.
 
     With `config.int8` the quantised model gets a calibration, thresholds and a weights hash of its own; raises
-    `MienError` where it is worse than the float model on val by more than `check_int8` allows. test is never read.
+    `MienError` where it is worse than the float model on val by more than `check_int8` allows. With `config.fp16` the file
+    keeps the calibration, since no probability may differ by more than `HALF_TOLERANCE`. test is never read.
     """
+    if config.fp16 and config.int8:
+        raise UsageError("--fp16 with --int8.", rule="A file has one precision.", fix="Export twice, to two files.")
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out}.", rule="The model's file name ends in .onnx.")
     check_has_weights(run_folder, "export")
@@ -70,6 +74,9 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     model = Calibrated(load_network(trained), calibration.matrix, calibration.bias).eval()
     proto = to_onnx(model, card)
     parity = _parity(proto, model, _crops(index, _spread(index.rows("val"), config.check)), config)
+    if config.fp16:
+        proto, compared = _fp16(proto, card, index)
+        parity |= {"fp16": True, "val": compared}
     if config.int8:
         proto, compared = _int8(proto, card, calibration, index, run_folder)
         parity |= {"int8": True, "val": compared}
@@ -155,6 +162,24 @@ def _int8(
     compared = compare(_answers(proto, index, val)[0], _answers(quantized, index, val)[0], index.labels[val])
     check_int8(compared)
     return quantized, compared
+
+
+def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph with weights of half precision and a hash of its own, and how it compares with the float graph on val."""
+    from mien.nn.export import describe, halve, hash_weights  # noqa: PLC0415
+
+    half, val = type(proto).FromString(proto.SerializeToString()), index.rows("val")
+    halve(half)
+    describe(half, card.model_copy(update={"weights_hash": hash_weights(half), "quantized_from": card.weights_hash}))
+    before, after = _answers(proto, index, val)[0], _answers(half, index, val)[0]
+    difference = float(np.abs(after - before).max())
+    if difference > HALF_TOLERANCE:
+        raise MienError(
+            f"Weights of half precision change probabilities by up to {difference:.3f} on val.",
+            rule=f"At most {HALF_TOLERANCE:g}: the calibration and thresholds are those of the float model.",
+            fix="Nothing was written. Export without --fp16.",
+        )
+    return half, compare(before, after, index.labels[val]) | {"max_probability_difference": difference}
 
 
 def _as_predicted_by(

@@ -35,7 +35,9 @@ class ModelCard(BaseModel):
     weights_hash: str = Field(description="of the weights in the file: the run's, or the quantised ones")
     backbone: str
     int8: bool = False
-    quantized_from: str | None = Field(default=None, description="of int8: the weights hash of the float model")
+    quantized_from: str | None = Field(
+        default=None, description="of int8 and half precision: the weights hash of the float model"
+    )
     mien: str
     git: str | None
     sources: list[str]

@@ -138,6 +138,10 @@ class ExportConfig(StageConfig):
         False,
         description="static int8 quantisation: ranges from train pictures, calibration and thresholds of its own from calib; refused where val shows that it loses",
     )
+    fp16: bool = Field(
+        False,
+        description="store the weights in half precision: half the size; they are turned to single precision as the file is loaded",
+    )
     check: int = Field(256, ge=8, description="val pictures on which parity of the float model with torch must hold")
     tolerance: float = Field(1e-3, gt=0, description="largest probability difference of the float model")
 
