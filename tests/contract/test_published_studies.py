@@ -1,0 +1,69 @@
+"""The studies that `docs/results` holds without their weights: figures recomputed from the committed predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from mien.core.labels import LABELS
+
+ROOT = Path(__file__).parents[2] / "docs" / "results"
+STUDIES = sorted(path.parent for path in ROOT.glob("*/study.json"))
+
+
+def rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, 7) and labels (n,) of a predictions file."""
+    table = pq.read_table(path)
+    logits = np.stack([table[f"logit_{name}"].to_numpy() for name in LABELS], axis=1)
+    return logits.astype(np.float64), np.array([LABELS.index(name) for name in table["label"].to_pylist()])
+
+
+def check(figures: dict, probabilities: np.ndarray, labels: np.ndarray) -> None:
+    """Figures of a study against scikit-learn's, to the rounding of single precision."""
+    predicted = probabilities.argmax(1)
+    assert figures["n"] == len(labels)
+    assert figures["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-3)
+    macro = f1_score(labels, predicted, average="macro", labels=range(7), zero_division=0)
+    assert figures["macro_f1"] == pytest.approx(macro, abs=2e-3)
+    assert figures["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(7)), abs=1e-4)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_selected_ensembles_test_figures_follow_from_its_predictions(study):
+    document = json.loads((study / "study.json").read_text())
+    name = document["selected"]["name"]
+    (entry,) = (e for e in document["ensembles"] if e["name"] == name)
+    logits, labels = rows(study / "ensembles" / name / "predictions" / "test.parquet")
+    check(entry["test"], softmax(logits, axis=1), labels)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_ensembles_val_figures_follow_from_their_members_predictions_and_calibrations(study):
+    """The members' affine maps of log-probabilities, the pool and its temperature, written anew."""
+    document = json.loads((study / "study.json").read_text())
+    for entry in document["ensembles"]:
+        ensemble = json.loads((study / "ensembles" / entry["name"] / "ensemble.json").read_text())
+        pooled, labels = 0.0, None
+        for member in ensemble["members"]:
+            run = study / "teachers" / member["name"]
+            logits, labels = rows(run / "predictions" / "val.parquet")
+            calibration = json.loads((run / "calibration.json").read_text())
+            mapped = log_softmax(logits, axis=1) @ np.array(calibration["matrix"]).T + np.array(calibration["bias"])
+            part = log_softmax(mapped, axis=1)
+            pooled = pooled + member["weight"] * (np.exp(part) if ensemble["pool"] == "probability" else part)
+        logs = np.log(pooled) if ensemble["pool"] == "probability" else pooled
+        check(entry["val"], softmax(logs / ensemble["temperature"], axis=1), labels)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_no_weights_and_no_images_are_published(study):
+    kinds = {path.suffix for path in study.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".jsonl", ".csv", ".parquet", ".toml"}
+    for path in study.rglob("*.parquet"):
+        assert not any("binary" in str(field.type) for field in pq.read_schema(path))
