@@ -2,8 +2,9 @@
 
     python tools/ship_model.py RUN --index INDEX --name fer2013-mobilenetv2 --version 1 --command "mien study … "
 
-The run must be evaluated: every figure of the card is read from its `evaluation.json`. The fp32 file and, where its gate
-passes, the int8 file are exported anew; the default is the fp32 file unless `--default int8`.
+The run must be evaluated: every figure of the card is read from its `evaluation.json`. The fp32 file (where it is small
+enough), the fp16 file (where fp32 is not) and the int8 file (where its gate passes) are exported anew; the first of them is
+the default unless `--default` names another.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from mien.core.progress import say
 from mien.stages import export
 
 MODELS = Path(__file__).parents[1] / "src" / "mien" / "models"
+PRECISIONS = ("fp32", "fp16", "int8")
 FIGURES = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
+LABEL_NOTES = {
+    "fer2013": "The labels themselves are noisy: of the faces that annotators agree to be afraid, FER2013's own label says so for about\none in eight.",
+    "ferplus": "The labels are FER+'s: ten annotators saw each image; a class counts when more than half of the remaining votes are for it.\nImages without such a majority are not among the test images: they are the hard ones.",
+}
 LARGEST_FP32 = 10_000_000  # bytes: larger fp32 files stay out of the package
 
 
@@ -36,10 +42,15 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     parser.add_argument("--command", required=True, help="the commands that made the run")
     parser.add_argument("--test", default="FER2013, official test, its labels, one crop", help="what test is, in words")
-    parser.add_argument("--default", choices=("fp32", "int8"), default="fp32")
+    parser.add_argument("--default", choices=PRECISIONS)
     asked = parser.parse_args()
     evaluation = read_evaluation(asked.run)
-    entries = [entry for precision in ("fp32", "int8") if (entry := ship(asked, precision, evaluation)) is not None]
+    entries: list[ShippedModel] = []
+    for precision in PRECISIONS:
+        if precision == "fp16" and entries:
+            continue
+        entry = ship(asked, precision, evaluation)
+        entries += [] if entry is None else [entry]
     chosen = next((e for e in entries if e.precision == asked.default), entries[0])
     register(entries, chosen.name)
     base.write_text(MODELS / "README.md", card(entries, evaluation, asked))
@@ -52,7 +63,8 @@ def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) 
     name = asked.name if precision == "fp32" else f"{asked.name}-int8"
     path = MODELS / f"{name}.onnx"
     try:
-        parity = export.run(asked.run, asked.index, path, ExportConfig(int8=precision == "int8"))
+        config = ExportConfig(int8=precision == "int8", fp16=precision == "fp16")
+        parity = export.run(asked.run, asked.index, path, config)
     except MienError as error:
         say(f"{name} is left out: {error}")
         return None
@@ -61,7 +73,8 @@ def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) 
     if precision == "fp32" and parity["bytes"] > LARGEST_FP32:
         path.unlink()
         return None
-    figures = test_figures(evaluation, asked.test) if precision == "fp32" else {}
+    # int8 is another model: its figures on test are not known, those on val are in its export's gate.
+    figures = {} if precision == "int8" else test_figures(evaluation, asked.test)
     return ShippedModel(
         name=name,
         version=asked.version,
@@ -134,6 +147,9 @@ def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argpars
         "SIZE": str(first.input_size),
         "SOURCES": ", ".join(first.data),
         "FLOOR": f"{scored['ece_floor']:.3f}",
+        "DATASETS": ", ".join(first.data),
+        "DATASET": first.data[0],
+        "LABELS": LABEL_NOTES.get(first.data[0], ""),
         "ACCESSES": str(evaluation["test_accesses"]["before_selection"]),
     }
     for key, value in values.items():

@@ -130,10 +130,9 @@ def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
         if min(shown.shape[:2]) < recipe.min_side:
             raise RejectedImage("too_small", f"face of {shown.shape[1]}×{shown.shape[0]} pixels")
     elif recipe.make_finder is not None and not task.cropped:
-        faces = _finder(recipe.make_finder)(whole)
-        if faces:
-            points = faces[0].landmarks
-            crop, aligned = crop_face(whole, faces[0].box, recipe.crop, points), _how(2, points, recipe)
+        found = _detected(whole, _finder(recipe.make_finder), recipe)
+        if found is not None:
+            crop, aligned = found
         elif recipe.drop_unaligned:
             raise RejectedImage("no_face", "the detector found none")
         else:
@@ -145,6 +144,16 @@ def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
     if grey:
         shown = shown[..., :1]
     return _Loaded(bytes.fromhex(image_id(shown)), width, height, grey, aligned, thumbnail(shown), crop)
+
+
+def _detected(image: NDArray[np.uint8], finder: Finder, recipe: Recipe) -> tuple[NDArray[np.uint8], int] | None:
+    """The crop of the first detected face that has one; detectors at times give boxes without an area or outside."""
+    for face in finder(image):
+        try:
+            return crop_face(image, face.box, recipe.crop, face.landmarks), _how(2, face.landmarks, recipe)
+        except InputError:
+            continue
+    return None
 
 
 def _how(aligned: int, points: NDArray[Any] | None, recipe: Recipe) -> int:

@@ -10,6 +10,8 @@ from helpers import layouts
 from mien.core.artifacts.index import read_index
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.geometry import CropSpec, crop_face, crop_square, cut
+from mien.data import load
+from mien.runtime.detect import Detection
 from mien.stages import index as stage
 
 
@@ -54,6 +56,20 @@ def test_a_source_box_is_what_the_picture_is(tmp_path):
     assert np.abs(index.pixels[row].astype(int) - expected).max() <= 6  # two JPEG decoders
     assert index.table["width"][row].as_py() == 48
     assert stage.audit(tmp_path / "i")["aligned"] == {"by the source's box": 84}
+
+
+def test_a_bad_detection_is_passed_over(tmp_path):
+    """A detector's box without an area or outside the image ends nothing: the next face is taken, or none was found."""
+    spec, image = CropSpec(size=40), layouts.on_canvas(3)
+    recipe = load.Recipe(spec, "csv", 16, 10**7)
+    good, bad = (
+        Detection((30.0, 20.0, 48.0, 48.0), 0.9),
+        [Detection((30.0, 20.0, 0.0, 9.0), 1.0), Detection((900.0, 9.0, 9.0, 9.0), 1.0)],
+    )
+    crop, aligned = load._detected(image, lambda _: [*bad, good], recipe)
+    assert (crop == crop_face(image, good.box, spec)).all()
+    assert load.ALIGNED[aligned] == "by a detected face"
+    assert load._detected(image, lambda _: bad, recipe) is None
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class ShippedModel(BaseModel):
     file: str
     sha256: str
     bytes: int
-    precision: str = Field(description="fp32 or int8")
+    precision: str = Field(description="of the stored weights: fp32, fp16 or int8")
     backbone: str
     parameters: int
     input_size: int = Field(description="side of the square face crops, pixels")
