@@ -18,6 +18,7 @@ $(DONE): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/mien quickstart --out out/quickstart
+	$(BIN)/mien recognize $$($(BIN)/python -c "from importlib.resources import files; print(files('skimage') / 'data' / 'astronaut.png')")
 
 test: setup
 	$(PYTEST)

@@ -169,7 +169,8 @@ def check_opened(models: list[Path], runs: list[Path]) -> None:
     """Refuse a model of ours whose weights `mien evaluate` has not judged on test yet."""
     judged = {read_run(run).weights_hash for run in runs if read_evaluation(run)}
     for path in models:
-        if open_session(path, 1)[1].weights_hash not in judged:
+        card = open_session(path, 1)[1]
+        if not {card.weights_hash, card.quantized_from} & judged:
             raise SplitError(
                 f"{path} is none of the runs {', '.join(map(str, runs)) or '(none was named)'}.",
                 rule="Test is opened by `mien evaluate`, after the selection is written.",

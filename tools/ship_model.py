@@ -60,7 +60,7 @@ def main() -> None:
 def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) -> ShippedModel | None:
     """Export one precision into the package; None, with the reason said, where it does not pass or is too large."""
     run = read_run(asked.run)
-    name = asked.name if precision == "fp32" else f"{asked.name}-int8"
+    name = f"{asked.name}-int8" if precision == "int8" else asked.name
     path = MODELS / f"{name}.onnx"
     try:
         config = ExportConfig(int8=precision == "int8", fp16=precision == "fp16")

@@ -56,7 +56,9 @@ def _groups(models: list[Node]) -> list[Block]:
                 continue
             for value, score in found["groups"].items():
                 if "accuracy" in score.value:
-                    rows.append(row(named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _GROUP_KEYS)))
+                    rows.append(
+                        row(named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _GROUP_KEYS))
+                    )
             if found.get("accuracy_gap"):
                 gaps.append((m["name"].quote(), " ", found["accuracy_gap"].number()))
         note: Spans = ("Largest difference in accuracy between two groups: ", *listed(gaps), ". Macro-F1 is the mean over the classes that a group has; groups of too few images are left out.") if gaps else ("Macro-F1 is the mean over the classes that a group has; groups of too few images are left out.",)  # fmt: skip
