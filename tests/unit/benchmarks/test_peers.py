@@ -153,14 +153,22 @@ def test_a_package_that_fails_is_named_with_what_it_said(worker):
 
 def test_test_is_closed_to_models_that_were_not_judged(monkeypatch):
     """By weights: a model file names those that it was made of, an evaluated run its own."""
-    monkeypatch.setattr(peers, "open_session", lambda path, threads: (None, SimpleNamespace(weights_hash=path.stem)))
+
+    def open_session(path, threads):
+        """`a-half.onnx` was made of the weights `a`, by rounding."""
+        name, _, rounded = path.stem.partition("-")
+        return None, SimpleNamespace(weights_hash=path.stem, quantized_from=name if rounded else None)
+
+    monkeypatch.setattr(peers, "open_session", open_session)
     monkeypatch.setattr(peers, "read_run", lambda run: SimpleNamespace(weights_hash=run.name))
     monkeypatch.setattr(peers, "read_evaluation", lambda run: {"test": {}})
     with pytest.raises(SplitError, match="mien evaluate"):
         peers.check_opened([Path("a.onnx")], [])
     with pytest.raises(SplitError, match=r"b\.onnx"):
         peers.check_opened([Path("a.onnx"), Path("b.onnx")], [Path("runs/a")])
-    peers.check_opened([Path("a.onnx")], [Path("runs/a")])
+    peers.check_opened([Path("a.onnx"), Path("a-half.onnx")], [Path("runs/a")])
+    with pytest.raises(SplitError, match=r"b-half\.onnx"):
+        peers.check_opened([Path("b-half.onnx")], [Path("runs/a")])
     peers.check_opened([], [])
 
     def unread(run):
