@@ -46,9 +46,9 @@ def trainer(backbone: str, folder: Path) -> Any:
     from mien.core.artifacts.index import read_index
     from mien.core.config import TrainConfig, resolve
     from mien.evaluate.metrics import score_logits
-    from mien.nn.doubt import train_rows
-    from mien.nn.loop import Trainer
-    from mien.nn.network import make_network
+    from mien.nn.models.network import make_network
+    from mien.nn.training.train_rows import train_rows
+    from mien.nn.training.trainer import Trainer
 
     config, _ = resolve(
         TrainConfig, ("flag", {"backbone": backbone, "batch_size": BATCH, "epochs": 1000, "head": "linear"})
@@ -63,10 +63,10 @@ def trainer(backbone: str, folder: Path) -> Any:
 def update(one: Any, batch: Any) -> None:
     """The same forward, backward and update in all four loops."""
     one.wrapped.train()
-    one._learn(batch, one.schedule())
+    one._learn(batch, one.current_schedule())
     one.step += 1
     one.ema.update(one.network, one.step)
-    from mien.nn.loop import CHECK_EVERY
+    from mien.nn.training.trainer import CHECK_EVERY
 
     if one.device.type == "cpu" or one.step % CHECK_EVERY == 0:  # as often as `Trainer` looks at the loss
         one._look()
@@ -81,7 +81,7 @@ def wait(one: Any) -> None:
 
 
 def resident(one: Any, folder: Path) -> Iterator[int]:
-    batch = one.feed(0, 0.0)
+    batch = one.batches(0, 0.0)
     while True:
         update(one, batch)
         yield len(batch.images)
@@ -101,7 +101,7 @@ def mien(one: Any, folder: Path) -> Iterator[int]:
 def ordinary(one: Any, loader: Callable[[], Any]) -> Iterator[int]:
     import torch
 
-    from mien.nn.feed import Batch
+    from mien.nn.training.batches import Batch
 
     eye = torch.eye(7)
     while True:

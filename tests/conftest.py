@@ -62,7 +62,7 @@ def _trainings_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     """Where trainings were deselected (`make test-fast`), one in an unmarked test is an error."""
     if "not trains" not in request.config.option.markexpr:
         return
-    from mien.nn.loop import Trainer
+    from mien.nn.training.trainer import Trainer
 
     def refuse(*_: object) -> None:
         pytest.fail("This test trains: mark it `@pytest.mark.trains`.")

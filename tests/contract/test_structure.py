@@ -77,7 +77,7 @@ def test_rooms_are_all_known():
 WRITERS = {
     ("runtime/video.py", "cv2.VideoWriter"),  # videos, for the eye
     ("nn/export.py", "onnx.save"),  # a temporary model, whose bytes core/artifacts writes
-    ("nn/pretrained.py", "torch.save"),  # the text of an error's fix
+    ("nn/models/pretrained.py", "torch.save"),  # the text of an error's fix
     ("report/figures.py", ".savefig"),  # into memory
     ("stages/report.py", "base.write_bytes"),  # documents for the eye
     ("stages/bench.py", "base.write_json"),  # figures for the user, which no stage reads

@@ -24,7 +24,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 from mien.core.config import TrainConfig, resolve
 from mien.stages import train as stage
-import mien.nn.training, mien.nn.torchvision_cure
+import mien.nn.training.run, mien.nn.torchvision_cure
 mien.nn.torchvision_cure.import_timm()
 index, root, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 settings = json.loads(sys.argv[4])

@@ -7,7 +7,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from mien.core.errors import UsageError
-from mien.nn.backbones import gains_by_bf16
+from mien.nn.models.backbones import gains_by_bf16
 
 
 def on_cpu() -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mien.core.artifacts.onnx_model import KEY, ModelCard
-from mien.nn.network import Network
+from mien.nn.models.network import Network
 
 OPSET = 20
 SMALL = 256  # numbers: smaller constants keep their precision

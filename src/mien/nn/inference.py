@@ -8,7 +8,7 @@ from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import Run, check_index
 from mien.core.artifacts.test_accesses import test_meta
 from mien.core.progress import meter
-from mien.nn.network import Network, make_network
+from mien.nn.models.network import Network, make_network
 from mien.nn.predict import predict_logits
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mien.nn.network import Network
+from mien.nn.models.network import Network
 
 BLOCK = 10
 """Runs of one contender before the next one has its turn."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mien.core.artifacts.pixels import PixelRows
-from mien.nn.batches import to_tensor
 from mien.nn.devices import compute_device
+from mien.nn.training.pixel_loader import to_tensor
 
 
 def predict_logits(

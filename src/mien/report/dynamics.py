@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mien.core.artifacts.run import best_look, looks
+from mien.core.artifacts.run import best_epoch, validated_epochs
 from mien.core.labels import LABELS
 from mien.report import figures
 from mien.report.blocks import Block, Figure, Items, Rounding, Section, Span, Spans, Table, Text, row
@@ -36,7 +36,7 @@ def _at(history: Node, epoch: int) -> Node:
 
 def _ends(history: Node) -> tuple[Node, Node]:
     """The epochs whose weights are kept and with which val was validated last."""
-    return _at(history, best_look(history.value)["epoch"]), _at(history, looks(history.value)[-1]["epoch"])
+    return _at(history, best_epoch(history.value)["epoch"]), _at(history, validated_epochs(history.value)[-1]["epoch"])
 
 
 def _peak(model: Node, history: Node) -> tuple[Span | Spans, ...]:
@@ -78,7 +78,9 @@ def _epochs(found: dict[str, Node]) -> Table:
 
 
 def _class_curves(found: dict[str, Node]) -> list[Block]:
-    whole = {name: h for name, h in found.items() if all("per_class_f1" in line["val"] for line in looks(h.value))}
+    whole = {
+        name: h for name, h in found.items() if all("per_class_f1" in line["val"] for line in validated_epochs(h.value))
+    }
     if not whole:
         return []
     rows = tuple(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from mien.nn.latency import Contender
-    from mien.nn.network import Network
+    from mien.nn.models.network import Network
 
 THREADS = (1, 2)
 
@@ -105,7 +105,7 @@ def _engines(config: LatencyConfig, device: torch.device) -> tuple[Engine, ...]:
 def _build(config: LatencyConfig) -> dict[str, _Member]:
     """{backbone: it with random weights, seven logits and its graph as `mien export` writes it}, each once."""
     from mien.nn.export import Calibrated, trace  # noqa: PLC0415  (torch)
-    from mien.nn.network import make_network  # noqa: PLC0415  (torch)
+    from mien.nn.models.network import make_network  # noqa: PLC0415  (torch)
 
     size = config.img_size
     networks = {}
@@ -123,7 +123,7 @@ def _build(config: LatencyConfig) -> dict[str, _Member]:
 def _cost(name: str, built: dict[str, _Member]) -> dict[str, Any]:
     """What does not depend on the machine; an ensemble's is its members' sum."""
     from mien.nn.latency import macs, weight_bytes  # noqa: PLC0415  (torch)
-    from mien.nn.network import parameter_count  # noqa: PLC0415  (torch)
+    from mien.nn.models.network import parameter_count  # noqa: PLC0415  (torch)
 
     members = [built[member] for member in name.split(JOIN)]
     return {

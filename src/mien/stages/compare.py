@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import check_same_rows, predictions_path, read_predictions
-from mien.core.artifacts.run import best_look, environment, looks, read_metrics, read_run
+from mien.core.artifacts.run import best_epoch, environment, read_metrics, read_run, validated_epochs
 from mien.core.artifacts.sweep import SCHEMA, SweepFolder, write_sweep
 from mien.core.config.sweep import SweepConfig
 from mien.core.errors import TrainingDiverged
@@ -72,7 +72,7 @@ def _variant(
     runs = []
     for seed, history in zip(sweep.seeds, histories, strict=True):
         trained = read_run(folder.run(name, seed))
-        seen, best = looks(history), best_look(history)
+        seen, best = validated_epochs(history), best_epoch(history)
         runs.append({
             "seed": seed, "best": {k: best["val"][k] for k in METRICS}, "best_epoch": best["epoch"], "last": seen[-1]["val"]["macro_f1"],
             "fall_after_margin": fall_after_margin(seen), "events": trained.manifest["events"], "seconds": trained.environment["training"]["seconds"],

@@ -59,8 +59,8 @@ def run(
         "name": ensemble.name, "weights_hash": ensemble.weights_hash, "selection_hash": selection["hash"],
         "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
     }}  # fmt: skip
-    from mien.nn.teacher import Teacher, tempered_teacher  # noqa: PLC0415  (torch)
-    from mien.nn.training import train_run  # noqa: PLC0415
+    from mien.nn.distillation.teacher import Teacher, tempered_teacher  # noqa: PLC0415  (torch)
+    from mien.nn.training.run import train_run  # noqa: PLC0415
 
     loaded = cache(lambda: _load(ensemble, members))  # its networks need memory: made where they are needed
     teaching = _teaching(loaded, folder, index)
@@ -81,8 +81,8 @@ def _load(ensemble: Ensemble, members: list[Run]) -> Any:
     import torch  # noqa: PLC0415
 
     from mien.nn.devices import processes  # noqa: PLC0415
+    from mien.nn.distillation.teacher import ensemble_teacher  # noqa: PLC0415
     from mien.nn.inference import load_network  # noqa: PLC0415
-    from mien.nn.teacher import ensemble_teacher  # noqa: PLC0415
 
     networks = [
         (load_network(trained), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias))
@@ -99,7 +99,7 @@ def _teaching(teacher: Callable[[], Any], folder: Path, index: Index) -> dict[st
     follows them (arXiv 2508.20224).
     """
     from mien.nn.devices import processes  # noqa: PLC0415  (torch)
-    from mien.nn.teacher import teacher_log_probabilities  # noqa: PLC0415
+    from mien.nn.distillation.teacher import teacher_log_probabilities  # noqa: PLC0415
 
     train = np.random.default_rng(0).permutation(index.rows("train"))[:_TRAIN_SAMPLE]
     logs = teacher_log_probabilities(teacher(), index.pixels, np.sort(train), processes().device)

@@ -62,7 +62,7 @@ def _heldout(
     mine = base.fingerprint(RUN, RUN_VERSION, {}, {"fold": mark})
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
     from mien.nn.predict import predict_logits  # noqa: PLC0415
-    from mien.nn.training import train_run  # noqa: PLC0415
+    from mien.nn.training.run import train_run  # noqa: PLC0415
 
     trained = read_run(out) if base.is_complete(out, mine) else train_run(config, origin, view, out, mine, score=score_logits)  # fmt: skip
     return predict_logits(load_network(trained), index.pixels, rows[held])

@@ -34,7 +34,7 @@ def run(
     about_to_make(out, mark)
     if replace:
         base.make_way(out, mark)
-    from mien.nn.training import train_run  # noqa: PLC0415  (torch)
+    from mien.nn.training.run import train_run  # noqa: PLC0415  (torch)
 
     return train_run(config, origin, index, out, mark, score=score_logits)
 
@@ -42,6 +42,6 @@ def run(
 def check(config: TrainConfig) -> None:
     """Raise for a backbone that nobody knows; our own names are checked without loading torch."""
     if config.backbone not in ALIASES:
-        from mien.nn.training import check_name  # noqa: PLC0415  (torch)
+        from mien.nn.training.run import check_name  # noqa: PLC0415  (torch)
 
         check_name(config.backbone)

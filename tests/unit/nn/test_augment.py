@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mien.nn.augment import Augmentation, Draws, draws_for
-from mien.nn.image_ops import clahe, equalize, warp
-from mien.nn.mixing import beta, cutmix, mix, mixup, partners
-from mien.nn.randaugment import OPERATIONS
-from mien.nn.webcam import blur, degrade, jpeg
+from mien.nn.augment.augmentation import Augmentation, BatchRandom, random_for
+from mien.nn.augment.image_ops import clahe, equalize, warp
+from mien.nn.augment.mixing import beta, cutmix, mix, mixup, partners
+from mien.nn.augment.randaugment import OPERATIONS
+from mien.nn.augment.webcam import blur, degrade, jpeg
 
 PICTURES = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -24,7 +24,7 @@ def generator(seed=0):
 
 
 def apply(augment, x, seed=0, boost=None):
-    return augment(x, draws_for(x, generator(seed)), boost)
+    return augment(x, random_for(x, generator(seed)), boost)
 
 
 def alike(a, b):
@@ -66,7 +66,7 @@ def test_a_picture_is_augmented_alike_in_any_part_of_the_batch(strength):
     augment = Augmentation(**strength)
     whole = apply(augment, PICTURES, 5).float()
     for part in (slice(0, 8), slice(8, 16), slice(3, 6)):
-        found = augment(PICTURES[part], Draws(generator(5), 16, part, PICTURES.device)).float()
+        found = augment(PICTURES[part], BatchRandom(generator(5), 16, part, PICTURES.device)).float()
         assert alike(found, whole[part])
 
 

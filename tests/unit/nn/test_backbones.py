@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from mien.core.config.train import ALIASES, TrainConfig
 from mien.core.errors import ArtifactError, InputError, UsageError
-from mien.nn.lesson import Lesson
-from mien.nn.network import make_network, parameter_count
-from mien.nn.optim import make_optimizer
-from mien.nn.pretrained import load_pretrained
+from mien.nn.models.network import make_network, parameter_count
+from mien.nn.models.pretrained import load_pretrained
+from mien.nn.training.objective import TrainingObjective
+from mien.nn.training.optimizers import make_optimizer
 
 PRIOR = torch.full((7,), 1 / 7)
 
@@ -27,14 +27,14 @@ def make(name, crop_size=48, **changes):
 def two_steps_and_a_reload(chosen, size, tmp_path):
     torch.manual_seed(0)
     network = make_network(chosen, crop_size=size, color="rgb")
-    lesson = Lesson(network, chosen, PRIOR).train()
-    optimizer = make_optimizer(lesson, TrainConfig(lr=1e-3))
+    objective = TrainingObjective(network, chosen, PRIOR).train()
+    optimizer = make_optimizer(objective, TrainConfig(lr=1e-3))
     x, y = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8), torch.eye(7)[:4]
     before = {k: v.clone() for k, v in network.state_dict().items()}
     for _ in range(2):
         optimizer.zero_grad()
-        lesson(x, y, 0.1, None)[0].backward()
-        assert all(p.grad is not None for p in lesson.parameters())
+        objective(x, y, 0.1, None)[0].backward()
+        assert all(p.grad is not None for p in objective.parameters())
         optimizer.step()
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
     save_file(network.state_dict(), tmp_path / "w.safetensors")

@@ -12,10 +12,10 @@ from mien.core.config import DistillConfig, TrainConfig, resolve
 from mien.core.labels import N_CLASSES
 from mien.evaluate.metrics import score_logits
 from mien.nn.devices import compute_device
-from mien.nn.network import make_network
+from mien.nn.distillation.teacher import ensemble_teacher
+from mien.nn.models.network import make_network
 from mien.nn.predict import predict_logits
-from mien.nn.teacher import ensemble_teacher
-from mien.nn.training import train_run
+from mien.nn.training.run import train_run
 
 
 def a_network(**settings):
@@ -68,7 +68,7 @@ RICH = {
     [RICH, {"loss": "balanced_softmax", "head": "joint", "optimizer": "sgd"}, {"kd_views": 1, "mixing": "mixup"}],
 )
 def test_a_student_is_taught_on_the_accelerator(small_index, tmp_path, settings):
-    """Every step of a distillation, its looks at val, its saves: not one tensor is left on the CPU."""
+    """Every step of a distillation, its validations, its saves: not one tensor is left on the CPU."""
     index = read_index(small_index)
     config, origin = resolve(DistillConfig, ("flag", SMALL | settings))
     asked = []

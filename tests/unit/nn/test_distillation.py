@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mien.nn.distillation import decoupled_kl, kl_divergence, make_distillation_loss, standardized_kl
+from mien.nn.distillation.losses import decoupled_kl, kl_divergence, make_distillation_loss, standardized_kl
 
 T = 3.0
 

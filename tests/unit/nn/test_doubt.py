@@ -13,10 +13,12 @@ from mien.core.artifacts.suspects import read_suspects, write_suspects
 from mien.core.config import TrainConfig, resolve
 from mien.core.errors import ArtifactError, ConfigError, InputError
 from mien.core.labels import N_CLASSES
-from mien.nn import doubt, loop
-from mien.nn.batches import Sampler, shown_prior
-from mien.nn.doubt import train_rows
-from mien.nn.losses import focal, mean_of_hardest, soft_cross_entropy
+from mien.nn.training import train_rows as doubt
+from mien.nn.training import trainer as loop
+from mien.nn.training.losses import focal, mean_of_hardest, soft_cross_entropy
+from mien.nn.training.priors import shown_prior
+from mien.nn.training.sampler import Sampler
+from mien.nn.training.train_rows import train_rows
 from mien.stages import train
 
 

@@ -11,10 +11,10 @@ import torch
 from mien.core.artifacts.index import read_index
 from mien.core.config.train import TrainConfig
 from mien.evaluate.metrics import score_logits
-from mien.nn.augment import Augmentation
-from mien.nn.doubt import train_rows
-from mien.nn.loop import Trainer
-from mien.nn.network import make_network
+from mien.nn.augment.augmentation import Augmentation
+from mien.nn.models.network import make_network
+from mien.nn.training.train_rows import train_rows
+from mien.nn.training.trainer import Trainer
 
 PLAIN = {"backbone": "cnn", "batch_size": 32, "amp": "no", "label_smoothing": 0.0, "warmup_epochs": 0, "lr": 1e-3, "min_lr": 1e-5, "epochs": 12,
          "plain_logits_epochs": 0, "arcface_warmup_epochs": 0}  # fmt: skip
@@ -35,7 +35,7 @@ def make(small_index, tmp_path):
 
     yield one
     for trainer in made:
-        trainer.feed.close()
+        trainer.batches.close()
 
 
 def over(trainer, key, *epochs):
@@ -43,7 +43,7 @@ def over(trainer, key, *epochs):
     out = []
     for epoch in epochs:
         trainer.step = round(epoch * trainer.sampler.steps_per_epoch)
-        out.append(trainer.schedule()[key])
+        out.append(trainer.current_schedule()[key])
     return out
 
 
@@ -75,7 +75,7 @@ def test_schedules(make, settings, what, epochs, values):
 # Flags that shape the trainer: (settings, what of it, its value).
 SHAPES = [
     ({"epochs": 5}, lambda t: t.total / t.sampler.steps_per_epoch, 5),
-    ({"batch_size": 16}, lambda t: len(t.feed(0, 0.0).images), 16),
+    ({"batch_size": 16}, lambda t: len(t.batches(0, 0.0).images), 16),
     ({"optimizer": "sgd"}, lambda t: (type(t.optimizer.optimizer), t.optimizer.defaults["momentum"]), (torch.optim.SGD, 0.9)),
     ({"weight_decay": 0.5}, lambda t: sorted({g["weight_decay"] for g in t.optimizer.param_groups}), [0.0, 0.5]),
     ({"layer_decay": 0.5}, lambda t: min(g["lr_scale"] for g in t.optimizer.param_groups), 0.125),
@@ -93,11 +93,11 @@ SHAPES = [
     ({"backbone": "resnet18", "stem": "small"}, lambda t: t.network.backbone.conv1.kernel_size, (3, 3)),
     ({"head": "subcenter", "subcenters": 4}, lambda t: t.network.head.weight.shape[0], 7 * 4),
     ({"head": "linear"}, lambda t: type(t.network.head).__name__, "LinearHead"),
-    ({"label_smoothing": 0.7}, lambda t: t.feed(0, 0.0).target.amin().item(), 0.1),
-    ({"center_weight": 0.1}, lambda t: t.lesson.center.centers.shape[0], 7),
-    ({"mixing": "mixup", "mix_alpha": 3.0}, lambda t: int((t.feed(0, 1.0).target > 0).sum(1).max()), 2),
-    ({"mixing": "none"}, lambda t: int((t.feed(0, 1.0).target > 0).sum(1).max()), 1),
-    ({"minority_boost": 2.0}, lambda t: sorted(set(t.feed.boost.tolist())), [1.0, 2.0]),
+    ({"label_smoothing": 0.7}, lambda t: t.batches(0, 0.0).target.amin().item(), 0.1),
+    ({"center_weight": 0.1}, lambda t: t.objective.center.centers.shape[0], 7),
+    ({"mixing": "mixup", "mix_alpha": 3.0}, lambda t: int((t.batches(0, 1.0).target > 0).sum(1).max()), 2),
+    ({"mixing": "none"}, lambda t: int((t.batches(0, 1.0).target > 0).sum(1).max()), 1),
+    ({"minority_boost": 2.0}, lambda t: sorted(set(t.batches.boost.tolist())), [1.0, 2.0]),
     ({"balanced_sampling": False}, lambda t: t.config.balanced, False),
     ({"loss": "balanced_softmax"}, lambda t: t.config.balanced, False),
 ]  # fmt: skip
@@ -116,7 +116,7 @@ STRENGTHS = [{"crop_min": 0.4}, {"rotate": 30.0}, {"flip": True}, {"jitter": 0.5
 @pytest.mark.parametrize("strength", STRENGTHS, ids=str)
 def test_strengths_of_augmentation_come_as_asked(make, strength):
     """test_augment.py says what each strength does to pictures."""
-    assert make(**(OFF | strength)).feed.augment == Augmentation(**({"randaugment_magnitude": 5.0} | OFF | strength))
+    assert make(**(OFF | strength)).batches.augment == Augmentation(**({"randaugment_magnitude": 5.0} | OFF | strength))
 
 
 def test_a_seed_draws_other_weights_and_another_order(make):
@@ -137,9 +137,9 @@ def test_the_scale_multiplies_cosines(make):
 
 def gradient(trainer):
     """Its first gradient, as one vector, after what `_learn` does to it."""
-    batch = trainer.feed(0, 0.0)
-    trainer._learn(batch, trainer.schedule())
-    return torch.cat([p.grad.flatten() for p in trainer.lesson.parameters()])
+    batch = trainer.batches(0, 0.0)
+    trainer._learn(batch, trainer.current_schedule())
+    return torch.cat([p.grad.flatten() for p in trainer.objective.parameters()])
 
 
 def test_the_gradient_is_clipped_to_the_norm_that_was_asked_for(make):
@@ -153,8 +153,8 @@ def test_the_joint_heads_second_loss_has_the_weight_that_was_asked_for(make):
     losses = []
     for weight in (0.5, 1.0, 1.5):
         trainer = make(head="joint", joint_weight=weight)
-        batch = trainer.feed(0, 0.0)
-        losses.append(float(trainer._gradient(batch.images, batch.target, None, trainer.schedule())[0]))
+        batch = trainer.batches(0, 0.0)
+        losses.append(float(trainer._gradient(batch.images, batch.target, None, trainer.current_schedule())[0]))
     assert losses[1] == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-4)
     assert losses[2] > losses[0]
 
@@ -162,8 +162,8 @@ def test_the_joint_heads_second_loss_has_the_weight_that_was_asked_for(make):
 def test_smaller_parts_are_gone_through(make, monkeypatch):
     seen = []
     trainer = make(accumulate=4)
-    forward = trainer.lesson.forward
-    monkeypatch.setattr(trainer.lesson, "forward", lambda x, *rest: (seen.append(len(x)), forward(x, *rest))[1])
+    forward = trainer.objective.forward
+    monkeypatch.setattr(trainer.objective, "forward", lambda x, *rest: (seen.append(len(x)), forward(x, *rest))[1])
     gradient(trainer)
     assert seen == [8, 8, 8, 8]
 
@@ -182,8 +182,8 @@ ELSEWHERE = {
     "suspect_treatment": "nn/test_doubt.py::test_the_three_treatments",
     "suspect_weight": "nn/test_doubt.py::test_the_three_treatments",
     "hard_share": "nn/test_doubt.py::test_the_hardest_share_against_a_naive_loop",
-    "eval_every": "nn/test_loop.py::test_looks_at_val_come_as_often_as_asked_and_patience_ends",
-    "patience": "nn/test_loop.py::test_looks_at_val_come_as_often_as_asked_and_patience_ends",
+    "eval_every": "nn/test_loop.py::test_validations_come_as_often_as_asked_and_patience_ends",
+    "patience": "nn/test_loop.py::test_validations_come_as_often_as_asked_and_patience_ends",
     "eval_raw": "nn/test_loop.py::test_raw_and_averaged_weights_are_both_looked_at",
     "save_every_steps": "nn/test_loop.py::test_saving_more_often_changes_nothing",
     "tracker": "nn/test_loop.py::test_a_tracker_gets_the_epochs",

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mien.core.config.train import TrainConfig
-from mien.nn.heads import CosineHead, JointHead, LinearHead, make_head, ramp
-from mien.nn.losses import CenterLoss, focal, make_loss, prior_adjusted, smooth, soft_cross_entropy
+from mien.nn.models.heads import CosineHead, JointHead, LinearHead, make_head, ramp
+from mien.nn.training.losses import CenterLoss, focal, make_loss, prior_adjusted, smooth, soft_cross_entropy
 
 SOFT = torch.tensor([[1.0, 0, 0], [0, 0.7, 0.3], [0.2, 0.3, 0.5], [0, 0, 1.0]], dtype=torch.float64)
 HARD = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
@@ -192,15 +192,15 @@ def test_a_linear_head_has_no_margin():
 
 
 def test_a_teacher_is_followed_without_the_margin():
-    from mien.nn.lesson import Lesson
-    from mien.nn.network import make_network
+    from mien.nn.models.network import make_network
+    from mien.nn.training.objective import TrainingObjective
 
     chosen = settings(backbone="cnn", head="arcface") | {"kd_weight": 1.0, "kd_temperature": 2.0, "kd_loss": "kl"}
     network = make_network(chosen, crop_size=32, color="rgb")
-    lesson = Lesson(network, chosen, torch.full((7,), 1 / 7)).eval()
+    objective = TrainingObjective(network, chosen, torch.full((7,), 1 / 7)).eval()
     x, y = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.eye(7)[:4]
     with torch.no_grad():
         taught = network(x).log_softmax(1)
         for margin in (0.0, 0.5):
-            assert float(lesson(x, y, margin, None, taught)[0]) == pytest.approx(0, abs=1e-5)
-        assert float(lesson(x, y, 0.5, None)[0]) > float(lesson(x, y, 0.0, None)[0])
+            assert float(objective(x, y, margin, None, taught)[0]) == pytest.approx(0, abs=1e-5)
+        assert float(objective(x, y, 0.5, None)[0]) > float(objective(x, y, 0.0, None)[0])

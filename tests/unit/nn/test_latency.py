@@ -29,7 +29,7 @@ def document(tmp_path_factory):
 
 def cnn_parameters() -> int:
     """The small CNN's: 3x3 convolutions without bias, each with a batch norm; a linear head of seven."""
-    from mien.nn.blocks import SmallCnn
+    from mien.nn.models.blocks import SmallCnn
 
     convolutions = [m for m in SmallCnn(drop=0).modules() if isinstance(m, nn.Conv2d)]
     assert convolutions

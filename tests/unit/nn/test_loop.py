@@ -16,8 +16,8 @@ from mien.core.config import TrainConfig, resolve
 from mien.core.errors import ArtifactError, ConfigError, InputError, TrainingDiverged, UsageError
 from mien.core.labels import LABELS
 from mien.evaluate.metrics import metrics, score_logits, softmax
-from mien.nn.doubt import train_rows
-from mien.nn.loop import Trainer
+from mien.nn.training.train_rows import train_rows
+from mien.nn.training.trainer import Trainer
 from mien.stages import train as stage
 
 pytestmark = pytest.mark.trains
@@ -186,8 +186,8 @@ def test_the_distillation_teacher_is_the_ensemble_of_evaluate(small_study):
     from mien.core.artifacts.ensemble import read_ensemble
     from mien.core.artifacts.predictions import predictions_path, read_predictions
     from mien.evaluate.metrics import log_softmax
+    from mien.nn.distillation.teacher import ensemble_teacher
     from mien.nn.inference import load_network
-    from mien.nn.teacher import ensemble_teacher
 
     index = read_index(small_study / "index")
     rows = index.rows("val")
@@ -223,7 +223,7 @@ def test_settings_that_contradict_each_other_are_refused(settings, expected):
 
 def test_accumulated_parts_give_the_gradient_of_the_whole(small_index, tmp_path):
     """With a network without batch statistics, parts change nothing but rounding."""
-    from mien.nn.network import make_network
+    from mien.nn.models.network import make_network
 
     gradients = []
     for parts in (1, 4):
@@ -240,9 +240,9 @@ def test_accumulated_parts_give_the_gradient_of_the_whole(small_index, tmp_path)
         torch.manual_seed(0)
         network = make_network(config.model_dump(), crop_size=32, color=index.crop.color)
         trainer = Trainer(config, index, tmp_path, network, train_rows(config, index), score=score_logits)
-        batch = trainer.feed(0, 0.0)
-        loss, _ = trainer._gradient(batch.images, batch.target, None, trainer.schedule())
-        gradients.append((float(loss), [p.grad.clone() for p in trainer.lesson.parameters()]))
+        batch = trainer.batches(0, 0.0)
+        loss, _ = trainer._gradient(batch.images, batch.target, None, trainer.current_schedule())
+        gradients.append((float(loss), [p.grad.clone() for p in trainer.objective.parameters()]))
     (loss, whole), (same, parts) = gradients
     assert same == pytest.approx(loss, rel=1e-4)
     for a, b in zip(whole, parts, strict=True):
@@ -347,7 +347,7 @@ def test_raw_and_averaged_weights_are_both_looked_at(small_index, tmp_path):
     )
 
 
-def test_looks_at_val_come_as_often_as_asked_and_patience_ends(small_index, tmp_path):
+def test_validations_come_as_often_as_asked_and_patience_ends(small_index, tmp_path):
     run = train(small_index, tmp_path / "a", epochs=5, eval_every=2)
     assert [line["epoch"] for line in read_metrics(run.folder) if "val" in line] == [2, 4, 5]
     # With a learning rate of next to nothing the first look stays the best.
@@ -357,16 +357,16 @@ def test_looks_at_val_come_as_often_as_asked_and_patience_ends(small_index, tmp_
 
 
 def test_a_divergence_after_a_good_epoch_keeps_its_weights_and_is_recorded(small_index, tmp_path, monkeypatch):
-    from mien.nn.lesson import Lesson
+    from mien.nn.training.objective import TrainingObjective
 
-    forward = Lesson.forward
+    forward = TrainingObjective.forward
 
     def broken(self, x, *rest):
         loss, logits = forward(self, x, *rest)
         self.calls = getattr(self, "calls", 0) + 1
         return (loss * float("nan") if self.calls == 15 else loss), logits
 
-    monkeypatch.setattr(Lesson, "forward", broken)
+    monkeypatch.setattr(TrainingObjective, "forward", broken)
     run = train(small_index, tmp_path / "r", epochs=4)
     (event,) = run.manifest["events"]
     assert event["kind"] == "not finite"
@@ -502,7 +502,7 @@ def test_what_is_most_likely_not_meant_is_said(small_index, tmp_path, capsys, fl
 
 
 def test_a_run_goes_on_in_the_precision_it_began_in(small_index, tmp_path, monkeypatch):
-    from mien.nn import loop
+    from mien.nn.training import trainer as loop
 
     step = Trainer._one_step
 

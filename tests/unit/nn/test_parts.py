@@ -8,10 +8,12 @@ import torch
 
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
-from mien.nn.batches import Feeder, Sampler, assumed_prior, shown_prior, step_seed
-from mien.nn.lesson import Lesson, freeze, frozen_names
-from mien.nn.network import Preprocess, make_network
-from mien.nn.optim import MovingAverage, SharpnessAware, block_of, layer_scales, lr_at, make_optimizer
+from mien.nn.models.network import Preprocess, make_network
+from mien.nn.training.objective import TrainingObjective, freeze, frozen_names
+from mien.nn.training.optimizers import MovingAverage, SharpnessAware, block_of, layer_scales, lr_at, make_optimizer
+from mien.nn.training.pixel_loader import PixelLoader
+from mien.nn.training.priors import assumed_prior, shown_prior
+from mien.nn.training.sampler import Sampler, step_seed
 
 
 def make(name="cnn", **changes):
@@ -19,9 +21,9 @@ def make(name="cnn", **changes):
     return make_network(TrainConfig(backbone=name, **changes).model_dump(), crop_size=48, color="rgb")
 
 
-def lesson(name="cnn", **changes):
+def objective(name="cnn", **changes):
     settings = TrainConfig(backbone=name, **changes).model_dump()
-    return Lesson(make(name, **changes), settings, torch.full((7,), 1 / 7))
+    return TrainingObjective(make(name, **changes), settings, torch.full((7,), 1 / 7))
 
 
 def test_every_row_is_seen_once_an_epoch():
@@ -63,7 +65,7 @@ def test_the_feeder_reads_ahead_and_gives_each_steps_pictures():
     pixels = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
     rows = np.arange(10, 50)
     sampler = Sampler(np.arange(40) % 7, 8, 0, balanced=False)
-    feeder = Feeder(pixels, rows, torch.device("cpu"), sampler.rows, 12)
+    feeder = PixelLoader(pixels, rows, torch.device("cpu"), sampler.rows, 12)
     for step in (3, 4, 5, 11):
         expected = pixels[rows[sampler.rows(step)]].transpose(0, 3, 1, 2)
         assert np.array_equal(feeder.take(step).numpy(), expected)
@@ -87,7 +89,7 @@ def test_learning_rate():
 
 
 def test_weight_decay_spares_biases_norms_scales_and_centres():
-    taught = lesson(center_weight=0.1)
+    taught = objective(center_weight=0.1)
     groups = make_optimizer(taught, TrainConfig(weight_decay=0.3)).param_groups
     assert sorted(g["weight_decay"] for g in groups) == [0.0, 0.3]
     decayed = next(g for g in groups if g["weight_decay"])["params"]
@@ -132,7 +134,7 @@ def test_a_vits_layers_are_numbered_as_beit_and_mae_do():
 
 
 def test_positions_and_tokens_of_a_vit_do_not_decay():
-    taught = lesson("vit_tiny")
+    taught = objective("vit_tiny")
     free = next(
         g["params"] for g in make_optimizer(taught, TrainConfig(weight_decay=0.3)).param_groups if not g["weight_decay"]
     )
@@ -148,7 +150,7 @@ def test_a_frozen_backbones_head_learns_at_the_peak_rate_and_the_warm_up_follows
 
 
 def test_layer_decay_reaches_the_optimiser():
-    groups = make_optimizer(lesson(), TrainConfig(layer_decay=0.5)).param_groups
+    groups = make_optimizer(objective(), TrainConfig(layer_decay=0.5)).param_groups
     assert {g["lr_scale"] for g in groups} == {1.0, 0.5, 0.25, 0.125}
 
 

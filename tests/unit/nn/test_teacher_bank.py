@@ -9,8 +9,8 @@ import torch
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.teacher_views import read_view, write_view
 from mien.core.config import DistillConfig, resolve
-from mien.nn.doubt import train_rows
-from mien.nn.feed import Feed
+from mien.nn.training.batches import Batches
+from mien.nn.training.train_rows import train_rows
 
 STRONG = {
     "backbone": "cnn",
@@ -40,9 +40,9 @@ class Teacher:
         return torch.log_softmax(pixels @ weights / pixels.shape[1], 1).float()
 
 
-def feed(index, folder, teacher, *, views=2, **changes) -> Feed:
+def batches(index, folder, teacher, *, views=2, **changes) -> Batches:
     config, _ = resolve(DistillConfig, ("flag", STRONG | changes))
-    out = Feed(config, index, train_rows(config, index), torch.device("cpu"), rank=0, world=1)
+    out = Batches(config, index, train_rows(config, index), torch.device("cpu"), rank=0, world=1)
     out.use_bank(views, folder, lambda: teacher)
     return out
 
@@ -54,36 +54,36 @@ def index(small_index):
 
 def test_the_student_sees_the_pixels_that_the_teacher_saw(index, tmp_path):
     teacher = Teacher()
-    fed = feed(index, tmp_path, teacher)
-    steps = fed.sampler.steps_per_epoch
+    shown = batches(index, tmp_path, teacher)
+    steps = shown.sampler.steps_per_epoch
     for step in (0, 1, steps, 2 * steps + 3):
-        batch = fed(step, 0.0)
-        assert batch.taught.numpy() == pytest.approx(teacher(batch.images.float()).numpy(), abs=1e-5)
-    fed.close()
+        batch = shown(step, 0.0)
+        assert batch.teacher_log_probs.numpy() == pytest.approx(teacher(batch.images.float()).numpy(), abs=1e-5)
+    shown.close()
 
 
 def test_each_view_is_asked_for_once_and_shown_in_turn(index, tmp_path):
     teacher = Teacher()
-    fed = feed(index, tmp_path, teacher)
-    steps, n = fed.sampler.steps_per_epoch, len(index.rows("train"))
-    views = [fed.bank.views.images(v, np.arange(5)) for v in range(2)]
+    shown = batches(index, tmp_path, teacher)
+    steps, n = shown.sampler.steps_per_epoch, len(index.rows("train"))
+    views = [shown.bank.views.images(v, np.arange(5)) for v in range(2)]
     assert (views[0] != views[1]).any()
     for step in range(0, 4 * steps, steps):
-        fed(step, 0.0)
+        shown(step, 0.0)
     assert teacher.asked == 2 * n
-    again = feed(index, tmp_path, teacher, seed=5)  # another seed of the student's shares the views
+    again = batches(index, tmp_path, teacher, seed=5)  # another seed of the student's shares the views
     again(0, 0.0)
     assert teacher.asked == 2 * n
     assert (again.bank.views.images(0, np.arange(5)) == views[0]).all()
-    other = feed(index, tmp_path, teacher, rotate=5.0)  # another augmentation does not
+    other = batches(index, tmp_path, teacher, rotate=5.0)  # another augmentation does not
     other(0, 0.0)
     assert teacher.asked == 3 * n
-    for one in (fed, again, other):
+    for one in (shown, again, other):
         one.close()
 
 
 def test_an_image_is_augmented_alike_in_every_batch(index, tmp_path):
-    views = feed(index, tmp_path, Teacher()).bank.views
+    views = batches(index, tmp_path, Teacher()).bank.views
     whole = views.images(0, np.arange(40))
     for positions in (np.array([7]), np.array([39, 7, 7, 0])):
         assert torch.allclose(views.images(0, positions), whole[torch.from_numpy(positions)], atol=1e-3)
@@ -91,15 +91,15 @@ def test_an_image_is_augmented_alike_in_every_batch(index, tmp_path):
 
 def test_a_mixed_image_is_taught_the_mixture(index, tmp_path):
     teacher = Teacher()
-    plain, mixed = (feed(index, tmp_path, teacher, mixing=kind, mix_alpha=1.0) for kind in ("none", "mixup"))
+    plain, mixed = (batches(index, tmp_path, teacher, mixing=kind, mix_alpha=1.0) for kind in ("none", "mixup"))
     before, after = plain(0, 0.0), mixed(0, 1.0)
     order = torch.arange(32) ^ 1
     # the share of each pair, from its pixels
     first, second = before.images.float(), before.images.float()[order]
     share = float(((after.images - second) * (first - second)).sum() / (first - second).square().sum())
     assert 0 < share < 1
-    expected = share * before.taught.exp() + (1 - share) * before.taught.exp()[order]
-    assert after.taught.exp().numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+    expected = share * before.teacher_log_probs.exp() + (1 - share) * before.teacher_log_probs.exp()[order]
+    assert after.teacher_log_probs.exp().numpy() == pytest.approx(expected.numpy(), abs=1e-5)
     targets = share * before.target + (1 - share) * before.target[order]
     assert after.target.numpy() == pytest.approx(targets.numpy(), abs=1e-5)
     for one in (plain, mixed):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mien.core.artifacts.run import best_look
-from mien.nn.watch import collapse, exhausted
+from mien.core.artifacts.run import best_epoch
+from mien.nn.training.monitoring import collapse, exhausted
 
 
 def history(*scores, every=1):
@@ -14,8 +14,8 @@ def history(*scores, every=1):
 
 
 def test_the_first_of_equals_is_the_best():
-    assert best_look(history(0.2, 0.5, 0.5, 0.1))["epoch"] == 2
-    assert best_look(history(0.2, 0.5, 0.4, every=3))["epoch"] == 6
+    assert best_epoch(history(0.2, 0.5, 0.5, 0.1))["epoch"] == 2
+    assert best_epoch(history(0.2, 0.5, 0.4, every=3))["epoch"] == 6
 
 
 def test_a_collapse_is_a_fall_by_three_tenths_from_above_chance():

@@ -15,7 +15,7 @@ from mien.core.artifacts.run import write_metrics
 from mien.core.config.matrix import load_matrix
 from mien.core.config.sweep import load_sweep
 from mien.core.errors import UsageError
-from mien.nn.loop import Trainer
+from mien.nn.training.trainer import Trainer
 from mien.stages import compare
 from mien.study import matrix, plan, sweep
 from mien.study.plan import Step, lost_trainings, outlook

@@ -174,14 +174,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def looks(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The epochs of a history at which val was looked at."""
+def validated_epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of a history that ended with a validation."""
     return [line for line in history if "val" in line]
 
 
-def best_look(history: list[dict[str, Any]]) -> dict[str, Any]:
+def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The first epoch with the highest val macro-F1: the one whose weights are kept."""
-    return max(looks(history), key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
+    return max(validated_epochs(history), key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
 
 
 def begin_run(folder: Path, fingerprint: str, config: dict[str, Any]) -> None:

@@ -140,9 +140,9 @@ class TrainConfig(StageConfig):
     amp: Literal["auto", "no", "bf16", "fp16"] = Field(
         "auto", description="mixed precision; auto: bf16 where the device and the backbone gain by it"
     )
-    eval_every: int = Field(1, ge=1, description="epochs between looks at val")
-    eval_raw: bool = Field(True, description="look at the raw weights too, beside their moving average")
-    patience: int = Field(0, ge=0, description="stop after this many looks at val without a better one; 0: never")
+    eval_every: int = Field(1, ge=1, description="epochs between validations")
+    eval_raw: bool = Field(True, description="validate the raw weights too, beside their moving average")
+    patience: int = Field(0, ge=0, description="stop after this many validations without a better one; 0: never")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of initialisation, order and augmentation")
     save_every_steps: int = Field(200, ge=1, description="steps between saves; a kill loses at most these")
     tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = Field("none", description="also log there")

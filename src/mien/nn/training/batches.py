@@ -18,14 +18,15 @@ from mien.core.artifacts.teacher_views import KIND, VERSION
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
 from mien.core.labels import LABELS, MINORITY
-from mien.nn.augment import Augmentation, Draws
-from mien.nn.batches import Feeder, Sampler, part_of, step_seed
-from mien.nn.doubt import TrainRows
-from mien.nn.image_ops import upload
-from mien.nn.losses import smooth
-from mien.nn.mixing import mix
-from mien.nn.teacher import Teacher
-from mien.nn.teacher_bank import AugmentedViews, TeacherBank
+from mien.nn.augment.augmentation import Augmentation, BatchRandom
+from mien.nn.augment.image_ops import upload
+from mien.nn.augment.mixing import mix
+from mien.nn.distillation.teacher import Teacher
+from mien.nn.distillation.teacher_bank import AugmentedViews, TeacherBank
+from mien.nn.training.losses import smooth
+from mien.nn.training.pixel_loader import PixelLoader
+from mien.nn.training.sampler import Sampler, part_of, step_seed
+from mien.nn.training.train_rows import TrainRows
 
 _LEAST = 1e-12  # probability, so that its logarithm is finite
 
@@ -36,27 +37,27 @@ class Batch:
 
     images: Tensor
     target: Tensor
-    taught: Tensor | None = None
+    teacher_log_probs: Tensor | None = None
 
 
-class Feed:
+class Batches:
     """Gives every step's pictures and targets: a pure function of (settings, seed, step, share)."""
 
     def __init__(
-        self, config: TrainConfig, index: Index, taught: TrainRows, device: torch.device, *, rank: int, world: int
+        self, config: TrainConfig, index: Index, train: TrainRows, device: torch.device, *, rank: int, world: int
     ) -> None:
         _check_share(config, world)
         self.config, self.device, self.rank, self.world = config, device, rank, world
-        rows, labels = taught.rows, taught.labels
+        rows, labels = train.rows, train.labels
         self._index, self.rows = index, rows
         self.bank: TeacherBank | None = None
-        self.targets = torch.from_numpy(taught.targets).to(device)
-        self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced, taught.chance)
+        self.targets = torch.from_numpy(train.targets).to(device)
+        self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced, train.chance)
         minority = np.isin(labels, [LABELS.index(name) for name in MINORITY])
         self.boost = torch.from_numpy(np.where(minority, config.minority_boost, 1.0).astype(np.float32))
         strengths: dict[str, Any] = {key: getattr(config, key) for key in Augmentation.__dataclass_fields__}
         self.augment = Augmentation(**strengths)
-        self.feeder = Feeder(index.pixels, rows, device, self._rows, config.epochs * self.sampler.steps_per_epoch)
+        self.loader = PixelLoader(index.pixels, rows, device, self._rows, config.epochs * self.sampler.steps_per_epoch)
 
     def _rows(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         return self.sampler.rows(step, rank=self.rank, world=self.world)
@@ -74,18 +75,18 @@ class Feed:
         config, size = self.config, min(self.config.batch_size, len(self.targets))
         generator = torch.Generator().manual_seed(step_seed(config.seed, step))
         rows = self._rows(step)
-        taught: Tensor | None = None
-        draws = Draws(generator, size, part_of(size, self.rank, self.world), self.device)
+        teacher_log_probs: Tensor | None = None
+        uniform = BatchRandom(generator, size, part_of(size, self.rank, self.world), self.device)
         if self.bank is not None:
             view = self.bank.of_epoch(step // self.sampler.steps_per_epoch)
-            draws, taught = self.bank.views.draws(view, rows), self.bank.log_probabilities(view, rows)
-        x = self.augment(self.feeder.take(step), draws, self.boost[rows])
+            uniform, teacher_log_probs = self.bank.views.uniform(view, rows), self.bank.log_probabilities(view, rows)
+        x = self.augment(self.loader.take(step), uniform, self.boost[rows])
         target = smooth(self.targets[upload(torch.from_numpy(rows), self.device)], config.label_smoothing)
         if config.mixing == "none":
-            return Batch(x, target, taught)
-        if taught is None:
+            return Batch(x, target, teacher_log_probs)
+        if teacher_log_probs is None:
             return Batch(*self._mix(x, target, mixing, step, generator))
-        x, joined = self._mix(x, torch.cat([target, taught.exp()], 1), mixing, step, generator)
+        x, joined = self._mix(x, torch.cat([target, teacher_log_probs.exp()], 1), mixing, step, generator)
         target, probabilities = joined.chunk(2, 1)
         return Batch(x, target, probabilities.clamp_min(_LEAST).log())
 
@@ -97,7 +98,7 @@ class Feed:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        self.feeder.close()
+        self.loader.close()
 
 
 def _check_share(config: TrainConfig, world: int) -> None:

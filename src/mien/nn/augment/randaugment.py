@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.nn.image_ops import equalize, to_grey, upload, warp
+from mien.nn.augment.image_ops import equalize, to_grey, upload, warp
 
 if TYPE_CHECKING:
-    from mien.nn.augment import Draws
+    from mien.nn.augment.augmentation import BatchRandom
 
 # Of pictures (b, c, s, s), strengths (b, 1, 1, 1) from 0 to about 1, and signs of the same shape.
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -80,11 +80,11 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def rand_augment(x: Tensor, draws: Draws, rounds: int, strength: Tensor) -> Tensor:
+def rand_augment(x: Tensor, uniform: BatchRandom, rounds: int, strength: Tensor) -> Tensor:
     """`rounds` random operations on each of the pictures (b, c, s, s), values 0-255, at strengths (b,)."""
     operations = list(OPERATIONS.values())
     for _ in range(rounds):
-        u = draws.on_host(2)
+        u = uniform.on_host(2)
         which = (u[:, 0] * len(operations)).long().clamp(max=len(operations) - 1)
         sign = upload(torch.where(u[:, 1] < 0.5, -1.0, 1.0), x.device)
         x = x.clone()

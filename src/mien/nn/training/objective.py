@@ -1,21 +1,23 @@
-"""What one step teaches: network, losses and their auxiliaries as one module, so that devices can share it."""
+"""What a training minimises: network, losses and their auxiliaries as one module, so that devices can share it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from mien.core.errors import UsageError
 from mien.core.labels import N_CLASSES
-from mien.nn.distillation import DistillationLoss, make_distillation_loss
-from mien.nn.heads import JointHead, LinearHead
-from mien.nn.losses import CenterLoss, make_loss, soft_cross_entropy
-from mien.nn.network import Network
-from mien.nn.optim import block_of
+from mien.nn.distillation.losses import DistillationLoss, make_distillation_loss
+from mien.nn.models.heads import JointHead, LinearHead
+from mien.nn.models.network import Network
+from mien.nn.training.losses import CenterLoss, make_loss, soft_cross_entropy
+from mien.nn.training.optimizers import block_of
 
 
-class Lesson(nn.Module):
+class TrainingObjective(nn.Module):
     """A network with the loss that its settings name.
 
     `prior` (7,) are the class shares that training shows.
@@ -32,11 +34,11 @@ class Lesson(nn.Module):
             self.center = CenterLoss(features_of(network), N_CLASSES)
 
     def forward(
-        self, x: Tensor, target: Tensor, margin: float, scale: float | None, taught: Tensor | None = None
+        self, x: Tensor, target: Tensor, margin: float, scale: float | None, teacher_log_probs: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The loss and the (margined) logits (b, 7) of augmented crops under targets (b, 7).
 
-        `taught` (b, 7) are a teacher's log-probabilities, of settings with `kd_weight`.
+        `teacher_log_probs` (b, 7) are a teacher's log-probabilities, of settings with `kd_weight`.
         """
         head = self.network.head
         embedding = self.network.embed(x)
@@ -48,10 +50,10 @@ class Lesson(nn.Module):
         else:
             logits = head(embedding, target, margin, scale)
             loss = self.loss(logits, target)
-        if taught is not None and self.distillation is not None:
+        if teacher_log_probs is not None and self.distillation is not None:
             weight = self.settings["kd_weight"]
             plain = head(embedding, scale=scale) if margin > 0 else logits  # what will predict is what is taught
-            loss = (1 - weight) * loss + weight * self.distillation(plain, taught, target)
+            loss = (1 - weight) * loss + weight * self.distillation(plain, teacher_log_probs, target)
         if self.center is not None:
             loss = loss + self.settings["center_weight"] * self.center(embedding, target)
         return loss, logits.detach()
@@ -63,19 +65,18 @@ def features_of(network: Network) -> int:
     return head.fc.in_features if isinstance(head, LinearHead) else head.weight.shape[1]
 
 
-def still(module: nn.Module) -> list[tuple[Any, float | None]]:
-    """Stop the running statistics of batch norms; returns what `moving` needs to let them go on."""
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch norms as they are for a while."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [(m, m.momentum) for m in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    return before
-
-
-def moving(before: list[tuple[Any, float | None]]) -> None:
-    """Undo `still`."""
-    for norm, momentum in before:
-        norm.momentum = momentum
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def frozen_names(backbone: nn.Module, blocks: int) -> frozenset[str]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mien.core.config.train import ALIASES, OURS, check_backbone
 from mien.core.errors import UsageError
-from mien.nn.blocks import Hybrid, SmallCnn, add_attention
+from mien.nn.models.blocks import Hybrid, SmallCnn, add_attention
 from mien.nn.torchvision_cure import import_timm
 
 BF16_GAINS = ("resnet", "convnext", "vit", "cnn", "hybrid")

@@ -19,9 +19,10 @@ from mien.core.artifacts.pixels import PixelRows
 from mien.core.artifacts.teacher_views import read_view, write_view
 from mien.core.labels import N_CLASSES
 from mien.core.progress import meter
-from mien.nn.augment import Augmentation, ViewDraws
-from mien.nn.batches import step_seed, to_tensor
-from mien.nn.teacher import Teacher
+from mien.nn.augment.augmentation import Augmentation, ViewRandom
+from mien.nn.distillation.teacher import Teacher
+from mien.nn.training.pixel_loader import to_tensor
+from mien.nn.training.sampler import step_seed
 
 _PURPOSE = 11  # of `step_seed`: other numbers than those of steps
 _BATCH = 256
@@ -36,19 +37,19 @@ class AugmentedViews:
         self.augment, self.pixels, self.rows, self.boost, self.device = augment, pixels, rows, boost, device
         self._tables: dict[int, tuple[torch.Generator, list[Tensor]]] = {}
 
-    def draws(self, view: int, positions: NDArray[np.int64]) -> ViewDraws:
+    def uniform(self, view: int, positions: NDArray[np.int64]) -> ViewRandom:
         """The view's numbers for images at `positions` of `rows`."""
         if view not in self._tables:
             # One view at a time is in use: the others' tables would only fill memory.
             self._tables = {view: (torch.Generator().manual_seed(step_seed(0, view, _PURPOSE)), [])}
         generator, tables = self._tables[view]
         chosen = torch.from_numpy(np.asarray(positions, dtype=np.int64))
-        return ViewDraws(generator, len(self.rows), slice(None), self.device, tables, chosen)
+        return ViewRandom(generator, len(self.rows), slice(None), self.device, tables, chosen)
 
     def images(self, view: int, positions: NDArray[np.int64]) -> Tensor:
         """Augmented images (b, c, s, s) of a view."""
         x = to_tensor(self.pixels, self.rows[positions], self.device)
-        return self.augment(x, self.draws(view, positions), self.boost[positions])
+        return self.augment(x, self.uniform(view, positions), self.boost[positions])
 
 
 class TeacherBank:

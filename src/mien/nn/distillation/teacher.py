@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mien.core.artifacts.pixels import PixelRows
-from mien.nn.batches import to_tensor
-from mien.nn.network import Network
+from mien.nn.models.network import Network
+from mien.nn.training.pixel_loader import to_tensor
 
 Teacher = Callable[[Tensor], Tensor]
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mien.nn.image_ops import clahe, upload, warp
-from mien.nn.randaugment import rand_augment
-from mien.nn.webcam import degrade
+from mien.nn.augment.image_ops import clahe, upload, warp
+from mien.nn.augment.randaugment import rand_augment
+from mien.nn.augment.webcam import degrade
 
 
 @dataclass
-class Draws:
+class BatchRandom:
     """Uniform numbers for a part of a batch: drawn for `total` pictures, given for those at `part`."""
 
     generator: torch.Generator
@@ -35,7 +35,7 @@ class Draws:
 
 
 @dataclass
-class ViewDraws(Draws):
+class ViewRandom(BatchRandom):
     """The numbers of one fixed view of `total` images, given for any of them: an image is augmented alike in every batch.
 
     `tables` holds what earlier batches of the same view drew, call by call; `rows` are the images of this batch.
@@ -53,9 +53,9 @@ class ViewDraws(Draws):
         return self.tables[self.calls - 1][self.rows]
 
 
-def draws_for(x: Tensor, generator: torch.Generator) -> Draws:
-    """Draws for a batch that is not divided."""
-    return Draws(generator, len(x), slice(None), x.device)
+def random_for(x: Tensor, generator: torch.Generator) -> BatchRandom:
+    """The random numbers of a batch that is not divided."""
+    return BatchRandom(generator, len(x), slice(None), x.device)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Augmentation:
     erase: float = 0.0
     degrade: float = 0.0
 
-    def __call__(self, x: Tensor, draws: Draws, boost: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, uniform: BatchRandom, boost: Tensor | None = None) -> Tensor:
         """Augment pictures (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do.
 
         `boost` (b,), on the CPU, multiplies the strengths of single pictures (those of minority classes).
@@ -80,19 +80,19 @@ class Augmentation:
         on_host = torch.ones(len(x)) if boost is None else boost
         boost = upload(on_host, x.device)
         if self.flip:
-            x = torch.where((draws(1) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+            x = torch.where((uniform(1) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
         if self.clahe > 0:
-            x = self._equalize(x.float(), draws.on_host(1)[:, 0] < self.clahe * on_host)
+            x = self._equalize(x.float(), uniform.on_host(1)[:, 0] < self.clahe * on_host)
         if self.randaugment > 0:
-            x = rand_augment(x.float(), draws, self.randaugment, self.randaugment_magnitude / 10 * boost)
+            x = rand_augment(x.float(), uniform, self.randaugment, self.randaugment_magnitude / 10 * boost)
         if self.crop_min < 1 or self.rotate > 0:
-            x = self._affine(x.float(), draws(5), boost)
+            x = self._affine(x.float(), uniform(5), boost)
         if self.jitter > 0:
-            x = self._jitter(x.float(), draws(3), boost)
+            x = self._jitter(x.float(), uniform(3), boost)
         if self.degrade > 0:
-            x = degrade(x.float(), draws(8), self.degrade * boost)
+            x = degrade(x.float(), uniform(8), self.degrade * boost)
         if self.erase > 0:
-            x = self._erase(x, draws(5), boost)
+            x = self._erase(x, uniform(5), boost)
         return x
 
     def _equalize(self, x: Tensor, chosen: Tensor) -> Tensor:

@@ -19,15 +19,15 @@ from mien.core.config.train import ALIASES, TrainConfig, check_backbone
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS, N_CLASSES
 from mien.core.progress import warn
-from mien.nn.batches import assumed_prior, shown_prior
 from mien.nn.devices import processes
-from mien.nn.doubt import TrainRows, train_rows
-from mien.nn.examine import Score
-from mien.nn.loop import Trainer
-from mien.nn.network import Network, make_network, parameter_count
-from mien.nn.pretrained import load_pretrained
-from mien.nn.teacher import Teacher
+from mien.nn.distillation.teacher import Teacher
+from mien.nn.models.network import Network, make_network, parameter_count
+from mien.nn.models.pretrained import load_pretrained
 from mien.nn.torchvision_cure import import_timm
+from mien.nn.training.priors import assumed_prior, shown_prior
+from mien.nn.training.train_rows import TrainRows, train_rows
+from mien.nn.training.trainer import Trainer
+from mien.nn.training.validation import Score
 
 
 def train_run(
@@ -47,17 +47,17 @@ def train_run(
     ):
         warn(text)
     base.claimable(out, kind=KIND, fingerprint=mark)
-    taught = train_rows(config, index)
-    check_request(config, index, taught)
+    train = train_rows(config, index)
+    check_request(config, index, train)
     torch.manual_seed(config.seed)
     network, started_from = _start(config, index)
-    priors = _set_priors(network, config, index, taught)
+    priors = _set_priors(network, config, index, train)
     document = {
         "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
         "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from, "balanced_sampling": config.balanced,
-        **priors, "train_rows": len(taught.rows), **(extra or {}),
+        **priors, "train_rows": len(train.rows), **(extra or {}),
     }  # fmt: skip
-    trainer = Trainer(config, index, out, network, taught, score=score, teacher=teacher, views=views)
+    trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
         begin_run(out, mark, document)
@@ -69,9 +69,9 @@ def train_run(
     return read_run(out)
 
 
-def check_request(config: TrainConfig, index: Index, taught: TrainRows) -> None:
+def check_request(config: TrainConfig, index: Index, train: TrainRows) -> None:
     """Raise for what this index cannot give this training."""
-    labels, val = taught.labels, index.labels[index.rows("val")]
+    labels, val = train.labels, index.labels[index.rows("val")]
     fix = "See what the index holds with `mien index audit`, and build one with more sources or other shares."
     if not len(val):
         raise InputError(f"{index.folder} has no val pictures.", rule="val chooses the epoch.", fix=fix)
@@ -127,9 +127,7 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] |
     return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
 
-def _set_priors(
-    network: Network, config: TrainConfig, index: Index, taught: TrainRows
-) -> dict[str, list[float] | None]:
+def _set_priors(network: Network, config: TrainConfig, index: Index, train: TrainRows) -> dict[str, list[float] | None]:
     """Put the shift between priors into the network; returns the class shares trained for and predicted with.
 
     Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after training.
@@ -137,7 +135,7 @@ def _set_priors(
     if config.hard_share < 1:
         return {"training_prior": None, "predicts_prior": None}
     natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
-    shown = shown_prior(taught.targets, taught.labels, balanced=config.balanced, chance=taught.chance)
+    shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
     trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
     wanted = {
         "trained": trained,

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from mien.core.errors import InputError
 from mien.core.labels import N_CLASSES
-from mien.nn.backbones import bare_backbone, make_backbone
-from mien.nn.heads import AnyHead, make_head
-from mien.nn.image_ops import LUMA
-from mien.nn.pretrained import Start, check_fit
+from mien.nn.augment.image_ops import LUMA
+from mien.nn.models.backbones import bare_backbone, make_backbone
+from mien.nn.models.heads import AnyHead, make_head
+from mien.nn.models.pretrained import Start, check_fit
 
 # ImageNet's, as the report's; for grey pictures their mean over channels.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

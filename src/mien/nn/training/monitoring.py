@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from mien.core.artifacts.run import best_look, looks
+from mien.core.artifacts.run import best_epoch, validated_epochs
 
 COLLAPSE = 0.7  # of the best macro-F1
 ABOVE_CHANCE = 0.2  # a macro-F1 that guessing one class (at most .14) or at random does not reach
 
 
 def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What happened when the last look at val fell under 70 % of the best one before; None if it did not.
+    """What happened when the last validation fell under 70 % of the best one before; None if it did not.
 
     Only a fall from well above chance counts.
     """
-    seen = looks(history)
+    seen = validated_epochs(history)
     if len(seen) < 2:
         return None
-    best, last = best_look(seen[:-1]), seen[-1]
+    best, last = best_epoch(seen[:-1]), seen[-1]
     high, low = best["val"]["macro_f1"], last["val"]["macro_f1"]
     if high < ABOVE_CHANCE or low >= COLLAPSE * high:
         return None
@@ -29,6 +29,6 @@ def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def exhausted(history: list[dict[str, Any]], patience: int) -> bool:
-    """Whether the last `patience` looks at val brought nothing better."""
-    seen = looks(history)
-    return patience > 0 and len(seen) > patience and best_look(seen) not in seen[-patience:]
+    """Whether the last `patience` validations brought nothing better."""
+    seen = validated_epochs(history)
+    return patience > 0 and len(seen) > patience and best_epoch(seen) not in seen[-patience:]

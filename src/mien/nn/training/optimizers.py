@@ -13,17 +13,17 @@ from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
 
 
-def make_optimizer(lesson: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser over all parameters; its groups hold `lr_scale`, which the schedule multiplies in.
 
     Weight decay acts on matrices only: not on biases, norms and scales, not on what the backbone spares
     (a ViT's positions and tokens), nor on a center loss's centres.
     """
-    backbone: nn.Module = lesson.network.backbone  # type: ignore[union-attr,assignment]
+    backbone: nn.Module = objective.network.backbone  # type: ignore[union-attr,assignment]
     scales = layer_scales(backbone, config.layer_decay)
     spared = {f"network.backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in lesson.named_parameters():
+    for name, parameter in objective.named_parameters():
         decays = parameter.ndim >= 2 and name not in spared and not name.startswith("center.")
         groups.setdefault((scales.get(name.removeprefix("network.backbone."), 1.0), decays), []).append(parameter)
     listed: list[dict[str, Any]] = [

@@ -16,25 +16,27 @@ from torch import Tensor
 
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import best_look, write_metrics
+from mien.core.artifacts.run import best_epoch, write_metrics
 from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import ArtifactError, TrainingDiverged, UsageError
 from mien.core.progress import Meter, meter, say, warn
-from mien.nn import state, watch
-from mien.nn.backbones import likes_channels_last
-from mien.nn.batches import part_of, shown_prior, step_seed
 from mien.nn.devices import on_cpu, pick_precision
-from mien.nn.doubt import TrainRows
-from mien.nn.examine import Examiner, Score
-from mien.nn.feed import Batch, Feed
-from mien.nn.heads import ramp
-from mien.nn.interrupt import on_stop_signals
-from mien.nn.lesson import Lesson, freeze, frozen_names, moving, still
-from mien.nn.network import Network
-from mien.nn.optim import MovingAverage, SharpnessAware, lr_at, make_optimizer
-from mien.nn.teacher import Teacher
+from mien.nn.distillation.teacher import Teacher
+from mien.nn.models.backbones import likes_channels_last
+from mien.nn.models.heads import ramp
+from mien.nn.models.network import Network
+from mien.nn.training import monitoring as watch
+from mien.nn.training import state
+from mien.nn.training.batches import Batch, Batches
+from mien.nn.training.interrupt import on_stop_signals
+from mien.nn.training.objective import TrainingObjective, freeze, frozen_names, frozen_statistics
+from mien.nn.training.optimizers import MovingAverage, SharpnessAware, lr_at, make_optimizer
+from mien.nn.training.priors import shown_prior
+from mien.nn.training.sampler import part_of, step_seed
+from mien.nn.training.train_rows import TrainRows
+from mien.nn.training.validation import Score, Validation
 
-CHECK_EVERY = 20  # steps between looks at the loss on an accelerator, where each look waits for it
+CHECK_EVERY = 20  # steps between checks of the loss on an accelerator, where each check waits for it
 
 
 class Trainer:
@@ -46,7 +48,7 @@ class Trainer:
         index: Index,
         out: Path,
         network: Network,
-        taught: TrainRows,
+        train: TrainRows,
         *,
         score: Score,
         teacher: Callable[[], Teacher] | None = None,
@@ -71,40 +73,43 @@ class Trainer:
             raise UsageError(
                 "--sam-rho in fp16.", rule="It needs gradients that are not scaled.", fix="Add --amp no, or bf16."
             )
-        self.feed = Feed(config, index, taught, self.device, rank=self.rank, world=self.world)
+        self.batches = Batches(config, index, train, self.device, rank=self.rank, world=self.world)
         self.teacher: Teacher | None = None
         if teacher is not None and isinstance(config, DistillConfig) and config.kd_weight > 0:
             if config.kd_views:
-                self.feed.use_bank(config.kd_views, out / "views" if views is None else views, teacher)
+                self.batches.use_bank(config.kd_views, out / "views" if views is None else views, teacher)
             else:
                 self.teacher = teacher()
-        self.sampler = self.feed.sampler
+        self.sampler = self.batches.sampler
         self.total = config.epochs * self.sampler.steps_per_epoch
-        self.examine = Examiner(self.accelerator, index, score, bf16=self.precision == "bf16")
-        shown = shown_prior(taught.targets, taught.labels, balanced=config.balanced, chance=taught.chance)
+        self.validation = Validation(self.accelerator, index, score, bf16=self.precision == "bf16")
+        shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
         prior = torch.tensor(shown, dtype=torch.float32, device=self.device)
-        self.lesson = Lesson(network.to(self.device), config.model_dump(), prior).to(self.device)
+        self.objective = TrainingObjective(network.to(self.device), config.model_dump(), prior).to(self.device)
         if likes_channels_last(config.backbone, self.device, self.precision):
-            self.lesson.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = self.lesson.network
+            self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = self.objective.network
         self.frozen = (
             frozen_names(network.backbone, config.freeze_blocks) if config.freeze_backbone_epochs else frozenset()
         )
         safe = config.optimizer == "adamw-safe"
         self.ema = MovingAverage(self.network, config.ema_decay, foreach=not safe) if config.ema_decay else None
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.lesson, make_optimizer(self.lesson, config))
-        self.sam = SharpnessAware(list(self.lesson.parameters()), config.sam_rho) if config.sam_rho else None
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, make_optimizer(self.objective, config))
+        self.sam = SharpnessAware(list(self.objective.parameters()), config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step, self.best, self.seconds = 0, -1.0, 0.0
-        self.asked, self.stop = False, False  # to stop: this process by a signal, and all of them by agreement
-        self.done = self.schedule()  # of the last step
+        self.stop_requested, self.stopping = (
+            False,
+            False,
+        )  # to stop: this process by a signal, and all of them by agreement
+        self.last_schedule = self.current_schedule()  # of the last step
         self.history: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         # Sums over the epoch: loss, right answers, pictures. And the first step whose loss was not finite, or -1.
-        self.sums = torch.zeros(
+        self.epoch_sums = torch.zeros(
             3, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )
-        self.bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
 
     def run(self) -> dict[str, Any]:
         """Train to the end (from where a killed run stopped) and return what is worth keeping."""
@@ -122,24 +127,24 @@ class Trainer:
                 while self.step < self.total and not self._is_over():
                     self._one_step(progress)
         finally:
-            self.feed.close()
+            self.batches.close()
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-        best = best_look(self.history)
+        best = best_epoch(self.history)
         return {
             "best_epoch": int(best["epoch"]), "best_val_macro_f1": self.best, "steps": self.step, "precision": self.precision,
             "seconds": round(self.seconds, 1), "device": str(self.device), "processes": self.world, "events": self.events,
         }  # fmt: skip
 
     def _ask_to_stop(self) -> None:
-        self.asked = True
+        self.stop_requested = True
 
     @property
     def epoch(self) -> float:
         """Epochs done, with the fraction."""
         return self.step / self.sampler.steps_per_epoch
 
-    def schedule(self) -> dict[str, Any]:
+    def current_schedule(self) -> dict[str, Any]:
         """Everything that depends on the epoch, at this step."""
         config, epoch = self.config, self.epoch
         grown = ramp(epoch, start=config.plain_logits_epochs, length=config.arcface_warmup_epochs)
@@ -154,65 +159,66 @@ class Trainer:
         }  # fmt: skip
 
     def _one_step(self, progress: Meter) -> None:
-        """One update, and what follows from it: looks at the loss, the epoch's end, saving, stopping."""
+        """One update, and what follows from it: a check of the loss, the epoch's end, saving, stopping."""
         started = time.perf_counter()
-        now = self.done = self.schedule()
+        schedule = self.last_schedule = self.current_schedule()
         for group in self.optimizer.param_groups:
-            group["lr"] = now["lr"] * group["lr_scale"]
+            group["lr"] = schedule["lr"] * group["lr_scale"]
         self.wrapped.train()
         if self.frozen:
-            freeze(self.network.backbone, self.frozen if now["frozen"] else frozenset())
-        batch = self.feed(self.step, now["mixing"])
-        self._learn(batch, now)
+            freeze(self.network.backbone, self.frozen if schedule["frozen"] else frozenset())
+        batch = self.batches(self.step, schedule["mixing"])
+        self._learn(batch, schedule)
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.network, self.step)
         self.seconds += time.perf_counter() - started
-        self.stop = self.asked and self.world == 1
+        self.stopping = self.stop_requested and self.world == 1
         ends = self.step % self.sampler.steps_per_epoch == 0
         saves = ends or self.step % self.config.save_every_steps == 0
         shown = f"val macro-F1 best {self.best:.3f}" if self.best >= 0 else ""
         if saves or self.device.type == "cpu" or self.step % CHECK_EVERY == 0:
-            shown = f"loss {self._look():.3f} {shown}".rstrip()
+            shown = f"loss {self._check_loss():.3f} {shown}".rstrip()
             if self._is_over():
                 return
         progress.advance(len(batch.images) * self.world, note=shown)
         if ends:
             self._finish_epoch()
-        if (saves or self.stop) and not self._broke():
+        if (saves or self.stopping) and not self._broke():
             self._save()
-        if self.stop:
+        if self.stopping:
             raise KeyboardInterrupt
 
-    def _learn(self, batch: Batch, now: dict[str, Any]) -> None:
+    def _learn(self, batch: Batch, schedule: dict[str, Any]) -> None:
         """Gradient, sharpness-aware where asked, clipping, update."""
-        x, target, taught = batch.images, batch.target, batch.taught
-        if taught is None and self.teacher is not None:
-            taught = self.teacher(x)
-        loss, hits = self._gradient(x, target, taught, now)
+        x, target, teacher_log_probs = batch.images, batch.target, batch.teacher_log_probs
+        if teacher_log_probs is None and self.teacher is not None:
+            teacher_log_probs = self.teacher(x)
+        loss, hits = self._gradient(x, target, teacher_log_probs, schedule)
         finite = loss.isfinite()
-        self.bad = torch.where((self.bad < 0) & ~finite, self.step + 1, self.bad)
-        self.sums += torch.stack([torch.where(finite, loss, 0.0) * len(x), hits, hits.new_full((), len(x))]).to(
-            self.sums
+        self.first_bad_step = torch.where((self.first_bad_step < 0) & ~finite, self.step + 1, self.first_bad_step)
+        self.epoch_sums += torch.stack([torch.where(finite, loss, 0.0) * len(x), hits, hits.new_full((), len(x))]).to(
+            self.epoch_sums
         )
         if self.sam is not None:
             self.sam.climb()
-            stopped = still(self.lesson)
-            self._gradient(x, target, taught, now)
-            moving(stopped)
+            with frozen_statistics(self.objective):  # they have seen this batch already
+                self._gradient(x, target, teacher_log_probs, schedule)
             self.sam.descend()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer.optimizer)
         if self.config.clip_grad:
             foreach = False if self.config.optimizer == "adamw-safe" else None
-            torch.nn.utils.clip_grad_norm_(self.lesson.parameters(), self.config.clip_grad, foreach=foreach)
+            torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip_grad, foreach=foreach)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer.optimizer)
             self.scaler.update()
         else:
             self.optimizer.step()
 
-    def _gradient(self, x: Tensor, target: Tensor, taught: Tensor | None, now: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _gradient(
+        self, x: Tensor, target: Tensor, teacher_log_probs: Tensor | None, schedule: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the batch's mean loss; returns that loss and the number of right answers."""
         config = self.config
         torch.manual_seed(step_seed(config.seed, self.step, 100 + self.rank))
@@ -226,7 +232,11 @@ class Trainer:
             with self.accelerator.no_sync(self.wrapped) if waits and self.world > 1 else nullcontext():
                 with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision in ("bf16", "fp16")):
                     loss, logits = self.wrapped(
-                        x[part], target[part], now["margin"], now["scale"], None if taught is None else taught[part]
+                        x[part],
+                        target[part],
+                        schedule["margin"],
+                        schedule["scale"],
+                        None if teacher_log_probs is None else teacher_log_probs[part],
                     )
                 loss = loss / config.accumulate
                 self.accelerator.backward(self.scaler.scale(loss) if self.scaler.is_enabled() else loss)
@@ -234,27 +244,27 @@ class Trainer:
             hits = hits + (logits.argmax(1) == target[part].argmax(1)).sum()
         return loss_sum, hits
 
-    def _look(self) -> float:
+    def _check_loss(self) -> float:
         """Mean loss of the epoch so far; all processes agree on whether it is finite, and whether to stop."""
-        bad = int(self.bad)
+        bad = int(self.first_bad_step)
         if self.world > 1:
-            told = gather_object([(bad, self.asked)])
+            told = gather_object([(bad, self.stop_requested)])
             bad = min((b for b, _ in told if b >= 0), default=-1)
-            self.stop = any(s for _, s in told)
+            self.stopping = any(s for _, s in told)
         if bad >= 0:
             self._diverged(bad, "the loss is not finite")
-        loss, _, seen = self.sums.tolist()
+        loss, _, seen = self.epoch_sums.tolist()
         return float(loss / max(1.0, seen))
 
     def _diverged(self, step: int, what: str) -> None:
-        """End the training at `step`: with the best weights so far, or, where val was never looked at, by an error."""
-        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.done['lr']:.2g})"
+        """End the training at `step`: with the best weights so far, or, before the first validation, by an error."""
+        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.last_schedule['lr']:.2g})"
         if self.best < 0:
             raise TrainingDiverged(
-                f"{text[0].upper()}{text[1:]}, before any look at val.",
+                f"{text[0].upper()}{text[1:]}, before the first validation.",
                 fix="Lower --lr, --scale or --margin, or lengthen --warmup-epochs.",
             )
-        warn(f"{self.out}: {text}; training ends here, with the weights that val liked best.")
+        warn(f"{self.out}: {text}; training ends here, with the best weights so far.")
         self.events.append(
             {"kind": "not finite", "step": step, "epoch": step / self.sampler.steps_per_epoch, "text": text}
         )
@@ -268,26 +278,26 @@ class Trainer:
         return self._broke() or any(event["kind"] == "patience exhausted" for event in self.events)
 
     def _finish_epoch(self) -> None:
-        """Log the epoch; look at val; keep the weights that val likes best."""
+        """Log the epoch, validate, and keep the best weights."""
         epoch = self.step // self.sampler.steps_per_epoch
-        sums = self.accelerator.reduce(self.sums.clone()) if self.world > 1 else self.sums
+        sums = self.accelerator.reduce(self.epoch_sums.clone()) if self.world > 1 else self.epoch_sums
         loss, hits, seen = sums.tolist()
         line: dict[str, Any] = {
-            "epoch": epoch, "step": self.step, "lr": self.done["lr"], "margin": self.done["margin"], "train_loss": loss / seen, "train_accuracy": hits / seen,
+            "epoch": epoch, "step": self.step, "lr": self.last_schedule["lr"], "margin": self.last_schedule["margin"], "train_loss": loss / seen, "train_accuracy": hits / seen,
         }  # fmt: skip
-        self.sums.zero_()
+        self.epoch_sums.zero_()
         self.history.append(line)
         if epoch % self.config.eval_every == 0 or self.step == self.total:
-            self._look_at_val(line)
+            self._validate(line)
         if self.accelerator.is_main_process:
             write_metrics(self.out, self.history)
         self.accelerator.log(scalars(line), step=self.step)
 
-    def _look_at_val(self, line: dict[str, Any]) -> None:
+    def _validate(self, line: dict[str, Any]) -> None:
         """Score the averaged weights, and the raw ones beside them; note a collapse."""
         if self.ema is not None and self.config.eval_raw:
-            line["val_raw"] = self.examine(self.network, None)
-        line["val"] = self.examine(self.network, self.ema.state if self.ema is not None else None)
+            line["val_raw"] = self.validation(self.network, None)
+        line["val"] = self.validation(self.network, self.ema.state if self.ema is not None else None)
         if line["val"] is None or line.get("val_raw", {}) is None:
             self.history.remove(line)
             self._diverged(self.step, "the logits on val are not finite")
@@ -301,19 +311,19 @@ class Trainer:
             self.events.append(fallen)
             warn(f"{self.out}: {fallen['text']}; the best weights are kept.")
         if watch.exhausted(self.history, self.config.patience):
-            text = f"no better val macro-F1 for {self.config.patience} looks"
+            text = f"no better val macro-F1 for {self.config.patience} validations"
             self.events.append({"kind": "patience exhausted", "step": self.step, "epoch": line["epoch"], "text": text})
 
     def _save(self) -> None:
-        sums = self.accelerator.reduce(self.sums.clone()) if self.world > 1 else self.sums
-        if not all(v.isfinite().all() for v in self.lesson.state_dict().values()):
+        sums = self.accelerator.reduce(self.epoch_sums.clone()) if self.world > 1 else self.epoch_sums
+        if not all(v.isfinite().all() for v in self.objective.state_dict().values()):
             self._diverged(self.step, "the weights are not finite")
             return
         if not self.accelerator.is_main_process:
             return
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else {}
         checkpoint.save_state(
-            self.out, state.pack(self.lesson, self.optimizer, self.ema),
+            self.out, state.pack(self.objective, self.optimizer, self.ema),
             {"step": self.step, "best": self.best, "sums": sums.tolist(), "history": self.history, "events": self.events, "scaler": scaler,
              "precision": self.precision},
             seconds=self.seconds,
@@ -329,12 +339,12 @@ class Trainer:
                 f"{self.out} was begun in precision {kept['precision']!r} and would go on in {self.precision!r}.",
                 rule="A training goes on as it began.", fix=f"Go on with a device that computes in it, or remove the run and train again with --amp {self.precision}.",
             )  # fmt: skip
-        state.unpack(tensors, self.lesson, self.optimizer, self.ema, f"{self.out / 'last'}")
+        state.unpack(tensors, self.objective, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(kept["scaler"])
         self.step, self.best, self.history, self.events = (kept[key] for key in ("step", "best", "history", "events"))
         if self.rank == 0:  # they are sums over all processes
-            self.sums.copy_(torch.tensor(kept["sums"], dtype=self.sums.dtype))
+            self.epoch_sums.copy_(torch.tensor(kept["sums"], dtype=self.epoch_sums.dtype))
         self.seconds = checkpoint.seconds_spent(self.out)
         say(f"{self.out}: goes on after step {self.step} of {self.total}")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.nn.image_ops import warp
+from mien.nn.augment.image_ops import warp
 
 _SIDES = (0.6, 0.45, 0.33, 0.25)  # what a small face leaves of the crop's side
 _LARGEST_SHIFT = 0.1  # of the box's side; its scale changes by as much

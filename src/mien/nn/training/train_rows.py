@@ -1,4 +1,4 @@
-"""The train rows as a training sees them: all of the index's, or with doubted labels dropped, changed or drawn less often."""
+"""The train rows as a training sees them: all of the index's, or with suspect labels dropped, changed or drawn less often."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainRows:
 
 
 def train_rows(config: TrainConfig, index: Index) -> TrainRows:
-    """The rows that `config` teaches. Doubted rows that the index does not have in train are passed over."""
+    """The rows that `config` teaches. Suspects that the index does not have in train are passed over."""
     rows = index.rows("train")
     labels = index.labels[rows]
     one_hot: NDArray[np.float32] = np.eye(N_CLASSES, dtype=np.float32)[labels]
@@ -35,12 +35,12 @@ def train_rows(config: TrainConfig, index: Index) -> TrainRows:
         return TrainRows(rows, labels, targets, None)
     found = read_suspects(Path(expand(config.suspects)), index=index.content_hash)
     advice = {name: c for name, c, s in zip(found.image_ids.tolist(), found.suggested.tolist(), found.suspect.tolist(), strict=True) if s}  # fmt: skip
-    doubted = np.array([name in advice for name in index.image_ids[rows].tolist()])
+    suspect = np.array([name in advice for name in index.image_ids[rows].tolist()])
     if config.suspect_treatment == "drop":
-        return TrainRows(rows[~doubted], labels[~doubted], targets[~doubted], None)
+        return TrainRows(rows[~suspect], labels[~suspect], targets[~suspect], None)
     if config.suspect_treatment == "downweight":
-        return TrainRows(rows, labels, targets, np.where(doubted, config.suspect_weight, 1.0))
-    changed, taught = labels.copy(), targets.copy()
-    changed[doubted] = [advice[name] for name in index.image_ids[rows][doubted].tolist()]
-    taught[doubted] = np.eye(N_CLASSES, dtype=np.float32)[changed[doubted]]
-    return TrainRows(rows, changed, taught, None)
+        return TrainRows(rows, labels, targets, np.where(suspect, config.suspect_weight, 1.0))
+    changed, soft = labels.copy(), targets.copy()
+    changed[suspect] = [advice[name] for name in index.image_ids[rows][suspect].tolist()]
+    soft[suspect] = np.eye(N_CLASSES, dtype=np.float32)[changed[suspect]]
+    return TrainRows(rows, changed, soft, None)

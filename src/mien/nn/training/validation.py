@@ -1,4 +1,4 @@
-"""Looks at val during training."""
+"""Validation during training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from mien.core.artifacts.index import Index
 from mien.core.labels import N_CLASSES
-from mien.nn.network import Network
+from mien.nn.models.network import Network
 from mien.nn.predict import predict_logits
 
 Score = Callable[[NDArray[np.float64], NDArray[np.int64]], dict[str, Any]]
 
 
-class Examiner:
-    """Scores weights on val; of several processes each looks at its share, and all learn the result."""
+class Validation:
+    """Scores weights on val; each of several processes predicts its share, and all get the result."""
 
     def __init__(self, accelerator: Accelerator, index: Index, score: Score, *, bf16: bool) -> None:
         self.rank, self.world, self.device = accelerator.process_index, accelerator.num_processes, accelerator.device

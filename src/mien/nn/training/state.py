@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from mien.core.errors import ArtifactError
-from mien.nn.optim import MovingAverage
+from mien.nn.training.optimizers import MovingAverage
+
+_PREFIX = "lesson."  # of a training's own tensors: states of earlier versions have it
 
 
-def pack(lesson: nn.Module, optimizer: Any, ema: MovingAverage | None) -> dict[str, Tensor]:
+def pack(objective: nn.Module, optimizer: Any, ema: MovingAverage | None) -> dict[str, Tensor]:
     """Weights, moving average and moments under names of their own."""
-    tensors = {f"lesson.{k}": v for k, v in lesson.state_dict().items()}
+    tensors = {f"{_PREFIX}{k}": v for k, v in objective.state_dict().items()}
     if ema is not None:
         tensors |= {f"ema.{k}": v for k, v in ema.state.items()}
     for number, entry in optimizer.state_dict()["state"].items():
@@ -22,11 +24,11 @@ def pack(lesson: nn.Module, optimizer: Any, ema: MovingAverage | None) -> dict[s
 
 
 def unpack(
-    tensors: dict[str, Tensor], lesson: nn.Module, optimizer: Any, ema: MovingAverage | None, where: str
+    tensors: dict[str, Tensor], objective: nn.Module, optimizer: Any, ema: MovingAverage | None, where: str
 ) -> None:
     """Put a packed state back, in place; `where` names it in errors."""
     try:
-        lesson.load_state_dict(_under(tensors, "lesson."))
+        objective.load_state_dict(_under(tensors, _PREFIX))
         if ema is not None:
             for key, value in _under(tensors, "ema.").items():
                 ema.state[key].copy_(value)

@@ -1,0 +1,1 @@
+"""Networks: backbones of timm and ours, heads, and the weights they start from."""

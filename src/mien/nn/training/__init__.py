@@ -1,0 +1,1 @@
+"""One training: its rows, batches, objective, optimiser, validation and exact resume."""
