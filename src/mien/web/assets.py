@@ -40,7 +40,9 @@ NAMES = (*_COPIES, *_FROM_PYTHON, DETECTOR, "README.txt")
 def ready(folder: Path = FOLDER) -> bool:
     """Whether a set-up of this version was finished."""
     manifest = folder / base.MANIFEST
-    return manifest.is_file() and base.read_json(manifest, kind="manifest", fix=FIX).get("fingerprint") == _fingerprint()
+    return (
+        manifest.is_file() and base.read_json(manifest, kind="manifest", fix=FIX).get("fingerprint") == _fingerprint()
+    )
 
 
 def check(folder: Path = FOLDER) -> None:

@@ -65,7 +65,9 @@ class _Builder:
             self.node("MaxPool", data, out, kernel_shape=kernel, strides=stride, auto_pad=_padding(one.options))
         elif one.code == PAD:
             before, after = self.weights[one.inputs[1]][[0, 3, 1, 2]].T
-            self.node("Pad", [*data, self.constant(f"{out}_pads", np.concatenate([before, after]).astype(np.int64))], out)
+            self.node(
+                "Pad", [*data, self.constant(f"{out}_pads", np.concatenate([before, after]).astype(np.int64))], out
+            )
         elif one.code == RESHAPE:
             last = self.node("Transpose", data, f"{out}_nhwc", perm=[0, 2, 3, 1])
             shape = np.array(self.graph.tensors[one.outputs[0]].shape or self.weights[one.inputs[1]], np.int64)

@@ -101,7 +101,8 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         found.close()
         raise UsageError(
-            f"Port {port} of {HOST} cannot be used: {error.strerror}.", fix="Name another one: mien serve --port 0 takes any."
+            f"Port {port} of {HOST} cannot be used: {error.strerror}.",
+            fix="Name another one: mien serve --port 0 takes any.",
         ) from None
     return found
 

@@ -127,6 +127,8 @@ def _tensor(one: Table, buffers: list[Table]) -> Tensor:
     shape, raw = tuple(one.numbers(0)), buffers[one.number(2, "I")].raw(0)
     kind = one.number(1, "b")
     if raw and kind not in _TYPES:
-        raise InputError(f"A tensor of type {kind}.", rule=f"Known are {sorted(_TYPES)} of TensorFlow Lite's TensorType.")
+        raise InputError(
+            f"A tensor of type {kind}.", rule=f"Known are {sorted(_TYPES)} of TensorFlow Lite's TensorType."
+        )
     values = np.frombuffer(raw, _TYPES[kind]).reshape(shape) if raw else None
     return Tensor(one.raw(3).decode(), shape, values)
