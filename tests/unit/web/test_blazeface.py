@@ -44,10 +44,7 @@ def naive_window(one, data, option):
     """Convolution, depthwise convolution or maximum over windows with TensorFlow's padding."""
     image, same = data[0][0], option.number(0, "b") == 0
     stride_w, stride_h = option.number(1), option.number(2)
-    if one.code == 17:
-        kernel = (option.number(4), option.number(3))
-    else:
-        kernel = data[1].shape[1:3]
+    kernel = (option.number(4), option.number(3)) if one.code == 17 else data[1].shape[1:3]
     sizes = [
         -(-n // s) if same else (n - k) // s + 1
         for n, k, s in zip(image.shape, kernel, (stride_h, stride_w), strict=False)

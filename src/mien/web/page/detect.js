@@ -6,11 +6,7 @@ export function letterbox({ data, width, height }, side) {
   const scale = side / Math.max(width, height);
   const w = Math.max(1, roundEven(width * scale)), h = Math.max(1, roundEven(height * scale));
   const left = Math.floor((side - w) / 2), top = Math.floor((side - h) / 2);
-  const rgb = new Uint8Array(3 * width * height);
-  for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
-    rgb[to] = data[from]; rgb[to + 1] = data[from + 1]; rgb[to + 2] = data[from + 2];
-  }
-  const small = resize(rgb, width, height, w, h);
+  const small = resize(data, width, height, w, h, 4);
   const square = new Uint8Array(3 * side * side);
   for (let y = 0; y < h; y++) square.set(small.subarray(3 * y * w, 3 * (y + 1) * w), 3 * ((top + y) * side + left));
   return { square, scale, left, top };

@@ -8,11 +8,11 @@ export function roundEven(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** RGB bytes (height, width, 3) of another size: area averages where both sides shrink, else bicubic. */
-export function resize(rgb, width, height, toWidth, toHeight) {
-  if (width === toWidth && height === toHeight) return rgb.slice();
+/** RGB bytes (toHeight, toWidth, 3) of an image of `channels` 3 or 4: area averages where both sides shrink, else bicubic. */
+export function resize(image, width, height, toWidth, toHeight, channels = 3) {
+  if (channels === 3 && width === toWidth && height === toHeight) return image.slice();
   const taps = Math.min(width, height) > Math.min(toWidth, toHeight) ? areaTaps : cubicTaps;
-  return separable(rgb, width, taps(width, toWidth), taps(height, toHeight));
+  return separable(image, width, channels, taps(width, toWidth), taps(height, toHeight));
 }
 
 /** Which source places a target place averages, and their weights: the shares of each that lie in its interval. */
@@ -45,28 +45,26 @@ function cubicTaps(from, to) {
   });
 }
 
-function separable(rgb, width, columns, rows) {
-  const height = rgb.length / 3 / width, toWidth = columns.length;
-  const middle = new Float32Array(height * toWidth * 3);
-  for (let y = 0, out = 0; y < height; y++) {
-    for (let x = 0; x < toWidth; x++, out += 3) {
-      const { first, weights } = columns[x];
-      let red = 0, green = 0, blue = 0;
-      for (let k = 0, at = 3 * (y * width + first); k < weights.length; k++, at += 3) {
-        const w = weights[k];
-        red += w * rgb[at]; green += w * rgb[at + 1]; blue += w * rgb[at + 2];
-      }
-      middle[out] = red; middle[out + 1] = green; middle[out + 2] = blue;
-    }
-  }
-  const line = 3 * toWidth, sums = new Float64Array(line), result = new Uint8Array(rows.length * line);
-  rows.forEach(({ first, weights }, y) => {
+/** Rows first, which lie in memory one after the other, then columns of the few that are left. */
+function separable(image, width, channels, columns, rows) {
+  const line = channels * width, sums = new Float64Array(line), result = new Uint8Array(3 * rows.length * columns.length);
+  let out = 0;
+  for (const { first, weights } of rows) {
     sums.fill(0);
     for (let k = 0; k < weights.length; k++) {
-      const w = weights[k], from = (first + k) * line;
-      for (let i = 0; i < line; i++) sums[i] += w * middle[from + i];
+      const weight = weights[k], from = (first + k) * line;
+      for (let i = 0; i < line; i++) sums[i] += weight * image[from + i];
     }
-    for (let i = 0; i < line; i++) result[y * line + i] = Math.min(255, Math.max(0, roundEven(Math.fround(sums[i]))));
-  });
+    for (const column of columns) {
+      let red = 0, green = 0, blue = 0;
+      for (let k = 0, at = channels * column.first; k < column.weights.length; k++, at += channels) {
+        const weight = column.weights[k];
+        red += weight * sums[at]; green += weight * sums[at + 1]; blue += weight * sums[at + 2];
+      }
+      result[out++] = byte(red); result[out++] = byte(green); result[out++] = byte(blue);
+    }
+  }
   return result;
 }
+
+const byte = (value) => Math.min(255, Math.max(0, roundEven(Math.fround(value))));

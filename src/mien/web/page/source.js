@@ -80,7 +80,8 @@ export class Player {
   }
 
   async take(turn) {
-    if (this.busy || !this.newest) return;
+    // A camera's first frame is announced before it can be read.
+    if (this.busy || !this.newest || this.video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
     this.busy = true;
     const newest = this.newest;
     this.newest = null;
