@@ -18,17 +18,17 @@ from mien.core.labels import LABELS
 from mien.core.progress import meter, say
 from mien.runtime.overlay import draw_face
 from mien.runtime.percentiles import Percentiles
+from mien.runtime.policy import LabelPolicy, thresholds_of
 from mien.runtime.recognizer import Recognizer
-from mien.runtime.smooth import Smoother
 from mien.runtime.track import Tracker
 from mien.runtime.video import VideoReader, VideoWriter
 
 
 @dataclass
 class Seen:
-    """A face that is present: its smoother, and when and as what it was seen last."""
+    """A face that is present: how its label is decided, and when and as what it was seen last."""
 
-    smoother: Smoother
+    policy: LabelPolicy
     moment: float
     raw_label: str | None = None
     label: str | None = None
@@ -39,6 +39,7 @@ class Session:
 
     def __init__(self, recognizer: Recognizer, config: LiveConfig, log: FrameLogWriter | None = None) -> None:
         self.recognizer, self.config, self.log = recognizer, config, log
+        self.rules, self.thresholds = config.rules, thresholds_of(config.rules, recognizer.card.decisions.thresholds)
         self.tracker = Tracker()
         self.faces: dict[int, Seen] = {}
         self.flips = Counter[str]()
@@ -77,14 +78,9 @@ class Session:
         self.faces = {face_id: seen for face_id, seen in self.faces.items() if face_id in present}
 
     def _smooth(self, face_id: int, logits: Any, moment: float) -> tuple[Any, str | None]:
-        c = self.config
         if face_id not in self.faces:
-            thresholds = self.recognizer.card.decisions.thresholds
-            smoother = Smoother(
-                cutoff=c.cutoff, beta=c.beta, dwell=c.dwell, hysteresis=c.hysteresis, thresholds=thresholds
-            )
-            self.faces[face_id] = Seen(smoother, moment)
-        return self.faces[face_id].smoother.update(logits, moment)
+            self.faces[face_id] = Seen(LabelPolicy(self.rules, self.thresholds), moment)
+        return self.faces[face_id].policy.update(logits, moment)
 
     def _count(self, face: Seen, raw_label: str, label: str | None, moment: float) -> None:
         """Count how the labels changed since the face was seen last, and the seconds since then."""

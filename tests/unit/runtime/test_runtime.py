@@ -11,10 +11,7 @@ from mien.core.labels import LABELS
 from mien.runtime.detect import Detection, Finder, YuNet, make_finder
 from mien.runtime.overlay import draw_face
 from mien.runtime.recognizer import Recognizer
-from mien.runtime.smooth import OneEuro, Smoother
 from mien.runtime.track import Tracker, overlap
-
-HAPPY, SAD = np.eye(7)[LABELS.index("happy")] * 6, np.eye(7)[LABELS.index("sad")] * 6
 
 
 def test_overlap():
@@ -38,53 +35,6 @@ def test_a_face_that_was_away_too_long_is_new():
     assert tracker.update([], 0.2) == []
     assert tracker.update([(0, 0, 10, 10)], 0.4) == [0]
     assert tracker.update([(0, 0, 10, 10)], 2.0) == [1]
-
-
-def test_one_euro_equals_the_papers_recurrence():
-    rng = np.random.default_rng(0)
-    values = rng.normal(0, 1, (30, 1)).cumsum(0)
-    smooth = OneEuro(cutoff=1.0, beta=0.5)
-    found = [float(smooth(v, i / 25)[0]) for i, v in enumerate(values)]
-
-    def gain(cutoff):
-        tau = 1 / (2 * np.pi * cutoff)
-        return 1 / (1 + tau * 25)
-
-    x, dx = values[0, 0], 0.0
-    expected = [x]
-    for v in values[1:, 0]:
-        dx = gain(1.0) * ((v - x) * 25) + (1 - gain(1.0)) * dx
-        a = gain(1.0 + 0.5 * abs(dx))
-        x = a * v + (1 - a) * x
-        expected.append(x)
-    assert found == pytest.approx(expected)
-
-
-def smoother(**changes):
-    return Smoother(
-        **({"cutoff": 5.0, "beta": 1.0, "dwell": 0.3, "hysteresis": 0.05, "thresholds": np.zeros(7)} | changes)
-    )
-
-
-def test_a_single_odd_frame_does_not_change_the_label():
-    s = smoother()
-    labels = [s.update(SAD if i == 10 else HAPPY, i / 25)[1] for i in range(30)]
-    assert set(labels) == {"happy"}
-
-
-def test_a_lasting_change_is_shown_after_the_dwell():
-    s = smoother()
-    labels = [s.update(HAPPY if i < 25 else SAD, i / 25)[1] for i in range(75)]
-    first = labels.index("sad")
-    assert 25 + 0.3 * 25 <= first <= 25 + 25
-    assert set(labels[first:]) == {"sad"}
-
-
-def test_unsure_faces_get_no_label():
-    s = smoother(thresholds=np.full(7, 0.9))
-    p, label = s.update(np.zeros(7), 0.0)
-    assert label is None
-    assert p == pytest.approx(np.full(7, 1 / 7))
 
 
 class Fixed:
