@@ -11,30 +11,6 @@ from mien.core.labels import LABELS
 from mien.runtime.detect import Detection, Finder, YuNet, make_finder
 from mien.runtime.overlay import draw_face
 from mien.runtime.recognizer import Recognizer
-from mien.runtime.track import Tracker, overlap
-
-
-def test_overlap():
-    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
-    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
-    assert overlap((0, 0, 10, 10), (20, 0, 10, 10)) == 0
-
-
-def test_two_faces_that_cross_frames_keep_their_numbers():
-    tracker = Tracker()
-    seen = [
-        tracker.update([(10 + t, 10, 40, 40), (200 - t, 10, 40, 40)][:: 1 if t % 2 else -1], t / 25) for t in range(20)
-    ]
-    assert [ids if t % 2 else ids[::-1] for t, ids in enumerate(seen)] == [seen[0][::-1]] * 20
-    assert tracker.identities == 2
-
-
-def test_a_face_that_was_away_too_long_is_new():
-    tracker = Tracker(patience=0.5)
-    assert tracker.update([(0, 0, 10, 10)], 0.0) == [0]
-    assert tracker.update([], 0.2) == []
-    assert tracker.update([(0, 0, 10, 10)], 0.4) == [0]
-    assert tracker.update([(0, 0, 10, 10)], 2.0) == [1]
 
 
 class Fixed:
