@@ -99,6 +99,9 @@ class LiveConfig(DetectConfig, LiveRules):
     """How a video is searched, followed, smoothed and decided."""
 
     max_frames: int | None = Field(None, ge=1, description="stop after so many frames")
+    frame_rate: float | None = Field(
+        None, gt=0, le=1000, description="frames a second of a folder of images, by default 25; videos have their own times"
+    )
 
     @property
     def rules(self) -> LiveRules:
