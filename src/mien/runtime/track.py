@@ -131,7 +131,7 @@ class Tracker:
         left = []
         for detection in detections:
             near = [t for t in moving if _cost(t, detection.box, time_s) < SHARED]
-            others = (d for d in detections if d is not detection)
+            others = [d for d in detections if d is not detection]
             if len(near) > 1 and not any(_cost(t, d.box, time_s) < SHARED for t in near for d in others):
                 for track in near:
                     track.covered = True

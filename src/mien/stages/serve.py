@@ -7,35 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mien.core.artifacts.framelog import SCHEMA
 from mien.core.artifacts.onnx_model import ModelCard
-from mien.core.config.live import LiveConfig
-from mien.core.labels import LABELS
+from mien.core.config.live import SHIPPED_RULES, LiveRules
+from mien.runtime.policy import thresholds_of
 from mien.runtime.recognizer import ENVIRONMENT, _file, open_session
 from mien.web import assets
-
-# The frame table (DESIGN: a row per face and frame).
-COLUMNS = (
-    "frame", "time_s", "status", "face_id", "x", "y", "w", "h",
-    *(f"raw_{name}" for name in LABELS), *(f"smooth_{name}" for name in LABELS), "raw_label", "label",
-)  # fmt: skip
-
-
-def live_parameters() -> dict[str, Any]:
-    """What `mien live` smooths and tracks with, for the page."""
-    config = LiveConfig()
-    return config.model_dump(include={"cutoff", "beta", "dwell", "hysteresis"}) | {
-        "speed_cutoff": 1.0,
-        "min_overlap": 0.25,
-        "patience": 1.0,
-        "detect_every": 3,
-    }
 
 
 def page_card(card: ModelCard) -> dict[str, Any]:
     """What the page needs to know of a model, and what it says about it."""
     return {
         "name": card.name, "backbone": card.backbone, "labels": list(card.labels), "crop": card.crop.model_dump(),
-        "thresholds": card.decisions.thresholds.tolist(), "sources": card.sources, "licenses": card.licenses, "columns": list(COLUMNS),
+        "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(), "sources": card.sources, "licenses": card.licenses, "columns": SCHEMA.names,
     }  # fmt: skip
 
 
@@ -58,7 +42,7 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
     port = int(listening.getsockname()[1])
     announce(f"http://{server.HOST}:{port}", card.name)
     try:
-        server.serve(server.application(port, path, page_card(card), live_parameters()), listening)
+        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES), listening)
     except KeyboardInterrupt:
         return
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from helpers.node import node
+from mien.core.config.live import SHIPPED_RULES, LiveRules
 from mien.core.errors import InputError
 from mien.core.geometry import CropSpec, crop_face
 from mien.core.labels import LABELS
-from mien.runtime.smooth import Smoother
+from mien.runtime.detect import Detection
 from mien.runtime.track import Tracker
-from mien.stages.serve import live_parameters
 
 RNG = np.random.default_rng(3)
 WIDTH, HEIGHT = 90, 70
@@ -79,41 +83,72 @@ def test_crops_with_level_eyes_are_those_of_python():
         assert difference.mean() < 1, box
 
 
-def test_smoothed_probabilities_and_labels_are_those_of_python():
-    """Logits that take turns, with noise, at uneven times, with a gap."""
-    live, thresholds = live_parameters(), np.linspace(0.2, 0.5, len(LABELS))
-    times = np.cumsum(RNG.uniform(0.01, 0.08, 300))
-    times[150:] += 3
-    turns = 3 * np.sin(np.arange(300)[:, None] / 13 + np.arange(len(LABELS)))
-    logits = turns + RNG.normal(0, 0.7, turns.shape)
-    keys = ("cutoff", "beta", "dwell", "hysteresis")
-    smoother = Smoother(**{key: live[key] for key in keys}, thresholds=thresholds)
-    theirs = [smoother.update(z, t) for z, t in zip(logits, times, strict=True)]
+def test_the_golden_traces_come_out_the_same():
+    """The traces that Python replays too (tests/helpers/naive_policy.py made them)."""
+    traces = json.loads((Path(__file__).parents[2] / "data" / "live_traces.json").read_text())["traces"]
     body = """
-        const { Smoother } = await load("smooth.js");
-        const smoother = new Smoother(given.live, given.thresholds);
-        return given.logits.map((z, i) => smoother.update(z, given.times[i]));
+        const { LabelPolicy } = await load("policy.js");
+        return given.map(({ rules, thresholds, times, logits }) => {
+            const policy = new LabelPolicy(rules, thresholds);
+            return logits.map((z, i) => policy.update(z, times[i]));
+        });
     """
-    given = {"live": live, "thresholds": thresholds.tolist(), "logits": logits.tolist(), "times": times.tolist()}
-    ours = node(body, given)
-    assert [None if one["label"] is None else LABELS[one["label"]] for one in ours] == [label for _, label in theirs]
-    assert len({label for _, label in theirs}) > 3
-    np.testing.assert_allclose([one["smooth"] for one in ours], [p for p, _ in theirs], rtol=1e-9, atol=1e-12)
+    for trace, ours in zip(traces, node(body, traces), strict=True):
+        labels = [None if one["label"] is None else LABELS[one["label"]] for one in ours]
+        assert labels == trace["labels"], trace["name"]
+        np.testing.assert_allclose(
+            [one["smooth"] for one in ours], trace["probabilities"], atol=2e-6, err_msg=trace["name"]
+        )
 
 
-def test_identities_are_those_of_python():
-    """Three faces that walk, cross, leave and come back."""
-    live, frames = live_parameters(), []
-    for k in range(120):
-        boxes = [[10 + 2 * k, 20, 40, 40], [250 - 2 * k, 24, 40, 44], [100, 200 + 20 * np.sin(k / 9), 50, 50]]
-        kept = [box for i, box in enumerate(boxes) if not (i == 2 and (20 < k < 30 or 50 < k < 100))]
-        frames.append((k / 20, [kept[i] for i in RNG.permutation(len(kept))]))
-    tracker = Tracker(min_overlap=live["min_overlap"], patience=live["patience"])
-    theirs = [tracker.update([tuple(box) for box in boxes], time) for time, boxes in frames]
+def walkers():
+    """(time, detections) of three faces at an uneven rate: two cross and cover each other, one leaves twice."""
+    frames, time = [], 0.0
+    for k in range(200):
+        boxes = [[10 + 2.5 * k, 20, 40, 40], [510 - 2.5 * k, 24, 40, 44], [100 + 3 * np.sin(k / 5), 300, 50, 50]]
+        kept = [
+            box
+            for i, box in enumerate(boxes)
+            if not (i == 2 and (20 < k < 30 or 60 < k < 140)) and not (i == 1 and 96 < k < 104)
+        ]
+        noisy = [(np.array(box) + RNG.normal(0, 0.4, 4)).tolist() for box in kept]
+        found = [{"box": box, "score": float(RNG.uniform(0.65, 1))} for box in noisy]
+        frames.append((time, [found[i] for i in RNG.permutation(len(found))]))
+        time += RNG.uniform(0.03, 0.05)
+    return frames
+
+
+def test_identities_and_boxes_are_those_of_python():
+    frames = walkers()
     body = """
         const { Tracker } = await load("track.js");
-        const tracker = new Tracker(given.live);
-        return given.frames.map(([time, boxes]) => tracker.update(boxes, time));
+        const tracker = new Tracker(given.rules);
+        return given.frames.map(([time, found]) => {
+            const { due } = tracker;
+            return { due, faces: due ? tracker.update(found, time) : tracker.follow(time) };
+        });
     """
-    assert node(body, {"live": live, "frames": frames}) == theirs
-    assert max(max(ids) for ids in theirs) == 3
+    tracker, searched = Tracker(LiveRules()), 0
+    for (time, found), ours in zip(frames, node(body, {"rules": SHIPPED_RULES, "frames": frames}), strict=True):
+        assert ours["due"] == tracker.due
+        searched += tracker.due
+        detections = [Detection(tuple(one["box"]), one["score"]) for one in found]
+        theirs = tracker.update(detections, time) if tracker.due else tracker.follow(time)
+        assert [one["id"] for one in ours["faces"]] == [one.face_id for one in theirs]
+        boxes = [one.detection.box for one in theirs]
+        np.testing.assert_allclose([one["box"] for one in ours["faces"]], boxes, rtol=1e-6, atol=1e-6)
+    assert 20 < searched < len(frames)
+    assert tracker.identities == 4
+
+
+def test_assignments_have_the_least_cost():
+    cases = [
+        RNG.uniform(0, 1, shape).round(3) for shape in [(1, 1), (2, 2), (3, 5), (5, 3), (6, 6), (1, 4), (4, 1)] * 5
+    ]
+    for costs in cases[::3]:
+        costs[costs > 0.7] = 1e6
+    ours = node('const { assign } = await load("assign.js"); return given.map(assign);', [c.tolist() for c in cases])
+    for costs, columns in zip(cases, ours, strict=True):
+        pairs = [(i, j) for i, j in enumerate(columns) if j >= 0]
+        assert len(pairs) == len({j for _, j in pairs}) == min(costs.shape)
+        assert sum(costs[pair] for pair in pairs) == pytest.approx(costs[linear_sum_assignment(costs)].sum())

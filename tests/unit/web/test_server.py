@@ -14,9 +14,12 @@ import pytest
 
 import mien
 from helpers.models import card, colour_model
+from helpers.node import node
 from helpers.page import served
 from mien.cli import run
 from mien.core.artifacts import base
+from mien.core.artifacts.framelog import SCHEMA, read_frame_log
+from mien.core.config.live import SHIPPED_RULES
 from mien.core.errors import InputError, UsageError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
@@ -63,7 +66,7 @@ def test_the_page_and_all_that_it_loads_are_served(address):
     assert told["crop"] == CropSpec(size=32).model_dump()
     assert told["thresholds"] == [0.0] * 7
     assert len(ask(address, "/model.onnx")[2]) > 100
-    assert json.loads(ask(address, "/live.json")[2]) == stage.live_parameters()
+    assert json.loads(ask(address, "/live.json")[2]) == SHIPPED_RULES
 
 
 @pytest.mark.parametrize(
@@ -168,10 +171,41 @@ def test_the_lock_file_names_no_host_and_pins_the_runtime():
     assert all("resolved" not in one for one in packages.values())
 
 
-def test_the_table_has_the_frame_tables_columns():
-    probabilities = [f"{kind}_{name}" for kind in ("raw", "smooth") for name in LABELS]
-    wanted = ["frame", "time_s", "status", "face_id", "x", "y", "w", "h", *probabilities, "raw_label", "label"]
-    assert stage.page_card(card(CropSpec()))["columns"] == wanted
+def test_the_pages_table_is_read_as_a_frame_table(tmp_path):
+    """The CSV of frames with one face, with an unsure one, with two, with none, and of one that could not be read."""
+    columns = stage.page_card(card(CropSpec()))["columns"]
+    face = {"id": 4, "box": [1.5, -2.25, 30, 41], "raw": [0.1] * 7, "smooth": [0.125] * 7, "rawLabel": 3, "label": 3}
+    unsure = face | {"id": 5, "label": None, "rawLabel": 0, "raw": [1e-9, 0.7, *[0.06] * 5]}
+    body = """
+        const { FrameTable } = await load("table.js");
+        const table = new FrameTable(given.columns, given.labels);
+        for (const [frame, time, faces, status] of given.frames) table.add(frame, time, faces, status ?? undefined);
+        return table.csv().text();
+    """
+    frames = [
+        [0, 0, [face], None],
+        [1, 1 / 3, [unsure], None],
+        [3, 0.5, [], None],
+        [4, 0.6, [], "decode_error"],
+        [5, 0.7, [face, unsure], None],
+    ]
+    path = tmp_path / "page.csv"
+    path.write_text(node(body, {"columns": columns, "labels": LABELS, "frames": frames}))
+    table = read_frame_log(path)
+    assert table.schema.remove_metadata() == SCHEMA
+    rows = table.to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "abstained", "no_face", "decode_error", "ok", "abstained"]
+    assert [row["label"] for row in rows] == ["happy", None, None, None, "happy", None]
+    assert [row["raw_label"] for row in rows] == ["happy", "angry", None, None, "happy", "angry"]
+    assert rows[1]["time_s"] == 1 / 3
+    assert (rows[0]["x"], rows[0]["y"], rows[0]["face_id"], rows[2]["face_id"], rows[3]["x"]) == (
+        1.5,
+        -2.25,
+        4,
+        None,
+        None,
+    )
+    assert rows[1]["raw_angry"] == pytest.approx(1e-9)
 
 
 def test_the_page_holds_no_inline_code_and_names_no_other_host():
@@ -179,5 +213,5 @@ def test_the_page_holds_no_inline_code_and_names_no_other_host():
     html = (PAGE / "index.html").read_text()
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=", html)
     for path in PAGE.iterdir():
-        hosts = {host.rstrip(".") for host in re.findall(r"https?://([\w.]+)", path.read_text())}
+        hosts = {host.rstrip(".") for host in re.findall(r"https?://([-\w.]+)", path.read_text())}
         assert hosts <= {"eur-lex.europa.eu", "www.w3.org", "127.0.0.1", "localhost"}, path.name

@@ -9,9 +9,9 @@ export function cropSquare([x, y, width, height], crop) {
 
 /** RGB bytes (size, size, 3) of the face in `box`, or null for a box that cannot be cut. */
 export function cropFace(frame, box, crop, landmarks) {
-  if (!inside(box, frame)) return null;
+  if (!liesIn(box, frame)) return null;
   const [x, y, side] = cropSquare(box, crop);
-  if (!inside([x, y, side, side], frame)) return null;
+  if (!liesIn([x, y, side, side], frame)) return null;
   const n = roundEven(side);
   if (n > 4 * Math.max(frame.width, frame.height)) return null;
   const turn = crop.align === "eyes" ? tilt(landmarks) : 0;
@@ -21,7 +21,7 @@ export function cropFace(frame, box, crop, landmarks) {
 }
 
 /** Whether a box is finite, has an area, and something of it lies in the frame. */
-function inside([x, y, width, height], frame) {
+export function liesIn([x, y, width, height], frame) {
   if (![x, y, width, height].every(Number.isFinite) || Math.min(width, height) < 1) return false;
   const left = roundEven(x), top = roundEven(y);
   return left < frame.width && top < frame.height && left + roundEven(width) > 0 && top + roundEven(height) > 0;

@@ -1,7 +1,7 @@
 // What is carried from frame to frame: who is there, and each one's smoother. Knows no page and no onnxruntime.
-import { cropFace } from "./crop.js";
+import { cropFace, liesIn } from "./crop.js";
 import { faces, letterbox } from "./detect.js";
-import { argmax, Smoother } from "./smooth.js";
+import { argmax, LabelPolicy } from "./policy.js";
 import { Tracker } from "./track.js";
 
 const MOST_FACES = 8; // the largest; more would make a frame last longer than a viewer waits
@@ -19,9 +19,7 @@ export class Session {
   /** Forget everybody. */
   reset() {
     this.tracker = new Tracker(this.live);
-    this.smoothers = new Map();
-    this.found = [];
-    this.frames = 0;
+    this.policies = new Map();
     this.time = -Infinity;
   }
 
@@ -30,10 +28,10 @@ export class Session {
     if (time < this.time) this.reset();
     this.time = time;
     const marks = [performance.now()];
-    if (this.frames++ % this.live.detect_every === 0) await this.search(image, time);
+    const tracked = this.tracker.due ? await this.search(image, time) : this.tracker.follow(time);
     marks.push(performance.now());
     const { crop, labels } = this.model, size = 3 * crop.size ** 2;
-    const cut = this.found.map((one) => ({ ...one, crop: cropFace(image, one.box, crop, one.landmarks) })).filter((one) => one.crop);
+    const cut = tracked.map((one) => ({ ...one, crop: cropFace(image, one.box, crop, one.landmarks) })).filter((one) => one.crop);
     const crops = new Uint8Array(size * cut.length);
     cut.forEach((one, i) => crops.set(one.crop, i * size));
     const { probabilities, logits } = cut.length ? await this.recognise(crops, cut.length) : {};
@@ -41,7 +39,7 @@ export class Session {
     const known = cut.map(({ id, box, score }, i) => {
       const raw = Array.from(probabilities.subarray(labels.length * i, labels.length * (i + 1)));
       const z = Array.from(logits.subarray(labels.length * i, labels.length * (i + 1)));
-      return { id, box, score, raw, rawLabel: argmax(raw), ...this.smoother(id).update(z, time) };
+      return { id, box, score, raw, rawLabel: argmax(raw), ...this.policy(id).update(z, time) };
     });
     return { faces: known, ms: { detect: marks[1] - marks[0], recognise: marks[2] - marks[1] } };
   }
@@ -49,15 +47,14 @@ export class Session {
   async search(image, time) {
     const place = letterbox(image, this.detector.side);
     const { boxes, scores } = await this.detect(place.square);
-    const found = faces(boxes, scores, place, this.detector).slice(0, MOST_FACES);
-    const ids = this.tracker.update(found.map((one) => one.box), time);
-    this.found = found.map((one, i) => ({ ...one, id: ids[i] }));
-    const present = this.tracker.present;
-    for (const id of this.smoothers.keys()) if (!present.has(id)) this.smoothers.delete(id);
+    const found = faces(boxes, scores, place, this.detector).filter((one) => liesIn(one.box, image)).slice(0, MOST_FACES);
+    const tracked = this.tracker.update(found, time), { present } = this.tracker;
+    for (const id of this.policies.keys()) if (!present.has(id)) this.policies.delete(id);
+    return tracked;
   }
 
-  smoother(id) {
-    if (!this.smoothers.has(id)) this.smoothers.set(id, new Smoother(this.live, this.model.thresholds));
-    return this.smoothers.get(id);
+  policy(id) {
+    if (!this.policies.has(id)) this.policies.set(id, new LabelPolicy(this.live, this.model.thresholds));
+    return this.policies.get(id);
   }
 }
