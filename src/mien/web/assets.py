@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import tempfile
 from collections.abc import Callable
 from importlib import resources
@@ -110,11 +109,13 @@ def npm_ci(folder: Path) -> None:
 
     say("fetching the page's parts from npm …")
     arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    done: subprocess.CompletedProcess[str] = npm(
-        arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True, encoding="utf-8"
-    )
+    done = npm(arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        lines = [line.removeprefix("npm error ") for line in done.stderr.splitlines() if line.strip()]
+        lines = [
+            line.removeprefix("npm error ")
+            for line in done.stderr.decode(errors="replace").splitlines()
+            if line.strip()
+        ]
         raise InputError(
             f"npm could not fetch the page's parts: {' '.join(lines[:3]) or done.returncode}",
             fix="With a connection to npm's registry: `mien serve setup`.",

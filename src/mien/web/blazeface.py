@@ -132,8 +132,8 @@ def to_onnx(data: bytes) -> bytes:
 def _normalise(build: _Builder, out: str) -> None:
     """Bytes to [-1, 1], channels first."""
     values = build.node("Cast", ["image"], "values", to=TensorProto.FLOAT)
-    scaled = build.node("Div", [values, build.constant("half", np.float32(127.5))], "scaled")
-    centred = build.node("Sub", [scaled, build.constant("one", np.float32(1))], "centred")
+    scaled = build.node("Div", [values, build.constant("half", np.array(127.5, np.float32))], "scaled")
+    centred = build.node("Sub", [scaled, build.constant("one", np.array(1, np.float32))], "centred")
     build.node("Transpose", [centred], out, perm=[0, 3, 1, 2])
 
 
@@ -141,10 +141,13 @@ def _decode(build: _Builder, boxes: str, scores: str) -> None:
     """Offsets from anchors to places, logits to scores."""
     places = np.tile(anchors(), (1, 8))
     places[:, 2:4] = 0  # width and height have no anchor
-    shares = build.node("Div", [boxes, build.constant("side", np.float32(SIDE))], "shares")
+    shares = build.node("Div", [boxes, build.constant("side", np.array(SIDE, np.float32))], "shares")
     placed = build.node("Add", [shares, build.constant("anchors", places)], "placed")
     build.node("Reshape", [placed, build.constant("boxes_shape", np.array([896, 16], np.int64))], "boxes")
-    limits = [build.constant("low", np.float32(-_LOGIT_LIMIT)), build.constant("high", np.float32(_LOGIT_LIMIT))]
+    limits = [
+        build.constant("low", np.array(-_LOGIT_LIMIT, np.float32)),
+        build.constant("high", np.array(_LOGIT_LIMIT, np.float32)),
+    ]
     clipped = build.node("Clip", [scores, *limits], "clipped")
     squashed = build.node("Sigmoid", [clipped], "squashed")
     build.node("Reshape", [squashed, build.constant("scores_shape", np.array([896], np.int64))], "scores")

@@ -43,7 +43,7 @@ class Table:
 
     def numbers(self, field: int) -> list[int]:
         """A vector of 32-bit integers."""
-        return np.frombuffer(self.raw(field, 4), "<i4").tolist()
+        return [int(value) for value in np.frombuffer(self.raw(field, 4), "<i4")]
 
     def raw(self, field: int, size: int = 1) -> bytes:
         """The bytes of a vector whose elements have `size` bytes."""

@@ -39,6 +39,7 @@ async function begin(text, start) {
   state.run++;
   worker.postMessage({ kind: "reset" });
   Object.assign(state, { chosen: null, spoken: null, count: 0, begun: performance.now() });
+  at("rate").textContent = "";
   cards.clear();
   timeline.clear();
   clearTable();
@@ -116,6 +117,14 @@ function count() {
   controls.download.disabled = controls.clear.disabled = rows === 0;
 }
 
+/** Every thirtieth frame: how many rows there are, and how fast it goes. */
+function pulse(ms) {
+  count();
+  const now = performance.now(), rate = 30_000 / (now - state.begun);
+  if (state.count > 1 && ms) at("rate").textContent = `${rate.toFixed(0)} frames a second looked at, ${ms.total.toFixed(0)} ms each`;
+  state.begun = now;
+}
+
 controls.clear.addEventListener("click", clearTable);
 controls.download.addEventListener("click", () => {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(state.table.csv()), download: "mien-frames.csv" });
@@ -165,10 +174,8 @@ worker.addEventListener("message", ({ data }) => {
   if (data.kind === "unread") state.table.add(data.frame, data.time, [], "decode_error");
   else show(data);
   state.count++;
-  const seconds = (performance.now() - state.begun) / 1000;
   if (player.kind === "picture") finish(data.faces?.length ? "The photograph was looked at." : "No face was found in the photograph. Faces must be wider than about a tenth of it.");
-  if (state.count % 30 === 1) count();
-  document.documentElement.dataset.rate = (state.count / seconds).toFixed(1);
+  if (state.count % 30 === 1) pulse(data.ms);
   player.done();
 });
 

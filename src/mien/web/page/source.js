@@ -1,5 +1,6 @@
 // Where frames come from: a camera, a video file, a photograph. One frame is in flight at a time, always the newest.
 
+const SLOWEST = 0.1; // of a video's speed
 const LONGEST = 1920; // pixels: larger pictures are scaled down before they are looked at
 
 /** A bitmap of what a video or an image file shows, at most LONGEST pixels long. */
@@ -73,10 +74,17 @@ export class Player {
       if (turn !== this.turn) return;
       const moment = this.kind === "camera" ? now / 1000 : mediaTime;
       this.first ??= { moment, presentedFrames };
+      if (this.kind === "file") this.pace();
       this.newest = { time: Math.max(0, moment - this.first.moment), frame: presentedFrames - this.first.presentedFrames };
       this.watch(turn);
       this.take(turn);
     });
+  }
+
+  /** Plays a file slower while frames are missed, so that its table has them all: nobody waits for it as for a camera. */
+  pace() {
+    const { playbackRate } = this.video;
+    this.video.playbackRate = this.newest ? Math.max(SLOWEST, 0.7 * playbackRate) : Math.min(1, 1.02 * playbackRate);
   }
 
   async take(turn) {
@@ -110,6 +118,7 @@ export class Player {
       track.stop();
     });
     this.video.srcObject = null;
+    this.video.playbackRate = 1;
     if (this.address) {
       this.kind = null; // an emptied video reports an error
       this.video.removeAttribute("src");
