@@ -29,16 +29,18 @@ function fail(error) {
 /** Everything that runs is stopped; what was recognised stays. */
 function finish(text) {
   player.stop();
+  const focused = document.activeElement === controls.stop;
   controls.stop.hidden = true;
   document.querySelector(".controls").classList.remove("running");
+  if (focused) controls.camera.focus(); // the button that had it is gone
   if (text) say(text);
 }
 
-async function begin(text, start) {
+async function begin(text, start, mirrored = false) {
   finish("");
   state.run++;
   worker.postMessage({ kind: "reset" });
-  Object.assign(state, { chosen: null, spoken: null, count: 0, begun: performance.now() });
+  Object.assign(state, { mirrored, chosen: null, spoken: null, count: 0, begun: performance.now() });
   at("rate").textContent = "";
   cards.clear();
   timeline.clear();
@@ -53,8 +55,10 @@ async function begin(text, start) {
 }
 
 function running(text) {
+  const focused = [controls.camera, controls.file].includes(document.activeElement);
   controls.stop.hidden = false;
   document.querySelector(".controls").classList.add("running");
+  if (focused) controls.stop.focus();
   say(text);
 }
 
@@ -62,7 +66,7 @@ controls.camera.addEventListener("click", () => begin("Your browser asks whether
   controls.stop.hidden = false;
   await player.camera();
   if (player.kind) running("The camera is on.");
-}));
+}, true));
 
 function open(file) {
   if (!file) return;
@@ -79,10 +83,7 @@ controls.file.addEventListener("change", () => {
   open(controls.file.files[0]);
   controls.file.value = ""; // the same file may be chosen again
 });
-controls.stop.addEventListener("click", () => {
-  finish("Stopped. The camera is off.");
-  controls.camera.focus();
-});
+controls.stop.addEventListener("click", () => finish("Stopped. The camera is off."));
 
 const stage = at("stage");
 addEventListener("dragover", (event) => {
@@ -152,7 +153,7 @@ function show({ bitmap, faces, frame, time }) {
   const canvas = at("picture"), { labels } = state.model;
   canvas.hidden = false;
   at("empty").hidden = true;
-  paint(canvas, bitmap, faces, labels, player.kind === "camera");
+  paint(canvas, bitmap, faces, labels, state.mirrored);
   bitmap.close();
   const names = faces.map((face) => (face.label === null ? "unsure" : labels[face.label])).join(", ");
   const described = faces.length ? `${faces.length === 1 ? "One face" : `${faces.length} faces`}: ${names}` : "No face";

@@ -58,17 +58,18 @@ started.then(
   (error) => postMessage({ kind: "failed", text: String(error.message ?? error) }),
 );
 
-addEventListener("message", async ({ data }) => {
-  const { session } = await started;
+async function answer(data) {
+  const { session } = await started, begin = performance.now(), { run: number, frame, time, bitmap } = data;
   if (data.kind === "reset") return session.reset();
-  const begin = performance.now();
   try {
-    const image = pixels(data.bitmap);
-    const read = performance.now() - begin;
-    const { faces, ms } = await session.frame(image, data.time);
-    const { run: number, frame, time, bitmap } = data;
+    const image = pixels(bitmap), read = performance.now() - begin;
+    const { faces, ms } = await session.frame(image, time);
     postMessage({ kind: "faces", run: number, frame, time, bitmap, faces, ms: { read, ...ms, total: performance.now() - begin } }, [bitmap]);
   } catch (error) {
-    postMessage({ kind: "unread", run: data.run, frame: data.frame, time: data.time, text: String(error.message ?? error) });
+    postMessage({ kind: "unread", run: number, frame, time, text: String(error.message ?? error) });
   }
-});
+}
+
+// One after the other: a network runs once at a time, and a reset must not come into the middle of a frame.
+let last = Promise.resolve();
+addEventListener("message", ({ data }) => { last = last.then(() => answer(data)); });
