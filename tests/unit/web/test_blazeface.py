@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.node import node
+from helpers.node import PAGE, node
 from mien.core.errors import InputError
 from mien.web import assets
 from mien.web.tflite import read_tflite
@@ -91,6 +93,11 @@ def test_the_converted_detector_computes_what_the_original_says():
             for k in range(4, 16, 2):
                 wanted[k : k + 2] += centre
             np.testing.assert_allclose(boxes[anchor], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_boxes_become_those_that_were_measured():
+    measured = json.loads((Path(__file__).parents[3] / "docs" / "results" / "page_boxes.json").read_text())
+    assert json.loads((PAGE / "detector.json").read_text())["remap"] == measured["remap"]
 
 
 def test_what_is_no_such_network_is_refused():
