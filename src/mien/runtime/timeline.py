@@ -14,7 +14,7 @@ from mien.core.labels import LABELS
 from mien.runtime.overlay import COLOURS
 
 WIDTH, LEFT, RIGHT, BAND, AREA, HEAD, FOOT, GAP = 1400, 120, 20, 18, 110, 70, 40, 26
-PAPER, INK, NOTHING, UNSURE = (255, 255, 255), (40, 40, 40), (238, 238, 238), (170, 170, 170)
+PAPER, INK, NOTHING, UNSURE = (255, 255, 255), (40, 40, 40), (238, 238, 238), (90, 90, 90)
 MOST_FACES = 8  # those that are seen longest
 
 
