@@ -116,7 +116,9 @@ def main() -> None:
     for changes, dwell, hysteresis in [({}, None, None), *itertools.product(*GRID.values())]:
         rules = changes if dwell is None else changes | {"dwell": dwell, "hysteresis": hysteresis}
         row = {"rules": rules or "live.json", **judge(logits, classes, LiveRules(**rules), thresholds)}
-        row["video_flips_per_minute"] = [replay.run(v, rules)["flips_per_minute"]["smoothed"] for v in given.video]
+        row["video_flips_per_minute"] = [
+            replay.run(v, LiveRules(**rules).model_dump())["flips_per_minute"]["smoothed"] for v in given.video
+        ]
         rows.append(row)
         print(row["median_delay_s"], row["flips_per_minute"], row["accuracy"], row["video_flips_per_minute"], row["rules"])  # fmt: skip
     done = {"model": open_session(given.model, 1)[1].name, "steps": given.steps, "frames_per_second": RATE, "seconds_a_step": SECONDS, "live_json": SHIPPED_RULES, "rows": rows}  # fmt: skip
