@@ -135,7 +135,9 @@ def test_public_names():
         _ = mien.nothing
 
 
-@pytest.mark.parametrize("stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "video", "replay", "summarize"])
+@pytest.mark.parametrize(
+    "stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "video", "replay", "summarize"]
+)
 def test_stages_that_need_no_torch_do_not_load_it(stage):
     assert not {"torch", "timm", "accelerate"} & loaded_by(f"import mien.cli; import mien.stages.{stage}")
 
