@@ -50,12 +50,13 @@ FLAT_OUT = """async ([count, data]) => {
 def camera(video: Path, folder: Path, seconds: float) -> tuple[Path, Path]:
     """The video's first frames as a camera of 60 frames a second (.y4m), and one frame as JPEG."""
     capture = cv2.VideoCapture(str(video))
-    moving, still = folder / "camera.y4m", folder / "face.jpg"
+    moving, still, frame = folder / "camera.y4m", folder / "face.jpg", None
     with moving.open("wb") as file:
         for number in range(round(60 * seconds)):
-            ok, frame = capture.read()
+            ok, read = capture.read()
             if not ok:
                 break
+            frame = read
             if number == 0:
                 file.write(f"YUV4MPEG2 W{frame.shape[1]} H{frame.shape[0]} F60:1 Ip A1:1 C420jpeg\n".encode())
             file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes())

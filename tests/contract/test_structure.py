@@ -139,7 +139,7 @@ def test_public_names():
 
 
 @pytest.mark.parametrize(
-    "stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "serve", "summarize"]
+    "stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "video", "replay", "serve", "summarize"]
 )
 def test_stages_that_need_no_torch_do_not_load_it(stage):
     assert not {"torch", "timm", "accelerate"} & loaded_by(f"import mien.cli; import mien.stages.{stage}")
@@ -167,6 +167,8 @@ def test_every_command_of_the_readme_exists():
         "recognize",
         "live",
         "serve",
+        "video",
+        "replay",
         "report",
     } <= names
 

@@ -128,10 +128,12 @@ class YuNet:
         outputs = dict(zip(self._names, self._session.run(self._names, {"input": given}), strict=True))
         columns = [self._decode(outputs, stride, padded.shape[1] // stride) for stride in self._STRIDES]
         scores, boxes, landmarks = (np.concatenate(part) for part in zip(*columns, strict=True))
-        kept = cv2.dnn.NMSBoxes(boxes, scores, self._SCORE, self._OVERLAP)
-        return [
-            Detection(tuple(map(float, boxes[i])), float(scores[i]), landmarks[i].reshape(5, 2)) for i in kept
-        ]
+        kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._SCORE, self._OVERLAP)
+        found = []
+        for i in kept:
+            x, y, width, height = map(float, boxes[i])
+            found.append(Detection((x, y, width, height), float(scores[i]), landmarks[i].reshape(5, 2)))
+        return found
 
     def _decode(self, outputs: dict[str, Any], stride: int, width: int) -> tuple[Any, Any, Any]:
         """Scores (n,), boxes (n, 4) and landmarks (n, 10) of one stride's cells, those with a score alone."""

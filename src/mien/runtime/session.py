@@ -106,7 +106,7 @@ class Session:
         if not self.pending:
             return
         began, count = time.perf_counter(), sum(len(p.faces) for p in self.pending)
-        raw, logits = np.empty((0, len(LABELS))), np.empty((0, len(LABELS)))
+        raw = logits = np.empty((0, len(LABELS)), np.float32)
         if count:
             raw, logits = self.recognizer.infer(np.concatenate([p.crops for p in self.pending]))
         each = 1000 * (time.perf_counter() - began) / max(1, count)

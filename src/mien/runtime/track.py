@@ -90,7 +90,8 @@ class Tracker:
         if self._searched_s is None or self._unsearched >= self.rules.detect_every - 1:
             return True
         return any(
-            t.missed or t.covered or t.hits < SETTLED or t.motion.sides_per_second * self._interval > FAST for t in self._tracks
+            t.missed or t.covered or t.hits < SETTLED or t.motion.sides_per_second * self._interval > FAST
+            for t in self._tracks
         )
 
     def follow(self, time_s: float) -> list[Tracked]:

@@ -79,4 +79,6 @@ def _frames(session: Session, reader: Reader, writer: VideoWriter | None, limit:
             if session.frames == limit:
                 return
     if session.frames > session.unreadable and not session.with_face:
-        warn("No face was found in any frame. Faces smaller than about a tenth of the frame need a larger --detect-side.")
+        warn(
+            "No face was found in any frame. Faces smaller than about a tenth of the frame need a larger --detect-side."
+        )

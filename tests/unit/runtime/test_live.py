@@ -15,9 +15,9 @@ from mien.core.config.live import LiveConfig
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 from mien.runtime import readers, video
+from mien.runtime import session as session_module
 from mien.runtime.detect import Detection, Finder
 from mien.runtime.percentiles import Percentiles
-from mien.runtime import session as session_module
 from mien.runtime.readers import Frame
 from mien.runtime.recognizer import Recognizer
 from mien.runtime.session import Session
@@ -70,7 +70,9 @@ def source(tmp_path, monkeypatch):
 
 
 def settings(**changes) -> LiveConfig:
-    return LiveConfig(**({"detector": "none", "dwell": 0.0, "hysteresis": 0.0, "cutoff": 100.0, "detect_every": 1} | changes))
+    return LiveConfig(
+        **({"detector": "none", "dwell": 0.0, "hysteresis": 0.0, "cutoff": 100.0, "detect_every": 1} | changes)
+    )
 
 
 def test_flips_a_minute_are_of_the_time_that_passed(source, model):
@@ -139,7 +141,13 @@ def test_an_error_in_the_middle_keeps_what_was_done(source, tmp_path, model, mon
     assert read_frame_log(tmp_path / "f.parquet")["frame"].to_pylist() == list(range(7))
     assert len(frames_of(tmp_path / "o.mp4")[0]) == 7
     assert "7 frames" in capsys.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["colour.onnx", "f.parquet", "f_times.parquet", "in.mp4", "o.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "colour.onnx",
+        "f.parquet",
+        "f_times.parquet",
+        "in.mp4",
+        "o.mp4",
+    ]
 
 
 def test_the_table_has_a_row_a_frame_at_least_and_says_what_is_missing(tmp_path):
@@ -180,7 +188,9 @@ def test_the_table_has_a_row_a_frame_at_least_and_says_what_is_missing(tmp_path)
     assert (done["frames"], done["unreadable_frames"], done["dropped"]) == (5, 1, 1)
     times = pq.read_table(tmp_path / "f_times.parquet").to_pylist()
     assert [row["faces"] for row in times] == [1, 0, 1, 1]
-    assert all(row["total_ms"] == pytest.approx(sum(row[f"{s}_ms"] or 0 for s in framelog.STAGES[:-1])) for row in times)
+    assert all(
+        row["total_ms"] == pytest.approx(sum(row[f"{s}_ms"] or 0 for s in framelog.STAGES[:-1])) for row in times
+    )
     assert all(row["draw_ms"] is None for row in times)
 
 
@@ -202,9 +212,7 @@ def test_a_truncated_file_says_so_and_keeps_what_it_has(source, tmp_path, model,
         def get(self, prop):
             return 100.0 if prop == cv2.CAP_PROP_FRAME_COUNT else super().get(prop)
 
-    monkeypatch.setattr(
-        readers.cv2, "VideoCapture", lambda _: Longer([RED] * 40, [40.0 * k for k in range(40)], 25.0)
-    )
+    monkeypatch.setattr(readers.cv2, "VideoCapture", lambda _: Longer([RED] * 40, [40.0 * k for k in range(40)], 25.0))
     done = live.run(reader, model, settings(), log=tmp_path / "f.parquet")
     status = read_frame_log(tmp_path / "f.parquet")["status"].to_pylist()
     assert status == ["ok"] * 40 + ["decode_error"]

@@ -95,15 +95,29 @@ class LiveRules(StageConfig):
         return value
 
 
-class LiveConfig(DetectConfig, LiveRules):
-    """How a video is searched, followed, smoothed and decided."""
-
-    max_frames: int | None = Field(None, ge=1, description="stop after so many frames")
-    frame_rate: float | None = Field(
-        None, gt=0, le=1000, description="frames a second of a folder of images, by default 25; videos have their own times"
-    )
+class AnalysisConfig(DetectConfig, LiveRules):
+    """How faces are found, followed, smoothed and decided."""
 
     @property
     def rules(self) -> LiveRules:
         """What is done after detection and recognition."""
         return LiveRules(**self.model_dump(include=set(LiveRules.model_fields)))
+
+
+class LiveConfig(AnalysisConfig):
+    """How one source is analysed."""
+
+    max_frames: int | None = Field(None, ge=1, description="stop after so many frames")
+    frame_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="frames a second of a folder of images, by default 25; videos have their own times",
+    )
+
+
+class VideoConfig(AnalysisConfig):
+    """How many videos are analysed."""
+
+    workers: int | None = Field(None, ge=1, description="processes, by default one a core")
+    batch: int = Field(8, ge=1, le=256, description="faces that are recognised together, of several frames")
