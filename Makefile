@@ -14,6 +14,8 @@ $(DONE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mien needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	@# Without a connection to npm everything but the live page works; `mien serve` then names this command.
+	-$(BIN)/mien serve setup
 	@touch $@
 
 demo: setup

@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "runtime": {"core"},
     "report": {"core", "evaluate"},
-    "stages": {"core", "data", "synthetic", "evaluate", "nn", "runtime", "report"},
+    "web": {"core"},
+    "stages": {"core", "data", "synthetic", "evaluate", "nn", "runtime", "report", "web"},
     "study": {"core", "stages"},
     "cli": {"core", "stages", "study", "data"},
     "__main__": {"cli"},
@@ -80,6 +81,8 @@ WRITERS = {
     ("nn/models/pretrained.py", "torch.save"),  # the text of an error's fix
     ("report/figures.py", ".savefig"),  # into memory
     ("stages/report.py", "base.write_bytes"),  # documents for the eye
+    ("web/assets.py", "base.write_bytes"),  # other projects' files, for the page's server
+    ("web/assets.py", "base.write_json"),  # their manifest
     ("stages/bench.py", "base.write_json"),  # figures for the user, which no stage reads
     ("stages/temperature_sweep.py", "base.write_json"),  # a figure and its numbers, for the user
     ("stages/temperature_sweep.py", "base.write_text"),
@@ -138,7 +141,9 @@ def test_public_names():
         _ = mien.nothing
 
 
-@pytest.mark.parametrize("stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "summarize"])
+@pytest.mark.parametrize(
+    "stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "video", "replay", "serve", "summarize"]
+)
 def test_stages_that_need_no_torch_do_not_load_it(stage):
     assert not {"torch", "timm", "accelerate"} & loaded_by(f"import mien.cli; import mien.stages.{stage}")
 
@@ -164,6 +169,9 @@ def test_every_command_of_the_readme_exists():
         "export",
         "recognize",
         "live",
+        "serve",
+        "video",
+        "replay",
         "report",
     } <= names
 

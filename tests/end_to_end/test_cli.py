@@ -133,7 +133,7 @@ def test_live_on_a_video(model, tmp_path, capsys):
     done = json.loads(out)
     assert (done["frames"], done["frames_with_face"], done["identities"], done["dropped"]) == (30, 30, 1, 0)
     assert {"fps", "latency_ms", "flips_per_minute"} <= set(done)
-    assert set(done["latency_ms"]) == {"detect", "recognize", "smooth", "draw", "total"}
+    assert set(done["latency_ms"]) == {"decode", "detect", "crop", "recognize", "smooth", "draw", "total"}
     rows = read_frame_log(log).to_pylist()
     assert [r["frame"] for r in rows] == list(range(30))
     assert sum(rows[7][f"smooth_{name}"] for name in LABELS) == pytest.approx(1, abs=1e-5)

@@ -219,4 +219,4 @@ def test_the_video_to_its_end(real_data, small_study, tmp_path, capsys):
     assert done["flips_per_minute"]["smoothed"] <= done["flips_per_minute"]["raw"]
     assert out.stat().st_size > 100_000
     table = pq.read_table(log)
-    assert len(table) >= 460
+    assert len(table) == 472

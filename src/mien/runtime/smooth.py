@@ -1,13 +1,23 @@
-"""Calm output: logits through a One-Euro filter, labels with hysteresis and a dwell time."""
+"""Filters of logits over time, for frames at any distance."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.labels import LABELS
+from mien.core.config.live import LiveRules
 
 Floats = NDArray[np.float64]
+SHORTEST = 1e-6  # seconds between two frames, at least
+
+
+class Filter(Protocol):
+    """What smooths a vector over time."""
+
+    def __call__(self, value: Floats, time_s: float) -> Floats:
+        """The filtered value at `time_s`; times must not fall."""
 
 
 class OneEuro:
@@ -25,46 +35,46 @@ class OneEuro:
         if self._value is None or self._speed is None:
             self._value, self._speed, self._time = value.copy(), np.zeros_like(value), time_s
             return value.copy()
-        dt = max(1e-6, time_s - self._time)
+        dt = max(SHORTEST, time_s - self._time)
         speed = (value - self._value) / dt
-        self._speed = self._speed + _gain(np.float64(self.speed_cutoff), dt) * (speed - self._speed)
+        self._speed = self._speed + _gain(self.speed_cutoff, dt) * (speed - self._speed)
         # One cut-off for the whole vector, so that its argmax moves only where the evidence does.
-        cutoff = self.cutoff + self.beta * np.abs(self._speed).mean()
+        cutoff = self.cutoff + self.beta * float(np.abs(self._speed).mean())
         self._value = self._value + _gain(cutoff, dt) * (value - self._value)
         self._time = time_s
         return self._value.copy()
 
 
-def _gain(cutoff: np.floating, dt: float) -> float:
-    rate = 2 * np.pi * float(cutoff) * dt
-    return rate / (rate + 1)
+def _gain(cutoff: float, dt: float) -> float:
+    rate = 2 * np.pi * cutoff * dt
+    return float(rate / (rate + 1))
 
 
-class Smoother:
-    """One face's smoothed probabilities and the label that is shown; `thresholds` (7,) are what each class needs."""
+class Ema:
+    """Exponential moving average of a vector; `time_constant` in seconds, so that it is the same at any frame rate."""
 
-    def __init__(self, *, cutoff: float, beta: float, dwell: float, hysteresis: float, thresholds: Floats) -> None:
-        self._filter = OneEuro(cutoff=cutoff, beta=beta)
-        self.dwell, self.hysteresis, self.thresholds = dwell, hysteresis, thresholds
-        self._shown: int | None = None
-        self._rival: int | None = None
-        self._since = 0.0
+    def __init__(self, *, time_constant: float) -> None:
+        self.time_constant = time_constant
+        self._value: Floats | None = None
+        self._time = 0.0
 
-    def update(self, logits: Floats, time_s: float) -> tuple[Floats, str | None]:
-        """Smoothed probabilities (7,) and the label; None while the model is not sure."""
-        centred = logits.astype(np.float64) - logits.mean()
-        z = self._filter(centred, time_s)
-        p = np.exp(z - z.max())
-        p /= p.sum()
-        best = int(p.argmax())
-        if self._shown is None:
-            self._shown = best
-        leads = best != self._shown and p[best] - p[self._shown] >= self.hysteresis
-        if not leads:
-            self._rival = None
-        elif best != self._rival:
-            self._rival, self._since = best, time_s
-        if leads and time_s - self._since >= self.dwell:
-            self._shown, self._rival = best, None
-        sure = p[self._shown] >= self.thresholds[self._shown]
-        return p, LABELS[self._shown] if sure else None
+    def __call__(self, value: Floats, time_s: float) -> Floats:
+        """The average at `time_s`; times must not fall."""
+        dt, self._time = max(SHORTEST, time_s - self._time), time_s
+        if self._value is None:
+            self._value = value.copy()
+        else:
+            self._value = self._value + (1 - np.exp(-dt / self.time_constant)) * (value - self._value)
+        return self._value.copy()
+
+
+def unfiltered(value: Floats, time_s: float) -> Floats:
+    """The value itself."""
+    return value.copy()
+
+
+def make_filter(rules: LiveRules) -> Filter:
+    """A new filter as the rules say."""
+    if rules.filter == "one_euro":
+        return OneEuro(cutoff=rules.cutoff, beta=rules.beta, speed_cutoff=rules.speed_cutoff)
+    return Ema(time_constant=rules.time_constant) if rules.filter == "ema" else unfiltered

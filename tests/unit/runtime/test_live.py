@@ -7,16 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.matroska import write_matroska
 from helpers.models import card, colour_model
 from mien.core.artifacts import framelog
 from mien.core.artifacts.framelog import frame_log, read_frame_log
 from mien.core.config.live import LiveConfig
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
-from mien.runtime import video
+from mien.runtime import readers, video
+from mien.runtime import session as session_module
 from mien.runtime.detect import Detection, Finder
 from mien.runtime.percentiles import Percentiles
+from mien.runtime.readers import Frame
 from mien.runtime.recognizer import Recognizer
+from mien.runtime.session import Session
 from mien.stages import live
 
 
@@ -59,14 +63,16 @@ def source(tmp_path, monkeypatch):
 
     def make(colours, stamps_ms, fps=25.0):
         (tmp_path / "in.mp4").write_bytes(b"stands for a video")
-        monkeypatch.setattr(video.cv2, "VideoCapture", lambda _: FakeCapture(colours, stamps_ms, fps))
+        monkeypatch.setattr(readers.cv2, "VideoCapture", lambda _: FakeCapture(colours, stamps_ms, fps))
         return str(tmp_path / "in.mp4")
 
     return make
 
 
 def settings(**changes) -> LiveConfig:
-    return LiveConfig(**({"detector": "none", "dwell": 0.0, "hysteresis": 0.0, "cutoff": 100.0} | changes))
+    return LiveConfig(
+        **({"detector": "none", "dwell": 0.0, "hysteresis": 0.0, "cutoff": 100.0, "detect_every": 1} | changes)
+    )
 
 
 def test_flips_a_minute_are_of_the_time_that_passed(source, model):
@@ -88,7 +94,7 @@ def test_frames_are_timed_by_their_stamps_and_by_the_rate_where_there_are_none(s
 
 @pytest.mark.parametrize("fps, expected", [(1000.0, 25.0), (0.0, 25.0), (29.97, 29.97)])
 def test_a_time_base_is_not_taken_for_a_rate(source, fps, expected):
-    assert video.VideoReader(source([RED], [0.0], fps=fps)).fps == expected
+    assert readers.open_reader(source([RED], [0.0], fps=fps)).fps == expected
 
 
 def frames_of(path):
@@ -119,7 +125,7 @@ def test_a_steady_video_keeps_its_frames(tmp_path):
 
 
 def test_an_error_in_the_middle_keeps_what_was_done(source, tmp_path, model, monkeypatch, capsys):
-    shown = live.draw_face
+    shown = session_module.draw_face
     calls = []
 
     def breaks(*arguments):
@@ -128,14 +134,150 @@ def test_an_error_in_the_middle_keeps_what_was_done(source, tmp_path, model, mon
             raise RuntimeError("broken on purpose")
         shown(*arguments)
 
-    monkeypatch.setattr(live, "draw_face", breaks)
+    monkeypatch.setattr(session_module, "draw_face", breaks)
     place = source([RED] * 20, [40.0 * k for k in range(20)])
     with pytest.raises(RuntimeError, match="on purpose"):
         live.run(place, model, settings(), out=tmp_path / "o.mp4", log=tmp_path / "f.parquet")
     assert read_frame_log(tmp_path / "f.parquet")["frame"].to_pylist() == list(range(7))
     assert len(frames_of(tmp_path / "o.mp4")[0]) == 7
     assert "7 frames" in capsys.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["colour.onnx", "f.parquet", "in.mp4", "o.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "colour.onnx",
+        "f.parquet",
+        "f_times.parquet",
+        "in.mp4",
+        "o.mp4",
+    ]
+
+
+def test_the_table_has_a_row_a_frame_at_least_and_says_what_is_missing(tmp_path):
+    """A folder of frames: a face, nothing, no image, a face that is too unsure to be named."""
+    from mien.runtime.detect import WholePicture
+
+    folder, images = tmp_path / "frames", {"f1": RED, "f2": RED, "f10": (60, 60, 60), "f11": RED}
+    folder.mkdir()
+    for name, colour in images.items():
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((40, 40, 3), colour[::-1], np.uint8))
+    (folder / "f9.png").write_bytes(b"no image")
+
+    class Some(WholePicture):
+        def detect(self, picture):
+            return [] if self.asked() == 1 else super().detect(picture)
+
+        count = -1
+
+        def asked(self):
+            self.count += 1
+            return self.count
+
+    model = colour_model(tmp_path / "colour.onnx")
+    recognizer = Recognizer.load(model, detect=settings())
+    recognizer._finder.detector = Some()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live.Recognizer, "load", lambda *a, **k: recognizer)
+        rules = {"filter": "none", "thresholds": {"happy": 0.6}, "release": 0.0, "frame_rate": 10.0}
+        done = live.run(str(folder), model, settings(**rules), log=tmp_path / "f.parquet")
+    rows = read_frame_log(tmp_path / "f.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "no_face", "decode_error", "abstained", "ok"]
+    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["time_s"] for row in rows] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert [row["label"] for row in rows] == ["happy", None, None, None, "happy"]
+    for row in rows[1:3]:
+        assert {k for k, v in row.items() if v is not None} == {"frame", "time_s", "status"}
+    assert done["labels"] == {"abstained": 1, "happy": 2}
+    assert (done["frames"], done["unreadable_frames"], done["dropped"]) == (5, 1, 1)
+    times = pq.read_table(tmp_path / "f_times.parquet").to_pylist()
+    assert [row["faces"] for row in times] == [1, 0, 1, 1]
+    assert all(
+        row["total_ms"] == pytest.approx(sum(row[f"{s}_ms"] or 0 for s in framelog.STAGES[:-1])) for row in times
+    )
+    assert all(row["draw_ms"] is None for row in times)
+
+
+def test_a_variable_frame_rate_keeps_its_times_within_a_millisecond(tmp_path, model):
+    """A Matroska file whose timestamps were written by hand."""
+    stamps = [0, *np.cumsum(np.random.default_rng(4).integers(5, 300, 40)).tolist()]
+    frames = [np.full((48, 64, 3), RED if k % 2 else GREEN, np.uint8) for k in range(41)]
+    file = write_matroska(tmp_path / "variable.mkv", frames, stamps)
+    live.run(str(file), model, settings(), log=tmp_path / "f.parquet")
+    table = read_frame_log(tmp_path / "f.parquet")
+    assert table["time_s"].to_pylist() == pytest.approx([s / 1000 for s in stamps], abs=1e-3)
+    assert table["raw_label"].to_pylist() == ["happy" if k % 2 else "sad" for k in range(41)]
+
+
+def test_a_truncated_file_says_so_and_keeps_what_it_has(source, tmp_path, model, monkeypatch, capsys):
+    reader = source([RED] * 40, [40.0 * k for k in range(40)])
+
+    class Longer(FakeCapture):
+        def get(self, prop):
+            return 100.0 if prop == cv2.CAP_PROP_FRAME_COUNT else super().get(prop)
+
+    monkeypatch.setattr(readers.cv2, "VideoCapture", lambda _: Longer([RED] * 40, [40.0 * k for k in range(40)], 25.0))
+    done = live.run(reader, model, settings(), log=tmp_path / "f.parquet")
+    status = read_frame_log(tmp_path / "f.parquet")["status"].to_pylist()
+    assert status == ["ok"] * 40 + ["decode_error"]
+    assert "40 of 100 frames" in " ".join(capsys.readouterr().err.split())
+    assert (done["dropped"], done["unreadable_frames"]) == (60, 1)
+
+
+def test_a_camera_gives_its_newest_frame_and_counts_the_others(monkeypatch):
+    import threading
+
+    taken = threading.Event()
+
+    class Device(FakeCapture):
+        def read(self):
+            if self.at == 9:  # ten frames were given: wait until somebody took the last one
+                taken.wait(5)
+            return super().read()
+
+    monkeypatch.setattr(readers.cv2, "VideoCapture", lambda _: Device([RED] * 10, [], 30.0))
+    camera = readers.open_reader("0")
+    frames = iter(camera)
+    seen = [next(frames)]
+    while seen[-1].number < 9:
+        seen.append(next(frames))
+    taken.set()
+    assert list(frames) == []
+    assert camera.missed == 10 - len(seen)
+    assert [f.number for f in seen] == sorted({f.number for f in seen})
+    assert camera.endless
+
+
+def test_an_absent_camera_is_said_in_words(monkeypatch):
+    class Absent(FakeCapture):
+        def isOpened(self):
+            return False
+
+    monkeypatch.setattr(readers.cv2, "VideoCapture", lambda _: Absent([], [], 0.0))
+    with pytest.raises(live.InputError, match="Camera 3 cannot be opened") as caught:
+        readers.open_reader("3")
+    assert "attached" in caught.value.fix
+
+
+@pytest.mark.parametrize("log_too", [True, False])
+def test_a_full_disk_in_the_middle_keeps_what_was_done(source, tmp_path, model, monkeypatch, log_too):
+    from types import SimpleNamespace
+
+    from mien.core.artifacts import base
+
+    monkeypatch.setattr(framelog, "ROW_GROUP", 10)
+    monkeypatch.setattr(video, "CHECK_EVERY", 10)
+    free = iter([1 << 40] * 4)
+    monkeypatch.setattr(base.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free, 1000)))
+    log = tmp_path / "f.parquet" if log_too else None
+    with pytest.raises(OSError, match="No space left"):
+        live.run(source([RED] * 200, [40.0 * k for k in range(200)]), model, settings(), out=tmp_path / "o.mp4", log=log)  # fmt: skip
+    kept = len(frames_of(tmp_path / "o.mp4")[0])
+    assert 10 <= kept < 60
+    if log is not None:
+        assert len(read_frame_log(log)) in (kept, kept + 1)
+
+
+def test_no_face_in_a_whole_file_is_said(source, model, capsys):
+    done = live.run(source([RED] * 4, [40.0 * k for k in range(4)]), model, settings(detector="haar"))
+    assert done["frames_with_face"] == 0
+    assert "No face was found" in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_frame_leaves_nothing(source, tmp_path, model):
@@ -187,7 +329,7 @@ class Cheap:
 
 def sizes(session) -> dict[str, int]:
     """How many things a session holds, by the name of what holds them."""
-    found = {"rows": len(session.log.held)}
+    found = {"rows": len(session.tables.rows.held), "times": len(session.tables.times.held)}
     for place in (session, session.tracker):
         for name, value in vars(place).items():
             if isinstance(value, dict | list | set):
@@ -197,25 +339,26 @@ def sizes(session) -> dict[str, int]:
 
 def test_a_long_session_holds_no_more_than_a_short_one(tmp_path, monkeypatch):
     monkeypatch.setattr(framelog, "ROW_GROUP", 128)
-    rgb = np.zeros((8, 8, 3), np.uint8)
-    with frame_log(tmp_path / "f.parquet") as log:
-        session = live.Session(Cheap(), settings(), log)
+    rgb = np.zeros((24, 424, 3), np.uint8)
+    with frame_log(tmp_path / "f.parquet", {}) as log:
+        session = Session(Cheap(), settings().rules, log)
         largest: dict[str, int] = {}
-        for k in range(20_000):
-            session.frame(k, k / 25, rgb, draw=False)
+        for k in range(10_000):
+            session.frame(Frame(k, k / 25, rgb, 0.1))
             if k == 2_000:
                 early, largest = largest, {}
             for name, size in sizes(session).items() if k % 4 == 3 else ():
                 largest[name] = max(size, largest.get(name, 0))
-    assert session.tracker.identities > 300
+    assert session.tracker.identities > 150
     assert largest == early
     assert largest["rows"] < 128
     summary = session.summary(1.0, 0)
-    assert summary["frames"] == 20_000
+    assert summary["frames"] == 10_000
     assert set(summary["latency_ms"]["total"]) == {"p50", "p95", "p99"}
     rows = pq.ParquetFile(tmp_path / "f.parquet")
-    assert rows.metadata.num_rows == 5_500
-    assert rows.metadata.num_row_groups == -(-5_500 // 128)
+    assert rows.metadata.num_rows == 250 + 10_000  # a row a face, and one of a frame without
+    assert rows.metadata.num_row_groups == -(-10_250 // 128)
+    assert pq.ParquetFile(tmp_path / "f_times.parquet").metadata.num_rows == 10_000
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,6 +9,7 @@ fingerprint inside and is complete when it exists.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -43,6 +44,14 @@ def atomic(path: Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise the `OSError` of a full disk while `needed` bytes are not free, so that what is open can still be closed."""
+    while not folder.is_dir():
+        folder = folder.parent
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _flush_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from mien.core.config.judge import (
     ImportConfig,
     PredictConfig,
 )
-from mien.core.config.live import DetectConfig, LiveConfig
+from mien.core.config.live import DetectConfig, LiveConfig, LiveRules, VideoConfig
 from mien.core.config.noise import SuspectsConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import StudyConfig, load_study
@@ -19,5 +19,5 @@ from mien.core.config.train import DistillConfig, TrainConfig
 
 __all__ = [
     "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "ImportConfig", "IndexConfig",
-    "LatencyConfig", "LiveConfig", "PredictConfig", "StageConfig", "StudyConfig", "SuspectsConfig", "TrainConfig", "WorkConfig", "load_study", "read_toml", "resolve",
+    "LatencyConfig", "LiveConfig", "LiveRules", "PredictConfig", "StageConfig", "StudyConfig", "SuspectsConfig", "TrainConfig", "VideoConfig", "WorkConfig", "load_study", "read_toml", "resolve",
 ]  # fmt: skip

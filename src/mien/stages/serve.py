@@ -1,0 +1,54 @@
+"""The live page: a model file to a page on this machine, in which the browser does everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts.framelog import SCHEMA
+from mien.core.artifacts.onnx_model import ModelCard
+from mien.core.config.live import SHIPPED_RULES, LiveRules
+from mien.runtime.policy import thresholds_of
+from mien.runtime.recognizer import ENVIRONMENT, _file, open_session
+from mien.web import assets
+
+
+def page_card(card: ModelCard) -> dict[str, Any]:
+    """What the page needs to know of a model, and what it says about it."""
+    return {
+        "name": card.name, "backbone": card.backbone, "labels": list(card.labels), "crop": card.crop.model_dump(),
+        "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(), "sources": card.sources, "licenses": card.licenses, "columns": SCHEMA.names,
+    }  # fmt: skip
+
+
+def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> None:
+    """Serve the page until Ctrl-C; `announce(url, model's name)` is called when it answers.
+
+    Raises
+    ------
+    UsageError
+        without the page's assets, or where the port is taken
+    ArtifactError
+        for a file that is no model of mien
+    """
+    assets.check()
+    from mien.web import server  # noqa: PLC0415  (an extra)
+
+    path = _file(model if model is not None else os.environ.get(ENVIRONMENT))
+    card = open_session(path, threads=1)[1]
+    listening = server.listen(port)
+    port = int(listening.getsockname()[1])
+    announce(f"http://{server.HOST}:{port}", card.name)
+    try:
+        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES), listening)
+    except KeyboardInterrupt:
+        return
+
+
+def setup() -> tuple[Path, bool]:
+    """Fetch and convert the page's assets; returns their folder, and whether that was done now."""
+    from mien.web.blazeface import to_onnx  # noqa: PLC0415  (onnx)
+
+    return assets.FOLDER, assets.setup(assets.npm_ci, to_onnx)

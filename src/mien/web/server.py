@@ -1,0 +1,114 @@
+"""The live page's server: files for one browser on this machine, and nothing for anybody else.
+
+Pictures never reach it. It listens on 127.0.0.1; a request under another host's name (DNS rebinding) or from another
+site's page is refused; every answer carries a policy that lets the page load from here alone.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mien.core.errors import UsageError
+from mien.web.assets import FOLDER
+
+HOST = "127.0.0.1"
+PAGE = Path(__file__).parent / "page"
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
+    "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",  # nothing of a session stays on disk
+}
+# A browser runs no module of another type, and some Windows installations name another.
+for _suffix, _type in {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}.items():
+    mimetypes.add_type(_type, _suffix)
+
+
+class Guard:
+    """Refuses other hosts, other sites and all that does not read; puts `HEADERS` on every answer."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self.app = app
+        self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        await (refusal or self.app)(scope, receive, with_headers)
+
+    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            return PlainTextResponse(f"This page is served as {' or '.join(sorted(self.hosts))}.", 403)
+        if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
+            return PlainTextResponse("This page answers no other site.", 403)
+        if method not in ("GET", "HEAD"):
+            return PlainTextResponse("This page can only be read.", 405, {"Allow": "GET, HEAD"})
+        return None
+
+
+def application(port: int, model: Path, card: dict[str, Any], live: dict[str, Any]) -> Guard:
+    """The page for a model file; `card` and `live` are what the page gets as model.json and live.json."""
+
+    def json(value: dict[str, Any]) -> Callable[[Request], JSONResponse]:
+        return lambda _: JSONResponse(value)
+
+    routes: list[BaseRoute] = [
+        Route("/model.json", json(card)),
+        Route("/live.json", json(live)),
+        Route("/model.onnx", lambda _: FileResponse(model, media_type="application/octet-stream")),
+        Mount("/assets", StaticFiles(directory=FOLDER)),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    return Guard(Starlette(routes=routes), port)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on 127.0.0.1; port 0 takes any that is free. Raises `UsageError` where it is taken."""
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((HOST, port))
+        found.listen()
+    except OSError as error:
+        found.close()
+        raise UsageError(
+            f"Port {port} of {HOST} cannot be used: {error.strerror}.",
+            fix="Name another one: mien serve --port 0 takes any.",
+        ) from None
+    return found
+
+
+def serve(app: ASGIApp, listening: socket.socket) -> None:
+    """Answer until Ctrl-C or SIGTERM."""
+    uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", server_header=False)
+    ).run(sockets=[listening])
