@@ -1,34 +1,35 @@
-"""The shipped study `report`, shrunken: fewer members, images and epochs; every table filled, no cell blank."""
+"""What the study `report` asks for, on the runs of a small study: every table of the earlier report filled, no cell blank."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+import shutil
+import tomllib
 
 import pytest
 
-from helpers import documents
-from mien.core.config.study import StudyConfig, shipped_studies
+from helpers import documents, faces
+from mien.core.config.study import load_study, shipped_studies
 from mien.study.runner import run_study
 
-MEMBERS = ("cnn", "vit_tiny", "vit_tiny_revisit")
+REPORT = shipped_studies() / "report.toml"
 
 
 @pytest.fixture(scope="module")
-def shrunken(tmp_path_factory):
-    """The study's folder after a short run: three members, each with the small CNN in the place of its network."""
-    import tomllib
-
-    study = tomllib.loads((shipped_studies() / "report.toml").read_text(encoding="utf-8"))
-    study["index"] |= {"source": ["synthetic=980"], "size": 32}
-    less = {"backbone": "cnn", "epochs": 3, "ema_decay": 0.0, "batch_size": 16, "lr": 2e-3}
-    study["teachers"] = [t | less for t in study["teachers"] if t["name"] in MEMBERS]
-    study["ensemble"] |= {"fixed": ["cnn=0.7,vit_tiny=0.3"], "resamples": 100}
-    study["evaluate"] = {"resamples": 100}
-    study["calibrate"] = {"resamples": 20}
+def shrunken(small_study, tmp_path_factory):
+    """The small study with given weights and the earlier report's figures; its two runs are of one network."""
     root = tmp_path_factory.mktemp("report") / "out"
-    run_study(StudyConfig.parse(study, where="report.toml"), root)
+    shutil.copytree(small_study, root)
+    study = load_study(faces.study_file(root.parent / "small.toml"))
+    asked = {
+        "ensemble": study.ensemble.model_copy(update={"fixed": ("arc=0.7,plain=0.3",), "pools": ("probability",)}),
+        "evaluate": study.evaluate.model_copy(update={"corruptions": False}),
+        "earlier": load_study(REPORT).earlier,
+        "student": None,
+    }
+    run_study(study.model_copy(update=asked), root, again=True)
     return root
 
 
@@ -54,7 +55,6 @@ TABLES = {  # of the earlier report, and the columns that it has
 }
 
 
-@pytest.mark.trains
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_of_the_earlier_report_is_there_and_filled(shrunken, table):
     found = rows(shrunken, table)
@@ -63,13 +63,11 @@ def test_every_table_of_the_earlier_report_is_there_and_filled(shrunken, table):
     assert all(cell.strip() for row in found for name, cell in row.items() if not name.endswith((" low", " high")))
 
 
-@pytest.mark.trains
 def test_no_cell_is_blank_and_nothing_is_said_to_be_missing(shrunken, page):
     assert json.loads((shrunken / "report" / "blanks.json").read_text()) == {"blanks": []}
     assert not documents.FORBIDDEN.findall(page)
 
 
-@pytest.mark.trains
 def test_figures_of_the_appendix_are_there(shrunken):
     html = (shrunken / "report" / "index.html").read_text()
     wanted = {
@@ -79,30 +77,25 @@ def test_figures_of_the_appendix_are_there(shrunken):
     assert wanted <= set(re.findall(r'<figure id="([^"]+)"', html))
 
 
-@pytest.mark.trains
-def test_all_pairs_and_triples_and_the_given_weights_are_candidates(shrunken):
+def test_given_weights_are_one_more_candidate(shrunken):
     selected = json.loads((shrunken / "ensembles" / "selected.json").read_text())
-    assert set(selected["candidates"]) == {
-        *MEMBERS, "vit_tiny+cnn.probability", "vit_tiny_revisit+cnn.probability", "vit_tiny+vit_tiny_revisit.probability",
-        "vit_tiny+vit_tiny_revisit+cnn.probability", "cnn+vit_tiny.probability.70-30",
-    }  # fmt: skip
+    assert set(selected["candidates"]) == {"arc", "plain", "arc+plain.probability", "arc+plain.probability.70-30"}
+    given, own = rows(shrunken, "given-weights")
+    assert (given["weighting"], given["weights"]) == ("fixed", "0.70 / 0.30")
+    assert own["weighting"] in ("equal", "nll")
 
 
-@pytest.mark.trains
-def test_a_revisit_stands_beside_the_first_run_with_what_was_changed(shrunken, page):
-    entries = json.loads((shrunken / "study.json").read_text())["variants"]
-    first, revisit = entries
-    assert [(e["first"], e["name"]) for e in entries] == [("vit_tiny", "vit_tiny_revisit"), ("vit_tiny", "cnn")]
-    changed = {"warmup_epochs": [6, 2], "plain_logits_epochs": [6, 3], "freeze_backbone_epochs": [2, 0]}
-    assert changed.items() <= first["differs"].items()
-    assert revisit["differs"]["head"] == ["linear", "arcface"]
-    study = {t["name"]: t["test"] for t in json.loads((shrunken / "study.json").read_text())["teachers"]}
-    less = study["vit_tiny_revisit"]["macro_f1"] - study["vit_tiny"]["macro_f1"]
-    assert first["delta"]["macro_f1"] == pytest.approx(less, abs=1e-9)
-    assert "vit_tiny_revisit differs from vit_tiny in" in page
+def test_a_network_that_was_trained_again_stands_beside_its_first_run_with_what_was_changed(shrunken, page):
+    study = json.loads((shrunken / "study.json").read_text())
+    (entry,) = study["variants"]
+    assert (entry["first"], entry["name"]) == ("arc", "plain")
+    assert entry["differs"] == {"head": ["linear", "arcface"]}
+    test = {t["name"]: t["test"] for t in study["teachers"]}
+    less = test["plain"]["macro_f1"] - test["arc"]["macro_f1"]
+    assert entry["delta"]["macro_f1"] == pytest.approx(less, abs=1e-9)
+    assert "plain differs from arc in head" in page
 
 
-@pytest.mark.trains
 def test_the_earlier_report_is_told_which_of_its_figures_cannot_be_true(shrunken, page):
     found = rows(shrunken, "earlier-figures")
     false = [row["figure"] for row in found if row["verdict"] == "cannot be true"]
@@ -114,9 +107,7 @@ def test_the_earlier_report_is_told_which_of_its_figures_cannot_be_true(shrunken
 
 
 def test_the_shipped_study_has_the_members_of_the_earlier_report():
-    import tomllib
-
-    study = tomllib.loads((shipped_studies() / "report.toml").read_text(encoding="utf-8"))
+    study = tomllib.loads(REPORT.read_text(encoding="utf-8"))
     teachers = {t["name"]: t for t in study["teachers"]}
     assert {t["backbone"] for t in teachers.values()} == {
         "resnet18", "resnet50", "efficientnet_b3", "convnext_tiny", "vit_tiny", "vit_small", "cnn",

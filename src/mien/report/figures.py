@@ -188,8 +188,10 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Drawn:
     """Error rate over the share of pictures that is answered, the surest first, a line a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
-        for colour, (name, curve) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
-            axis.plot(curve["coverage"], curve["risk"], color=colour, lw=1.3, label=name)
+        for number, (name, curve) in enumerate(models.items()):
+            dashes = ("-", "--", ":")[number // len(COLOURS) % 3]  # a colour that comes twice is told apart by dashes
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(curve["coverage"], curve["risk"], color=colour, ls=dashes, lw=1.3, label=name)
         axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
         axis.legend(frameon=False)
         return Drawn(figure)
@@ -302,7 +304,10 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
             x = np.arange(len(LABELS)) + (number - (len(models) - 1) / 2) * width
             y = np.array([f1[label] for label in LABELS])
             ends = np.array([intervals[name][f"f1_{label}"] for label in LABELS]).T
-            axis.bar(x, y, width, color=COLOURS[number % len(COLOURS)], label=name)
+            again = "///" if number >= len(COLOURS) else None  # a colour that comes twice is told apart by lines
+            axis.bar(
+                x, y, width, color=COLOURS[number % len(COLOURS)], hatch=again, edgecolor="white", lw=0, label=name
+            )
             axis.errorbar(x, y, yerr=np.abs(ends - y), fmt="none", ecolor="0.25", lw=1)
         axis.set_xticks(range(len(LABELS)), LABELS)
         axis.set(ylim=(0, 1), ylabel="F1 on test")

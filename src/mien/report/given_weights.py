@@ -43,7 +43,7 @@ def uncalibrated_ece(material: Material, e: Node) -> Span:
 
 def _row(material: Material, e: Node) -> tuple[Span | Spans, ...]:
     test = e["test"]
-    scores = (test.scored(key) for key in ("accuracy", "macro_f1", "minority_f1"))
+    scores = (test["accuracy"].number(), test.scored("macro_f1"), test["minority_f1"].number())
     after = (test[key].number() for key in ("ece", "ece_floor", "nll"))
     made = (e["weighting"].quote(), weights(e), e["T"].number())
     return row(e["name"].quote(), *made, *scores, uncalibrated_ece(material, e), *after)

@@ -11,17 +11,13 @@ from mien.report.node import Node, combined, counted
 _SHOWN = 6  # hybrids with a sentence of their own; the table has one for each
 _RESUMMARISE = "mien study STUDY.toml --out DIR"
 _HEAD = (
-    "hybrid",
-    "its CNNs alone",
-    "mean entropy on val",
-    "of its CNNs",
-    "minority recall on test",
-    "of its CNNs",
-    "macro-F1 on test",
-    "of its CNNs",
+    "ensemble",
+    "role",
+    "mean entropy",
+    "minority recall",
+    "macro-F1",
     "latency (ms)",
-    "of its CNNs",
-    "does it over-smooth?",
+    "over-smooths",
 )
 
 
@@ -63,8 +59,8 @@ def hybrids(material: Material) -> list[Block]:
     if judged:
         blocks.append(Items(tuple(_verdict(b) for b in judged[:_SHOWN])))
     note = "Entropy is in nats, of calibrated probabilities. Latency is the sum of the members' medians. A hybrid over-smooths where its entropy is higher and its minority recall lower than that of its CNNs."
-    rows = tuple(_row(material, b) for b in found)
-    caption = "Hybrids beside their CNNs: do they smooth what the CNNs know?"
+    rows = tuple(cells for b in found for cells in _rows(material, b))
+    caption = "Hybrids beside their CNNs: do they smooth what the CNNs know? Entropy on val, scores on test"
     return [*blocks, Table("hybrids", caption, _HEAD, rows, note=note)]
 
 
@@ -106,15 +102,18 @@ def _verdict(b: _Beside) -> Spans:
     )
 
 
-def _row(material: Material, b: _Beside) -> tuple[Span | Spans, ...]:
-    cells: list[Span | Spans] = []
-    for key in ("mean_entropy", "minority_recall"):
-        for e in (b.hybrid, b.cnns):
-            value = e.get(key)
-            cells.append(Blank("not computed", _RESUMMARISE) if value is None else value.number())
-    f1 = (e.at("test", "macro_f1").number() for e in (b.hybrid, b.cnns))
-    took = (material.latency(e) for e in (b.hybrid, b.cnns))
+def _rows(material: Material, b: _Beside) -> list[tuple[Span | Spans, ...]]:
+    """The hybrid, and under it its CNNs."""
     verdict: Span = Blank("not known", _RESUMMARISE)
     if b.known:
         verdict = "yes" if b.smooths else "no"
-    return row(b.hybrid["name"].quote(), b.cnns["name"].quote(), *cells, *f1, *took, verdict)
+    return [_row(material, b.hybrid, "hybrid", verdict), _row(material, b.cnns, "its CNNs alone", "the measure")]
+
+
+def _row(material: Material, e: Node, role: str, verdict: Span) -> tuple[Span | Spans, ...]:
+    entropy, recall = (
+        Blank("not computed", _RESUMMARISE) if (value := e.get(key)) is None else value.number()
+        for key in ("mean_entropy", "minority_recall")
+    )
+    f1 = e.at("test", "macro_f1").number()
+    return row(e["name"].quote(), role, entropy, recall, f1, material.latency(e), verdict)

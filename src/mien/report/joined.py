@@ -10,6 +10,8 @@ from mien.report.hybrids import hybrids
 from mien.report.material import Material, excludes_zero
 from mien.report.node import Node, combined, shortened
 
+_ROWS = 30  # candidates in a figure that is to fit a page
+
 
 def ensembles(material: Material) -> Section:
     """Every combination, each against the best single model, and hybrids beside their CNN pairs."""
@@ -93,7 +95,6 @@ def _tested(material: Material, kind: str) -> list[Block]:
         row(
             e["name"].quote(),
             weights(e),
-            e["T"].number(),
             e.at("test", "accuracy").number(),
             e["test"].scored("macro_f1"),
             difference(e["vs_best_single"], "macro_f1"),
@@ -106,7 +107,6 @@ def _tested(material: Material, kind: str) -> list[Block]:
     head = (
         "ensemble",
         "weights",
-        "temperature",
         "accuracy",
         "macro-F1",
         "difference in macro-F1",
@@ -196,11 +196,12 @@ def selection(material: Material) -> Section:
         for e in candidates
     )
     strong = frozenset(i for i, e in enumerate(candidates) if e.value["name"] == s.value["name"])
+    shown = _drawn(candidates, s.value["name"])
     drawn = {
-        e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"])
-        for e in reversed(candidates)
+        e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(shown)
     }
-    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in candidates)
+    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in shown)
+    rest = () if len(shown) == len(candidates) else (" Of ensembles those are drawn that val puts first.",)
     return Section(
         "selection",
         "Selection",
@@ -226,13 +227,24 @@ def selection(material: Material) -> Section:
             ),
             Figure(
                 "single-against-ensemble",
-                "Macro-F1 on test of single models and ensembles; the diamond was adopted",
+                ("Macro-F1 on test of single models and ensembles; the diamond was adopted.", *rest),
                 figures.comparison(drawn, s.value["name"]),
                 "Dots with intervals, a row a candidate",
                 Table("comparison-intervals", "Macro-F1 on test", ("model", "macro-F1"), behind),
             ),
         ],
     )
+
+
+def _drawn(candidates: list[Node], adopted: str) -> list[Node]:
+    """What a figure of one page has room for: single models, the adopted one, given weights, then the best on val."""
+    must = [
+        len(e.value["members"]) == 1 or e.value["name"] == adopted or e.value["weighting"] == "fixed"
+        for e in candidates
+    ]
+    room = max(0, _ROWS - sum(must))
+    optional = [i for i, needed in enumerate(must) if not needed][:room]
+    return [e for i, e in enumerate(candidates) if must[i] or i in optional]
 
 
 def comment(material: Material, e: Node) -> Spans:
