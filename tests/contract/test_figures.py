@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_published_figures_are_those_of_their_files(document):
     assert f.unmarked_tables(text) == []
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in f.RESULTS.glob("*.md") if path.stem != "README"))
+@pytest.mark.parametrize("name", sorted(path.stem for path in f.RESULTS.glob("*.md") if path not in f.DOCUMENTS))
 def test_tables_that_a_stage_wrote_are_those_of_their_files(name):
     document = f.loaded(f"{name}.json")
     table = compare.table(document) if "variants" in document else cross.tables(document)
@@ -91,5 +92,34 @@ def test_a_benchmark_writes_the_command_that_was_given(path):
 
 def test_the_files_of_results_are_all_named():
     """A JSON that no marker or link names is one that nothing compares."""
-    text = (f.RESULTS / "README.md").read_text(encoding="utf-8")
+    text = "".join(document.read_text(encoding="utf-8") for document in f.DOCUMENTS)
     assert [path.name for path in f.RESULTS.glob("*.json") if path.name not in text] == []
+
+
+def test_a_result_is_a_page_with_its_headline_first():
+    """One finding a page: a headline, the command beside it; all pages are in the list, and links lead somewhere."""
+    listed = (f.RESULTS / "README.md").read_text(encoding="utf-8")
+    pages = [document for document in f.DOCUMENTS if document.parent == f.RESULTS and document.stem != "README"]
+    assert len(pages) > 10
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        headline = text.splitlines()[0]
+        assert headline.startswith("# "), page.name
+        assert f"[{headline[2:]}]({page.name})" in listed
+        assert "```sh" in text, page.name
+
+
+LINKING = [f.ROOT / "README.md", *sorted((f.ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("document", LINKING, ids=lambda p: p.relative_to(f.ROOT).as_posix())
+def test_links_to_files_and_headings_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        if "://" in name or name.startswith("mailto:"):
+            continue
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}, target

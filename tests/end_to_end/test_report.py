@@ -20,6 +20,7 @@ from mien.report.pdf import to_pdf, to_typst
 from mien.stages import report as stage
 
 FORMATS = "html,docx,pdf,md"
+FIXED = "resnet18=0.7,cnn=0.3"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def imported(tmp_path_factory):
         assert run(["predictions", "import", str(file), "--out", str(out), *flags]) == 0
         assert run(["calibrate", str(out), "--resamples", "40"]) == 0
     runs = [str(root / b) for b in ("resnet18", "cnn", "vit_tiny")]
-    assert run(["ensemble", *runs, "--out", str(root / "ens"), "--resamples", "100"]) == 0
+    fixed = ["--resamples", "100", "--fixed", FIXED]
+    assert run(["ensemble", *runs, "--out", str(root / "ens"), *fixed]) == 0
     assert run(["evaluate", str(root / "ens"), "--all", "--resamples", "100"]) == 0
     return root / "ens"
 
@@ -205,3 +207,26 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_written(small_study, tmp_p
 def test_an_unknown_format_names_those_that_there_are(small_study, capsys):
     assert run(["report", str(small_study), "--format", "html,epub"]) == 2
     assert "html, docx, pdf, md" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("resnet18=0.7,vgg=0.3", "names no run 'vgg'"),
+        ("resnet18=0.7,cnn=0.7", "positive weights that sum to 1"),
+        ("resnet18=1", "at least two runs"),
+        ("resnet18=0.5,resnet18=0.5", "at least two runs"),
+    ],
+)
+def test_fixed_weights_are_shares_of_runs_that_are_there(imported, tmp_path, capsys, entry, words):
+    runs = [str(imported.parent / name) for name in ("resnet18", "cnn")]
+    assert run(["ensemble", *runs, "--out", str(tmp_path / "ens"), "--again", "--fixed", entry]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "ens").exists()
+
+
+def test_a_fixed_pair_stands_beside_the_searched_one(imported):
+    chosen = json.loads((imported / "selected.json").read_text())["candidates"]
+    assert {"resnet18+cnn.probability", "resnet18+cnn.probability.70-30"} <= set(chosen)
+    ensemble = json.loads((imported / "resnet18+cnn.probability.70-30" / "ensemble.json").read_text())
+    assert (ensemble["weighting"], [m["weight"] for m in ensemble["members"]]) == ("fixed", [0.7, 0.3])

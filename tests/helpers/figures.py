@@ -18,7 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = (ROOT / "README.md", RESULTS / "README.md")
+STAGES = {path.stem for path in RESULTS.glob("*.json")}  # NAME.md beside NAME.json is a table that a stage wrote
+DOCUMENTS = (ROOT / "README.md", *sorted(path for path in RESULTS.glob("*.md") if path.stem not in STAGES))
 MARKER = re.compile(r"<!-- figures: (\S+)\n(.*?)-->\n", re.DOTALL)
 NUMBER = r"(?:< )?(?<![A-Za-z\d.])[+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?"
 TABLE = re.compile(r"^[ ]*\|.*\n[ ]*\|[-| :]+\|\n(?:[ ]*\|.*(?:\n|$))+", re.MULTILINE)

@@ -12,9 +12,16 @@ from mien.core.errors import UsageError, nearest
 
 
 def study(
-    file: Path, *, out: Out, dry_run: bool = False, replace: Replace = False, again: bool = False, json: Json = False
+    file: Path,
+    *,
+    out: Out,
+    source: tuple[str, ...] = (),
+    dry_run: bool = False,
+    replace: Replace = False,
+    again: bool = False,
+    json: Json = False,
 ) -> None:
-    """Run a study from pictures to report; what is complete is skipped.
+    """Run a study from images to report; what is complete is skipped.
 
     Parameters
     ----------
@@ -22,16 +29,18 @@ def study(
         a study (TOML); the names of shipped ones work too, e.g. quickstart
     out
         the study's folder
+    source
+        NAME=WHERE instead of the sources that the study names (repeatable): the same study on other images
     dry_run
         say what would be done: what is there, goes on, is to be made, or is made again since its settings or inputs changed
     again
         calibrate and select with other settings although test was opened; results state how often
     """
-    from mien.core.config.study import load_study
+    from mien.core.config.study import study_with
     from mien.study.runner import plan_study, run_study
 
     file = _shipped(file, "studies")
-    config = load_study(file)
+    config, text = study_with(file, source)
     if dry_run:
         plan = plan_study(config, out)
         show(
@@ -40,7 +49,7 @@ def study(
             text="\n".join(f"{s['state']:<10}  {s['step']}" for s in plan),
         )
         return
-    document = run_study(config, out, file.read_text(encoding="utf-8"), replace=replace, again=again)
+    document = run_study(config, out, text, replace=replace, again=again)
     show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
 
 
@@ -119,25 +128,35 @@ def quickstart(
 
 
 def report(
-    folder: Path,
+    folder: Path | None = None,
     *,
+    compare: tuple[Path, Path] | None = None,
     format: Annotated[str, Parameter(name="--format")] = "html",
     json: Json = False,
 ) -> None:
-    """Write the report of a finished study, or of ensembles that were judged on test.
+    """Write the report of a finished study, or of ensembles that were judged on test; or compare two of them.
 
     Parameters
     ----------
     folder
         a study's folder, or a folder of ensembles after `mien evaluate ENS --all`
+    compare
+        two such folders A B, judged on the same test images; the comparison is written to B/report/beside-A
     format
         how it is written, separated by commas: html (index.html), docx, pdf, md (with figures/)
     """
     from mien.core.artifacts.ensemble import SELECTION
     from mien.stages import report as stage
-    from mien.stages import summarize
+    from mien.stages import summarize, versus
 
-    if (folder / SELECTION).is_file():
-        summarize.judged(folder)
-    files = stage.run(folder, tuple(filter(None, format.replace(" ", "").split(","))))
+    if (folder is None) == (compare is None):
+        raise UsageError("mien report needs one folder, or --compare with two.", fix="mien report DIR, or mien report --compare A B")  # fmt: skip
+    formats = tuple(filter(None, format.replace(" ", "").split(",")))
+    for root in (folder, *(compare or ())):
+        if root is not None and (root / SELECTION).is_file():
+            summarize.judged(root)
+    if compare is not None:
+        files = stage.run_comparison(versus.compare(*compare), *compare, formats)
+    elif folder is not None:
+        files = stage.run(folder, formats)
     show({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))

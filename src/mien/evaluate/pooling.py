@@ -61,7 +61,7 @@ class Fitted:
 
     pool: Pool
     weights: Floats
-    weighting: Literal["single", "equal", "nll", "grid", "greedy"]
+    weighting: Literal["single", "equal", "nll", "grid", "greedy", "fixed"]
     temperature: Temperature
     heldout: dict[str, tuple[float, float]] = field(default_factory=dict)
     why: str = ""
@@ -76,6 +76,7 @@ def fit_pool(
     folds: int = 5,
     resamples: int = 200,
     seed: int = 0,
+    fixed: Floats | None = None,
 ) -> Fitted:
     """Choose equal or searched weights on calib's part for weights, and fit the pool's temperature there by cross-fitting.
 
@@ -83,7 +84,7 @@ def fit_pool(
     ones in held-out NLL (nested cross-validation, temperatures fitted inside the folds too); the best search is
     used only when it is better there, and when `equal_weights_p` rejects equal weights. A lead of many standard
     errors on the folds alone would ask for twice the evidence that the rows hold, since single rows are noisy
-    (docs/decisions/0012).
+    (docs/decisions/0012). Weights that are `fixed` (m,) are taken as they are, and only the temperature is fitted.
     """
     _check(members)
     check_folds(folds)
@@ -100,6 +101,8 @@ def fit_pool(
     alike = combine(logs, equal, pool)
     if m == 1:
         return Fitted(pool, equal, "single", final(alike), why="one member")
+    if fixed is not None:
+        return Fitted(pool, fixed, "fixed", final(combine(logs, fixed, pool)), why="weights as they were given")
     found = {name: SEARCHES[name](logs, labels, pool) for name in searches}
     if not found:
         return Fitted(pool, equal, "equal", final(alike), why="equal weights, no search was asked for")

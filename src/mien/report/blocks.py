@@ -47,7 +47,9 @@ class Rounding:
         if self.style == "significant":
             return f"{scaled:.{self.digits}g}"
         text = f"{scaled:{'+' if self.style == 'signed' else ''}.{self.digits}f}"
-        return text.lstrip("-") if text.startswith("-") and not text.strip("-0.") else text
+        if text.startswith("-") and not text.strip("-0."):  # rounded to nothing
+            return text.replace("-", "+" if self.style == "signed" else "")
+        return text
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,15 @@ class Blank:
 Span = str | Number | Estimate | Quote | Constant | Blank
 Spans = tuple[Span, ...]
 Row = tuple[Span | Spans, ...]
+
+
+def phrase(template: str, *parts: Span | Spans) -> Spans:
+    """Prose whose `{}` are the parts, in order."""
+    out: list[Span] = []
+    words = template.split("{}")
+    for text, part in zip(words, (*parts, ()), strict=True):
+        out += [text, *(part if isinstance(part, tuple) else (part,))]
+    return tuple(span for span in out if span != "")
 
 
 def row(*cells: Span | Spans) -> Row:

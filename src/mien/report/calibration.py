@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mien.core.labels import LABELS
 from mien.report import figures
-from mien.report.blocks import Blank, Block, Constant, Figure, Section, Span, Spans, Table, Text, row
+from mien.report.blocks import Blank, Block, Constant, Figure, Section, Span, Spans, Table, Text, phrase, row
 from mien.report.material import Material, listed
 from mien.report.node import Node, estimate
 
@@ -23,12 +23,41 @@ def calibration(material: Material) -> Section:
     )  # fmt: skip
     blocks: list[Block] = [
         Text(_effect(models)),
+        _reliability(material),
         Table("calibration", "Calibration by NLL on calib; Brier and NLL on test", ("model", "scaling", "temperature", "rows", "Brier", "NLL before", "NLL after"), fitted, note=("An interval is that of the ", Constant("95 %", "level"), " bootstrap. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib.")),
         Table("calibration-errors", "Calibration errors on test", ("model", "ECE before", "ECE after", "ECE floor", "debiased", "smooth", "class-wise", "gap before", "gap after"), errors, note=("ECE has ", Constant("15", "bins of the ECE"), " bins. The floor is what a perfectly calibrated model would show at this number of images. Gap: mean confidence minus accuracy.")),
         *_joined(material), *_diagrams(material), *_scalings(models),
         Table("class-calibration", "Calibration error of each class's probability on test", ("model", *LABELS), tuple(row(m["name"].quote(), *(m.at("test", "per_class_ece", n).number() for n in LABELS)) for m in models)),
     ]  # fmt: skip
     return Section("calibration-section", "Calibration", blocks)
+
+
+def _reliability(material: Material) -> Table:
+    """Scores beside calibration of each model, of the adopted ensemble and of those with given weights."""
+    joined = [
+        e
+        for e in material.joined
+        if e.value["weighting"] == "fixed" or e.value["name"] == material.chosen.value["name"]
+    ]
+    several = [(m, m.at("calibration", "T")) for m in material.models] + [(e, e["T"]) for e in joined]
+    strong = frozenset(i for i, (m, _) in enumerate(several) if m.value["name"] == material.chosen.value["name"])
+    rows = tuple(
+        row(
+            m["name"].quote(),
+            *(m.at("test", key).number() for key in ("accuracy", "macro_f1", "ece", "ece_floor", "brier", "nll")),
+            t.number(),
+            _how(m),
+        )
+        for m, t in several
+    )
+    head = ("model", "accuracy", "macro-F1", "ECE", "ECE floor", "Brier", "NLL", "temperature", "note")
+    return Table("reliability-metrics", "Scores and calibration on test, each model as it is used", head, rows, strong)
+
+
+def _how(model: Node) -> Spans:
+    if "members" in model.value:
+        return ("temperature of the pool, fitted by NLL on calib",)
+    return phrase("{} scaling, fitted by NLL on calib", model.at("calibration", "method").quote())
 
 
 def _effect(models: list[Node]) -> Spans:
@@ -56,7 +85,8 @@ def _joined(material: Material) -> list[Block]:
 
 
 def _diagrams(material: Material) -> list[Block]:
-    names = dict.fromkeys([material.chosen.value["name"], *(m.value["name"] for m in material.models)])
+    given = [e.value["name"] for e in material.joined if e.value["weighting"] == "fixed"]
+    names = dict.fromkeys([material.chosen.value["name"], *given, *(m.value["name"] for m in material.models)])
     found = {name: material.evaluations[name] for name in names if name in material.evaluations}
     if not found:
         return []

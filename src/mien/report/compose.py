@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mien.report import calibration, closing, data, decision, deployment, dynamics, elsewhere, joined, models
+from mien.report import calibration, closing, data, decision, deployment, dynamics, earlier, elsewhere, joined, models
 from mien.report.blocks import Document, Span, Spans
 from mien.report.material import Material, listed
 from mien.report.node import counted, named
@@ -10,7 +10,7 @@ from mien.report.node import counted, named
 _SECTIONS = (
     decision.section, joined.selection, models.classes, models.singles, joined.ensembles, calibration.calibration, calibration.answers,
     elsewhere.section, deployment.deployment, deployment.student, dynamics.section, models.settings, data.section, closing.limitations,
-    closing.reproduction,
+    earlier.section, closing.reproduction,
 )  # fmt: skip
 
 

@@ -20,6 +20,13 @@ def section(material: Material) -> Section:
         _distribution(audit),
         Figure("composition", "Distinct images by class, a panel a split", figures.composition(audit.value["distribution"], SPLITS), "Bars: the number of images of each class in train, val, calib and test", "class-distribution"),
         _sources(material, audit),
+        Figure(
+            "sources-by-split",
+            "Distinct images of each source, by split",
+            figures.stacked(audit.value["by_source"], SPLITS),
+            "Bars: the images of each source, cut by split",
+            "sources",
+        ),
         _facts(audit),
         Text(("Every image is packed as ", crop["size"].count(), " × ", crop["size"].count(), " pixels, ", crop["color"].quote(), ". An image that official splits show in several of them stands in the strictest: test over val over calib over train.")),
         *_suspicious(audit),

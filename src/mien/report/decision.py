@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mien.core.labels import LABELS, MINORITY
 from mien.report.blocks import (
+    Blank,
     Block,
     Constant,
     Estimate,
@@ -15,9 +16,10 @@ from mien.report.blocks import (
     Spans,
     Table,
     Text,
+    phrase,
 )
 from mien.report.material import WHAT, Material, excludes_zero, listed, scores
-from mien.report.node import Node, combined, estimate, named
+from mien.report.node import Node, combined, counted, estimate, named
 
 LEVEL = Constant("95 %", "level of the bootstrap intervals")
 
@@ -34,6 +36,7 @@ def section(material: Material) -> Section:
         Text(_how_good(material)),
         _table(material),
         Heading("Why this one"),
+        Text(_in_short(material)),
         Text(_rule()),
         Items(tuple(line.quote() for line in material.study.at("selected", "why"))),
         Heading("How sure is it"),
@@ -50,7 +53,7 @@ def _what_it_is(material: Material) -> Spans:
     if len(members) == 1:
         return ("It is a single model with the backbone ", members[0]["backbone"].quote(), ", calibrated by ", members[0].at("calibration", "method").quote(), " scaling.")  # fmt: skip
     parts: list[Span | Spans] = [(m.quote(), " (weight ", w.number(2), ")") for m, w in zip(chosen["members"], chosen["weights"], strict=True)]  # fmt: skip
-    searched = "equal" if chosen.value["weighting"] == "equal" else "searched"
+    searched = {"equal": "equal", "fixed": "given"}.get(chosen.value["weighting"], "searched")
     return (
         "It joins ", *listed(parts), " by their ", "log-probabilities" if chosen.value["pool"] == "logit" else "probabilities",
         " at temperature ", chosen["T"].number(3), f", with {searched} weights: ", chosen["why"].quote(), ".",
@@ -87,6 +90,29 @@ def _guessers(material: Material) -> Spans:
         for name, row in material.study.at("baselines", "test").items()
     ]
     return ("For comparison, without any model: ", *listed(parts), ".")
+
+
+def _in_short(material: Material) -> Spans:
+    """What was compared, where the adopted one stood on val, and what it costs."""
+    chosen, single = material.chosen, material.best_single
+    singles = [e for e in material.ensembles if len(e.value["members"]) == 1]
+    joined = phrase(" and {} ensembles", counted(material.joined)) if material.joined else ()
+    first = max(material.ensembles, key=lambda e: float(e.at("val", "macro_f1").value))
+    words = phrase("Compared were {} single models{}.", counted(singles), joined)
+    own = chosen.at("val", "macro_f1").number()
+    if first.value["name"] == chosen.value["name"]:
+        words += phrase(" The adopted one has the highest macro-F1 on val, {}.", own)
+    else:
+        top = (first["name"].quote(), first.at("val", "macro_f1").number())
+        words += phrase(
+            " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by another criterion below.",
+            own,
+            *top,
+        )
+    costs = (material.latency(chosen), material.latency(single))
+    if chosen.value["name"] != single.value["name"] and not any(isinstance(cost, Blank) for cost in costs):
+        words += phrase(" One image takes it {} ms, and the best single model {} ms.", *costs)
+    return words
 
 
 def _rule() -> str:

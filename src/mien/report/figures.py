@@ -97,7 +97,7 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn
             axis.barh(list(counts), values, left=left, color=colour, label=split)
             left += values
         axis.invert_yaxis()
-        axis.set_xlabel("pictures")
+        axis.set_xlabel("images")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         figure.legend(frameon=False, ncols=len(splits), loc="outside upper center")
         return Drawn(figure)
@@ -205,8 +205,10 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Drawn:
     """Error rate over the share of pictures that is answered, the surest first, a line a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
-        for colour, (name, curve) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
-            axis.plot(curve["coverage"], curve["risk"], color=colour, lw=1.3, label=name)
+        for number, (name, curve) in enumerate(models.items()):
+            dashes = ("-", "--", ":")[number // len(COLOURS) % 3]  # a colour that comes twice is told apart by dashes
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(curve["coverage"], curve["risk"], color=colour, ls=dashes, lw=1.3, label=name)
         axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
         axis.legend(frameon=False)
         return Drawn(figure)
@@ -319,7 +321,10 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
             x = np.arange(len(LABELS)) + (number - (len(models) - 1) / 2) * width
             y = np.array([f1[label] for label in LABELS])
             ends = np.array([intervals[name][f"f1_{label}"] for label in LABELS]).T
-            axis.bar(x, y, width, color=COLOURS[number % len(COLOURS)], label=name)
+            again = "///" if number >= len(COLOURS) else None  # a colour that comes twice is told apart by lines
+            axis.bar(
+                x, y, width, color=COLOURS[number % len(COLOURS)], hatch=again, edgecolor="white", lw=0, label=name
+            )
             axis.errorbar(x, y, yerr=np.abs(ends - y), fmt="none", ecolor="0.25", lw=1)
         axis.set_xticks(range(len(LABELS)), LABELS)
         axis.set(ylim=(0, 1), ylabel="F1 on test")
@@ -342,4 +347,36 @@ def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Dra
         axis.set_xticks([])
         axis.set_yticks([i * (side + gap) + side / 2 for i in range(len(images))], list(images))
         axis.tick_params(length=0)
+        return Drawn(figure)
+
+
+def confusion_less(first: list[list[int]], second: list[list[int]]) -> Drawn:
+    """First minus second of two confusions (k, k) of the same images: labels down, names across."""
+    less = np.array(first) - np.array(second)
+    top = max(1, int(np.abs(less).max()))
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _grid(1, 5.2, 4.0, columns=1)
+        shown = axis.imshow(less, cmap="PuOr_r", vmin=-top, vmax=top)
+        for i, row in enumerate(less):
+            for j, value in enumerate(row):
+                ink = "white" if abs(value) > 0.6 * top else "black"
+                axis.text(j, i, f"{value:+d}" if value else "0", ha="center", va="center", fontsize=8, color=ink)
+        axis.set_xticks(range(len(LABELS)), LABELS, rotation=30, ha="right")
+        axis.set_yticks(range(len(LABELS)), LABELS)
+        axis.set(xlabel="named", ylabel="label")
+        axis.tick_params(length=0)
+        figure.colorbar(shown, ax=axis, shrink=0.8, label="more or fewer images")
+        return Drawn(figure)
+
+
+def differences(found: dict[str, tuple[float, float, float]]) -> Drawn:
+    """A difference and its interval of each model around a line at zero."""
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(found), columns=1)
+        axis.axvline(0, color="0.6", lw=1, ls=":")
+        for y, (value, low, high) in enumerate(found.values()):
+            ends = [[max(0, value - low)], [max(0, high - value)]]
+            axis.errorbar(value, y, xerr=ends, fmt="o", color=COLOURS[0], ms=4, lw=1.2, capsize=2)
+        axis.set_yticks(range(len(found)), list(found))
+        axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(found) - 0.3))
         return Drawn(figure)

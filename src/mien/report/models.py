@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mien.core.labels import LABELS
 from mien.report import figures
-from mien.report.blocks import Block, Figure, Number, Section, Span, Spans, Table, Text, row
+from mien.report.blocks import Block, Figure, Number, Rounding, Section, Span, Spans, Table, Text, phrase, row
 from mien.report.material import Material, scores
-from mien.report.node import Node, estimate
+from mien.report.node import Node, combined, estimate
+from mien.report.settings import setting
+from mien.report.variants import variants
 
 # What a reader of such a report looks for first; everything else that differs between runs follows in a table of its own.
 _MAIN = ("backbone", "pretrained", "head", "loss", "optimizer", "lr", "epochs", "batch_size")
@@ -22,7 +22,7 @@ def settings(material: Material) -> Section:
     if not configs:
         return section
     known = {m.value["name"]: m for m in material.models}
-    rows = tuple(row(known[name]["name"].quote(), *(_value(config[key]["value"]) for key in _MAIN), material.parameters(known[name])) for name, config in configs.items() if name in known)  # fmt: skip
+    rows = tuple(row(known[name]["name"].quote(), *(setting(config[key]["value"]) for key in _MAIN), material.parameters(known[name])) for name, config in configs.items() if name in known)  # fmt: skip
     head = ("run", *(key.replace("_", " ") for key in _MAIN), "parameters (M)")
     section.blocks.append(Table("main-settings", "Main settings of each run", head, rows))
     keys = [key for key in next(iter(configs.values())).value if key not in _NO_RESULT and all(key in c.value for c in configs.values())]  # fmt: skip
@@ -30,29 +30,17 @@ def settings(material: Material) -> Section:
     section.blocks += _differing(configs, [key for key in differing if key not in _MAIN])
     first = next(iter(configs.values()))
     shared = [key for key in keys if key not in differing]
-    rows = tuple(row(f"`{key}`", _value(first[key]["value"]), first[key]["from"].quote()) for key in shared)
+    rows = tuple(row(f"`{key}`", setting(first[key]["value"]), first[key]["from"].quote()) for key in shared)
     section.blocks.append(Table("shared-settings", "Settings that are the same in all runs, and where each came from", ("setting", "value", "from"), rows))  # fmt: skip
     return section
 
 
 def _differing(configs: dict[str, Node], keys: list[str]) -> list[Block]:
     rows: list[tuple[Span | Spans, ...]] = [
-        (f"`{key}`", f"`{name}`", _value(config[key]["value"]), config[key]["from"].quote())
+        (f"`{key}`", f"`{name}`", setting(config[key]["value"]), config[key]["from"].quote())
         for key in keys for name, config in configs.items()
     ]  # fmt: skip
     return [Table("differing-settings", "Other settings that differ between runs", ("setting", "run", "value", "from"), tuple(rows))] if rows else []  # fmt: skip
-
-
-def _value(node: Node) -> Span:
-    """A setting as it is read: what is off is off."""
-    value: Any = node.value
-    if value is None or value == "none":
-        return "off" if value == "none" else "automatic"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, int):
-        return node.number(0)
-    return node.number(6, style="significant") if isinstance(value, float) else node.quote()
 
 
 def singles(material: Material) -> Section:
@@ -61,7 +49,8 @@ def singles(material: Material) -> Section:
     best = material.study.value["selected"]["best_single"]
     strong = frozenset(i for i, m in enumerate(models) if m.value["name"] == best)
     rows = tuple(row(m["name"].quote(), *scores(m["test"]), m.at("test", "ece_floor").number()) for m in models)
-    head = ("model", "accuracy", "macro-F1", "minority-F1", "ECE", "ECE floor")
+    rows = tuple((*cells, _note(material, m)) for cells, m in zip(rows, models, strict=True))
+    head = ("model", "accuracy", "macro-F1", "minority-F1", "ECE", "ECE floor", "note")
     more = tuple(row(m["name"].quote(), m["backbone"].quote(), material.parameters(m), m.at("test", "brier").number(), m.at("test", "nll").number(), m.at("calibration", "T").number(), *_epoch(m)) for m in models)  # fmt: skip
     columns: tuple[str, ...] = ("model", "backbone", "parameters (M)", "Brier", "NLL", "temperature")
     if any(m.value["training"] is not None for m in models):
@@ -70,9 +59,23 @@ def singles(material: Material) -> Section:
     blocks: list[Block] = [
         Table("single-models", "Single models on test, calibrated on calib", head, rows, strong, "The marked row is the best single model, fixed on val by macro-F1."),
         Table("single-models-more", "The same models: size, proper scores, temperature", columns, more, strong),
+        *variants(material),
         *_as_distributed([*models, *material.joined]),
     ]  # fmt: skip
     return Section("single-models-section", "Single models", blocks)
+
+
+def _note(material: Material, model: Node) -> Spans:
+    """What is to be said of a single model: its role, and the epoch whose weights it has."""
+    role = {material.study.value["selected"]["best_single"]: "best single model on val; "}
+    student = material.student is not None and model.value["name"] == material.student.value["name"]
+    words = "student; " if student else role.get(model.value["name"], "")
+    if model.value["training"] is None:
+        return (f"{words}trained elsewhere",)
+    early = ", an early peak" if model.value["best_epoch"] <= model.value["epochs"] / 2 else ""
+    return phrase(
+        f"{words}weights of epoch {{}} of {{}}{early}", model["best_epoch"].number(0), model["epochs"].number(0)
+    )
 
 
 def _epoch(model: Node) -> tuple[Span | Spans, ...]:
@@ -113,6 +116,7 @@ def classes(material: Material) -> Section:
         Table("per-class-f1-all", "F1 of each class on test, all models", ("model", *LABELS), all_rows),
         Figure("class-f1", "F1 of each class on test, with intervals", figures.class_f1({n: m.value["test"]["per_class_f1"] for n, m in shown.items()}, {n: m.value["test"]["ci95"] for n, m in shown.items()}), "Bars: F1 by class, a colour a model", "per-class-f1-all"),
         Table("confusion", ("Confusion of the adopted model on test: rows are labels, columns what it said",), ("label", *LABELS), confusion),
+        *_confusion_less(material),
         Figure("confusions", "Per cent of each label's test images that get each name", figures.confusions({n: m.value["test"]["confusion"] for n, m in shown.items()}), "Confusion matrices, a panel a model", _confusions(shown)),
     ]  # fmt: skip
     return Section("classes", "Classes", blocks)
@@ -122,6 +126,28 @@ def _class_f1(model: Node, name: str) -> Span:
     ends = model.at("test", "ci95").get(f"f1_{name}")
     value = model.at("test", "per_class_f1", name)
     return value.number() if ends is None else estimate(value, ends)
+
+
+def _confusion_less(material: Material) -> list[Block]:
+    """Where the adopted model names classes differently from the best single one; nothing where they are the same."""
+    chosen, single = material.chosen, material.best_single
+    if chosen.value["name"] == single.value["name"]:
+        return []
+    cells = range(len(LABELS))
+    pair = (chosen.at("test", "confusion"), single.at("test", "confusion"))
+    rows = tuple(
+        row(name, *(combined("difference", [c.at(i, j) for c in pair], Rounding(0, style="signed")) for j in cells))
+        for i, name in enumerate(LABELS)
+    )
+    names = (chosen["name"].quote(), single["name"].quote())
+    behind = Table(
+        "confusion-less", phrase("Test images by label and name: {} less {}", *names), ("label", *LABELS), rows
+    )
+    caption = phrase("What {} names otherwise than {}, in test images: on the diagonal more is better", *names)
+    drawing = figures.confusion_less(*(c.value for c in pair))
+    return [
+        Figure("confusion-difference", caption, drawing, "A matrix of labels and names: differences of counts", behind)
+    ]
 
 
 def _confusions(models: dict[str, Node]) -> Table:

@@ -8,7 +8,21 @@ from typing import Any
 
 import typst
 
-from mien.report.blocks import Block, Code, Document, Figure, Heading, Items, Number, Span, Spans, Table, marked, spans
+from mien.report.blocks import (
+    Block,
+    Code,
+    Document,
+    Figure,
+    Heading,
+    Items,
+    Number,
+    Quote,
+    Span,
+    Spans,
+    Table,
+    marked,
+    spans,
+)
 
 # Fonts come with typst; no date stands in the file, so that its bytes depend on its content alone.
 _PREAMBLE = """#set document(title: {title}, date: none)
@@ -31,10 +45,11 @@ _PREAMBLE = """#set document(title: {title}, date: none)
 #let note(edge, body) = block(width: 100%, inset: 8pt, stroke: (left: 3pt + edge), fill: luma(244), body)
 #text(size: 20pt, weight: "bold")[#{title}]
 """
+_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may go on in the next line
 _EDGES = {"note": "orange", "warning": "red"}
 _SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 _TEXT_WIDTH = 480  # points between the margins
-_NARROW = 8  # columns that fit in the usual size
+_NARROW = 7  # columns that fit in the usual size
 
 
 def to_pdf(document: Document) -> bytes:
@@ -74,6 +89,8 @@ def _span(span: Span) -> str:
     text = span if isinstance(span, str) else span.text
     if isinstance(span, Number):
         return f"#{_string(text)};"
+    if isinstance(span, Quote):
+        text = _BREAKS.sub("\u200b", text)
     return "".join(f"#raw({_string(p)});" if code else f"#{_string(p)};" for p, code in marked(text))
 
 

@@ -24,9 +24,9 @@ from mien.core.artifacts.predictions import (
     read_predictions,
     write_predictions,
 )
-from mien.core.config.judge import EnsembleConfig
+from mien.core.config.judge import EnsembleConfig, parse_weights
 from mien.core.config.recipes import is_transformer
-from mien.core.errors import UsageError
+from mien.core.errors import UsageError, nearest
 from mien.core.progress import meter, say, warn
 from mien.evaluate.bootstrap import interval, mcnemar, resampled_many, with_intervals
 from mien.evaluate.calibration_error import Floats
@@ -35,6 +35,7 @@ from mien.evaluate.metrics import confusion, f1_scores, softmax
 from mien.evaluate.pooling import Fitted, diversity, fit_pool, pooled_logits, rivals
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import Candidate, select
+from mien.evaluate.weights import Pool
 
 KINDS = {1: "single", 2: "pair", 3: "triple"}
 
@@ -49,6 +50,21 @@ class _Member:
     @property
     def name(self) -> str:
         return self.judged.name
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Which members to join, and how; `weights` where they are not to be searched."""
+
+    group: list[_Member]
+    weights: tuple[float, ...] | None
+    pool: Pool
+
+    @property
+    def name(self) -> str:
+        """The members' names joined by +, the pool, and fixed weights in per cent."""
+        joined = "+".join(m.name for m in self.group) + (f".{self.pool}" if len(self.group) > 1 else "")
+        return joined if self.weights is None else joined + "." + "-".join(f"{100 * w:g}" for w in self.weights)
 
 
 @dataclass(frozen=True)
@@ -146,31 +162,45 @@ def _open(folder: Path) -> _Member:
     return _Member(judged, calibration, val, calib)
 
 
-def _jobs(members: list[_Member], config: EnsembleConfig) -> list[tuple[list[_Member], Any]]:
-    """Every combination and how it is pooled, each under a name of its own."""
+def _jobs(members: list[_Member], config: EnsembleConfig) -> list[_Job]:
+    """Every combination and how it is pooled, and those of fixed weights, each under a name of its own."""
     sets = [c for size in range(1, min(config.max_members, len(members)) + 1) for c in combinations(members, size)]
-    jobs = [(list(c), pool) for c in sets for pool in (config.pools if len(c) > 1 else config.pools[:1])]
-    names = [_name(group, pool) for group, pool in jobs]
+    jobs = [_Job(list(c), None, pool) for c in sets for pool in (config.pools if len(c) > 1 else config.pools[:1])]
+    jobs += [_Job(*_weighted(members, entry), pool) for entry in config.fixed for pool in config.pools]
+    names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"Two combinations would be called {twice[0]!r}.", rule="A combination's name is its members' joined by +.", fix="Rename that run's folder.")  # fmt: skip
     return jobs
+
+
+def _weighted(members: list[_Member], entry: str) -> tuple[list[_Member], tuple[float, ...]]:
+    """The runs and weights that an entry of `fixed` names."""
+    weights, known = parse_weights(entry), {m.name: m for m in members}
+    for name in weights:
+        if name not in known:
+            raise UsageError(
+                f"fixed {entry!r} names no run {name!r}.{nearest(name, known)}",
+                rule=f"Weights are fixed for runs that are joined: {', '.join(known)}.",
+            )
+    return [known[name] for name in weights], tuple(weights.values())
 
 
 def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[_Made]:
     jobs = _jobs(members, config)
     made = []
     with meter("ensembles", len(jobs)) as progress:
-        for group, pool in jobs:
-            made.append(_make(group, pool, out, config))
+        for job in jobs:
+            made.append(_make(job, out, config))
             progress.advance()
     return made
 
 
-def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) -> _Made:
+def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
+    group, pool, name = job.group, job.pool, job.name
     rows = [_calibrated(m) for m in group]
     plain = [1.0] * len(group)  # members come as their own calibration makes them
-    fitted = fit_pool(rows, plain, pool, searches=config.searches, folds=config.folds, seed=config.seed)
-    name = _name(group, pool)
+    fixed = None if job.weights is None else np.array(job.weights)
+    fitted = fit_pool(rows, plain, pool, searches=config.searches, folds=config.folds, seed=config.seed, fixed=fixed)
     folder = out / name
     pooled = {
         s: pooled_logits(
@@ -202,10 +232,6 @@ def _make(group: list[_Member], pool: Any, out: Path, config: EnsembleConfig) ->
         mark = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
         write_predictions(predictions_path(folder, split), written[split], fingerprint=mark)
     return _Made(ensemble, group, written["val"], fitted)
-
-
-def _name(group: list[_Member], pool: str) -> str:
-    return "+".join(m.name for m in group) + (f".{pool}" if len(group) > 1 else "")
 
 
 def _calibrated(member: _Member) -> FitRows:

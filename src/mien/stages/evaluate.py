@@ -30,17 +30,16 @@ from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
 from mien.core.labels import INDEX
 from mien.core.progress import meter, warn
-from mien.evaluate.bootstrap import interval, mcnemar, resampled, unbiased, with_intervals
+from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.calibration import sweep
 from mien.evaluate.calibration_error import Floats, reliability
 from mien.evaluate.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from mien.evaluate.decisions import judge
 from mien.evaluate.metrics import alarms, metrics, softmax
+from mien.evaluate.paired import paired
 from mien.evaluate.pooling import ensemble_logits
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.shift import by_group, degradation
-
-COMPARED = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,14 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         rival, theirs = _pooled_test(target.parent / best, job)
         store.check_same_rows([test, theirs])
         rival_t = read_ensemble(target.parent / best).temperature
-        document["vs_best_single"] = _versus(probabilities, softmax(rival / rival_t), test, best, job.config)
+        document["vs_best_single"] = {"rival": best} | paired(
+            probabilities,
+            softmax(rival / rival_t),
+            test.labels,
+            resamples=job.config.resamples,
+            seed=job.config.seed,
+            groups=test.groups,
+        )
     document |= {
         "abstain": judge(probabilities, test.labels, ensemble.decisions), "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
     }  # fmt: skip
@@ -315,23 +321,3 @@ def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index
     picked = np.array([where[r["image_id"]] for r in kept])
     labels = np.array([INDEX[r["label"]] for r in kept], dtype=np.int64)
     return {**metrics(probabilities[picked], labels), "left_out": len(official) - len(kept)}
-
-
-def _versus(
-    first: Floats, second: Floats, test: store.Predictions, rival: str, config: EvaluateConfig
-) -> dict[str, Any]:
-    """Paired differences (first minus second) with intervals, and McNemar's test."""
-    labels = test.labels
-    mine, theirs = (
-        resampled(p, labels, resamples=config.resamples, seed=config.seed, groups=test.groups) for p in (first, second)
-    )
-    a, b = metrics(first, labels), metrics(second, labels)
-    return {
-        "rival": rival,
-        "delta": {name: a[name] - b[name] for name in COMPARED},
-        "ci95": {
-            name: interval(unbiased(name, mine[name], a[name]) - unbiased(name, theirs[name], b[name]))
-            for name in COMPARED
-        },
-        "mcnemar": mcnemar(first.argmax(1) == labels, second.argmax(1) == labels),
-    }

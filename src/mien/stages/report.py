@@ -25,6 +25,7 @@ from mien.report.csv_tables import csv_files
 from mien.report.material import Material
 from mien.report.node import Node
 from mien.report.provenance import blanks, numbers
+from mien.report.versus import compose_comparison
 
 FORMATS = ("html", "docx", "pdf", "md")
 
@@ -35,14 +36,31 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     Beside them: every table as CSV, the source of every number, and the cells without one. Files that cannot be read are
     named in the report, and the rest of it is written.
     """
-    unknown = set(formats) - set(FORMATS)
-    if unknown or not formats:
-        raise UsageError(f"--format {','.join(formats)}.", rule=f"Formats of this version: {', '.join(FORMATS)}.")
+    _check_formats(formats)
     material = _collect(root)
     for path, text in material.problems:
         warn(f"{path} is left out of the report: {text}")
-    document = compose(material)
-    folder = StudyFolder(root).report.parent
+    return _publish(compose(material), StudyFolder(root).report.parent, formats)
+
+
+def run_comparison(found: dict[str, Any], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Write what `stages.versus.compare` found of two folders below the second one's report; returns the documents."""
+    _check_formats(formats)
+    folder = StudyFolder(second).report.parent / f"beside-{found['first'].replace('/', '-')}"
+    path = folder / "comparison.json"
+    _put(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    reader = _Reader(second)
+    studies = (Node(read_study(root), reader.name(StudyFolder(root).summary)) for root in (first, second))
+    return _publish(compose_comparison(Node(found, reader.name(path)), *studies), folder, formats)
+
+
+def _check_formats(formats: tuple[str, ...]) -> None:
+    if set(formats) - set(FORMATS) or not formats:
+        raise UsageError(f"--format {','.join(formats)}.", rule=f"Formats of this version: {', '.join(FORMATS)}.")
+
+
+def _publish(document: Document, folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Write a document, its tables, and where its numbers come from."""
     files = csv_files(document)
     for old in (folder / "tables").glob("*.csv"):
         if f"tables/{old.name}" not in files:

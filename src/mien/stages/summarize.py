@@ -13,16 +13,20 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import read_evaluation, read_transfers
 from mien.core.artifacts.index import read_audit, read_index
-from mien.core.artifacts.judged import read_judged
+from mien.core.artifacts.judged import Judged, read_judged
 from mien.core.artifacts.onnx_model import read_parity
-from mien.core.artifacts.predictions import check_same_rows, predictions_path, read_predictions
+from mien.core.artifacts.predictions import Predictions, check_same_rows, predictions_path, read_predictions
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
+from mien.core.config.train import NEUTRAL
 from mien.core.errors import ArtifactError
 from mien.data.sources.synthetic import Synthetic
 from mien.evaluate.bootstrap import interval, ratio, with_intervals
 from mien.evaluate.calibration import RANGE, at_edge
+from mien.evaluate.calibration_error import Floats
 from mien.evaluate.expected import compare_expected, describe_expected
 from mien.evaluate.metrics import mean_entropy, metrics, minority_recall, softmax
+from mien.evaluate.paired import paired
+from mien.evaluate.published import check_published
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import baselines
 
@@ -44,6 +48,8 @@ def run(root: Path) -> dict[str, Any]:
         document["student"] = student
     document["latency"] = _latencies(document)
     document["expected"] = compare_expected(document, study["expected"])
+    if (earlier := study.get("earlier")) is not None:
+        document["earlier"] = {"title": earlier["title"], "checks": check_published(earlier)}
     write_study(root, document)
     return document
 
@@ -56,10 +62,10 @@ def expected_lines(document: dict[str, Any]) -> list[tuple[bool, str]]:
 
 def retention(student: Path, ensemble: Path) -> list[float]:
     """95 % interval of the student's macro-F1 over its teacher's on test: paired, both on the same resampled images."""
-    calibration = read_calibration(student / "calibration.json", weights_hash=read_judged(student).weights_hash)
-    own, teachers = (read_predictions(predictions_path(f, "test"), allow_test=True) for f in (student, ensemble))
+    own_probabilities, own = _calibrated_test(read_judged(student))
+    teachers = read_predictions(predictions_path(ensemble, "test"), allow_test=True)
     check_same_rows([own, teachers])
-    several = [softmax(scaling_of(calibration).apply(own.logits)), softmax(teachers.logits)]
+    several = [own_probabilities, softmax(teachers.logits)]
     return interval(ratio(several, own.labels, "macro_f1", groups=own.groups))
 
 
@@ -104,12 +110,39 @@ def _judged(ensembles: Path) -> dict[str, Any]:
         "baselines": {"test": baselines(val, np.repeat(np.arange(len(counts)), counts))},
         "drawn": len(ours) == len(runs) and all(run.config["index"]["licenses"] == [Synthetic.license] for run in ours),
         "terms": sorted({text for run in ours for text in run.terms}), "imported": [j.name for j in opened if j.run is None],
-        "teachers": [_model(folder) for folder in runs.values()],
+        "teachers": [_model(folder) for folder in runs.values()], "variants": _variants(opened),
         "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
         "selected": {key: selection[key] for key in ("name", "why", "hash", "best_single", "diversity", "rivals")},
         "test_accesses": {"before_selection": selection["test_accesses"], "in_all": len(accesses.read_accesses(origins, ensembles.resolve().parent))},
         "student": None, "latency": [], "wall_s": {},
     }  # fmt: skip
+
+
+def _variants(runs: list[Judged]) -> list[dict[str, Any]]:
+    """Trainings of one backbone against the first of it: in which settings they differ, and paired differences on test."""
+    first: dict[str, Judged] = {}
+    rows = []
+    for run in runs:
+        origin = first.setdefault(run.backbone, run)
+        if origin is run or not run.settings or not origin.settings:
+            continue
+        pair = [_calibrated_test(judged) for judged in (run, origin)]
+        check_same_rows([test for _, test in pair])
+        (mine, test), (theirs, _) = pair
+        keys = [k for k, v in run.settings.items() if k not in NEUTRAL and v != origin.settings.get(k)]
+        rows.append(
+            {"backbone": run.backbone, "first": origin.name, "name": run.name}
+            | {"differs": {k: [run.settings[k], origin.settings.get(k)] for k in keys}}
+            | paired(mine, theirs, test.labels, groups=test.groups)
+        )
+    return rows
+
+
+def _calibrated_test(judged: Judged) -> tuple[Floats, Predictions]:
+    """Probabilities (n, k) of a judged run on test, and the rows."""
+    calibration = read_calibration(judged.folder / "calibration.json", weights_hash=judged.weights_hash)
+    test = read_predictions(predictions_path(judged.folder, "test"), allow_test=True)
+    return softmax(scaling_of(calibration).apply(test.logits)), test
 
 
 def _model(run_folder: Path) -> dict[str, Any]:

@@ -86,14 +86,14 @@ def test_an_index_of_other_sources_is_refused(small_index):
 
 
 def test_the_published_counts_are_those_of_the_published_rows():
-    """The table in docs/results/README.md, counted again: rows of a split less those that have a copy in Training."""
+    """The table in docs/results/near-duplicates.md, counted again: rows of a split less those that have a copy in Training."""
     import csv
     import re
 
     results = Path(__file__).parents[3] / "docs" / "results"
     with (results / "fer2013_copies.csv").open(newline="") as file:
         rows = [(row["split"], row["training"]) for row in csv.DictReader(file)]
-    text = (results / "README.md").read_text(encoding="utf-8")
+    text = (results / "near-duplicates.md").read_text(encoding="utf-8")
     for split in ("val", "test"):
         cells = re.search(rf"^\| {split} \(\w+\) \|(.*)\|$", text, re.MULTILINE)[1].replace(",", "").split("|")
         total, identical, near, none = map(int, cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib import resources
 from pathlib import Path
 
@@ -134,3 +135,24 @@ def test_a_later_setting_enters_a_fingerprint_only_where_it_acts():
     assert "degrade" not in TrainConfig().identity()
     assert TrainConfig(degrade=0.5).identity() == TrainConfig().identity() | {"degrade": 0.5}
     assert "save_every_steps" not in TrainConfig().identity()
+
+
+def test_a_study_on_other_sources_says_so_in_its_text():
+    from mien.core.config.study import StudyConfig, study_with
+
+    path = shipped_studies() / "report.toml"
+    study, text = study_with(path, ["folder=/a b", "synthetic=9"])
+    assert study.index.source == ("folder=/a b", "synthetic=9")
+    before = load_study(path)
+    assert study == before.model_copy(update={"index": before.index.model_copy(update={"source": study.index.source})})
+    assert StudyConfig.parse(tomllib.loads(text), where="x") == study
+    assert study_with(path, []) == (before, path.read_text(encoding="utf-8"))
+
+
+def test_a_study_whose_sources_cannot_be_exchanged_is_named(tmp_path):
+    from mien.core.config.study import study_with
+
+    path = tmp_path / "s.toml"
+    path.write_text("name = 'x'\n[index]\nsize=48\n[[teachers]]\nbackbone='cnn'")
+    with pytest.raises(ConfigError, match="its sources cannot be exchanged"):
+        study_with(path, ["synthetic=9"])

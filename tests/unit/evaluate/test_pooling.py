@@ -297,3 +297,17 @@ def test_selection_loses_the_best_of_equals_rarely():
         found = select([Candidate(str(i), softmax(z / 1.4), 1) for i, z in enumerate(logits)], labels, resamples=300, seed=seed)  # fmt: skip
         thrown += "significantly worse:" in found.why[0]
     assert thrown <= 6
+
+
+@pytest.mark.parametrize("pool", ["probability", "logit"])
+def test_fixed_weights_stay_and_only_the_temperature_is_fitted(pool):
+    logits, labels = members(900, 3, (0.5, 2.0))
+    rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
+    found = fit_pool(rows, [1.0, 1.0], pool, folds=3, resamples=0, fixed=np.array([0.7, 0.3]))
+    assert (found.weighting, found.heldout) == ("fixed", {})
+    assert found.weights.tolist() == [0.7, 0.3]
+    part = rows[0].part("weights")
+    z = np.log(naive([r.part("weights").logits for r in rows], np.array([0.7, 0.3]), [1.0, 1.0], pool))
+    grid = np.exp(np.linspace(-1.5, 1.5, 601))
+    rows_of = [np.log(np.exp(z / t).sum(1)) - z[np.arange(len(z)), part.labels] / t for t in grid]
+    assert found.temperature.value == pytest.approx(grid[int(np.argmin([r.mean() for r in rows_of]))], rel=0.01)

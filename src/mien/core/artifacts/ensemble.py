@@ -45,7 +45,7 @@ class Ensemble(BaseModel):
     format: int = VERSION
     name: str
     pool: Literal["probability", "logit"]
-    weighting: Literal["single", "equal", "nll", "grid", "greedy"]
+    weighting: Literal["single", "equal", "nll", "grid", "greedy", "fixed"]
     members: tuple[Member, ...]
     temperature: float = Field(gt=0)
     temperature_ci95: tuple[float, float]

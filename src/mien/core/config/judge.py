@@ -107,11 +107,35 @@ class EnsembleConfig(DecideConfig):
         ("nll",),
         description="how weights are searched; the best is used where it beats equal weights on held-out rows and a score test rejects equal ones",
     )
+    fixed: tuple[str, ...] = Field(
+        (),
+        exclude_if=lambda entries: not entries,  # ensembles from before there were fixed weights stay the same
+        description="NAME=WEIGHT,NAME=WEIGHT: also join these runs with these weights, beside the searched ones",
+    )
     folds: int = Field(
         5, ge=2, description="cross-validation folds on calib in which searched weights must beat equal ones"
     )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples for intervals")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of folds and bootstrap")
+
+    @field_validator("fixed")
+    @classmethod
+    def _fixed_parses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            parse_weights(entry)
+        return value
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """The runs and weights of `NAME=WEIGHT,NAME=WEIGHT`. Raises `ValueError` for anything else than positive weights of sum 1."""
+    pairs = [part.split("=") for part in text.split(",")]
+    try:
+        weights = {name.strip(): float(weight) for name, weight in pairs}
+    except ValueError:
+        weights = {}
+    if len(weights) < max(2, len(pairs)) or min(weights.values()) <= 0 or abs(sum(weights.values()) - 1) > 1e-6:
+        raise ValueError(f"{text!r}: NAME=WEIGHT of at least two runs, with positive weights that sum to 1")
+    return weights
 
 
 class EvaluateConfig(StageConfig):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from mien.core.config.base import StageConfig, read_toml
+from mien.core.config.earlier import EarlierReport
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, EnsembleConfig, EvaluateConfig, ExportConfig
 from mien.core.config.recipes import resolve
@@ -24,6 +28,7 @@ EXPECTABLE = (
     "student.retention_macro_f1",
 )
 """What a study may expect: figures on test of the selected model and of the student."""
+_SOURCES = re.compile(r"^source\s*=\s*\[[^\]]*\]", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
 
@@ -70,6 +75,11 @@ class StudyConfig(StageConfig):
     student: dict[str, Any] | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
+    earlier: EarlierReport | None = Field(
+        None,
+        exclude_if=lambda report: report is None,  # studies from before there was one stay the same
+        description="figures of an earlier report, which this one sets beside its own",
+    )
 
     @field_validator("teachers", mode="before")
     @classmethod
@@ -119,6 +129,24 @@ def _check_settings(model: type[TrainConfig], settings: dict[str, Any], where: s
 def load_study(path: Path) -> StudyConfig:
     """Read a study file; every fault is listed at once, with the nearest key for unknown ones."""
     return StudyConfig.parse(read_toml(path), where=str(path))
+
+
+def study_with(path: Path, sources: Sequence[str]) -> tuple[StudyConfig, str]:
+    """A study file and its text, with other sources where some are given: the text then says them too.
+
+    Raises `ConfigError` for a file whose sources cannot be exchanged.
+    """
+    study, text = load_study(path), path.read_text(encoding="utf-8")
+    if not sources:
+        return study, text
+    made = _SOURCES.sub(lambda _: f"source = {json.dumps(list(sources))}", text, count=1)
+    if tomllib.loads(made)["index"].get("source") != list(sources):
+        raise ConfigError(
+            f"{path}: its sources cannot be exchanged.",
+            rule="A study names them as `source = [...]` below [index].",
+            fix="Copy the file and name the sources there.",
+        )
+    return StudyConfig.parse(tomllib.loads(made), where=str(path)), made
 
 
 def shipped_studies() -> Path:

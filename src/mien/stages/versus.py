@@ -1,0 +1,138 @@
+"""Two finished studies, or folders of ensembles, to a comparison on their common test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.core.artifacts import base
+from mien.core.artifacts.ensemble import SELECTION, runs_of
+from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
+from mien.core.artifacts.study import REQUEST, StudyFolder, read_request, read_study
+from mien.core.config.train import NEUTRAL
+from mien.core.errors import InputError, UsageError
+from mien.evaluate.comparison import holm
+from mien.evaluate.metrics import softmax
+from mien.evaluate.paired import paired
+
+_WORDS = ("name", "description", "cost", "expected", "earlier", "teachers", "student")
+
+
+def compare(first: Path, second: Path) -> dict[str, Any]:
+    """What a comparison says: names, paired statistics (second less first), settings that differ.
+
+    Raises `InputError` where the test images or their labels are not the same.
+    """
+    if first.resolve() == second.resolve():
+        raise UsageError(f"--compare {first} {second}: one folder twice.", rule="Two reports are compared.")
+    studies = [read_study(root) for root in (first, second)]
+    chosen = [study["selected"]["name"] for study in studies]
+    pair = [_predictions(root, name) for root, name in zip((first, second), chosen, strict=True)]
+    _check_same_test(first, second, pair)
+    names = [e["name"] for e in studies[0]["ensembles"] if e["name"] in {o["name"] for o in studies[1]["ensembles"]}]
+    models = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
+    if models:
+        corrected = holm(np.array([m["mcnemar"]["p"] for m in models]))
+        models = [m | {"p_holm": float(p)} for m, p in zip(models, corrected, strict=True)]
+    return {
+        "first": _name(first, second),
+        "second": _name(second, first),
+        "n": len(pair[0].labels),
+        "selected": _entry(chosen[0], chosen[1], *pair),
+        "models": models,
+        "settings": [*_of_studies(first, second), *_of_runs(first, second)],
+        "only": _only(studies),
+    }
+
+
+def _name(root: Path, other: Path) -> str:
+    """A folder's name, with its parent's where both have the same."""
+    here, there = root.resolve(), other.resolve()
+    return here.name if here.name != there.name else f"{here.parent.name}/{here.name}"
+
+
+def _ensembles(root: Path) -> Path:
+    return root if (root / SELECTION).is_file() else StudyFolder(root).ensembles
+
+
+def _predictions(root: Path, candidate: str) -> Predictions:
+    """A candidate's calibrated test predictions, rows in the order of their ids."""
+    found = read_predictions(predictions_path(_ensembles(root) / candidate, "test"), allow_test=True)
+    order = np.argsort(found.image_ids, kind="stable")
+    groups = None if found.groups is None else found.groups[order]
+    return Predictions(
+        found.split, found.image_ids[order], found.labels[order], found.logits[order], found.meta, groups
+    )
+
+
+def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None:
+    ids = [set(p.image_ids.tolist()) for p in pair]
+    rule = "Paired statistics need the same test images with the same labels."
+    fix = "Judge both on one test: run the second study on the first one's sources and settings of [index], or import predictions of the same images."
+    if ids[0] != ids[1] or len(pair[0].labels) != len(pair[1].labels):
+        raise InputError(
+            f"{first} has {len(ids[0]):,} test images and {second} {len(ids[1]):,}; {len(ids[0] & ids[1]):,} are the same.",
+            rule=rule,
+            fix=fix,
+        )
+    other = int((pair[0].labels != pair[1].labels).sum())
+    if other:
+        raise InputError(
+            f"{other:,} of {len(ids[0]):,} test images have another label in {second} than in {first}.",
+            rule=rule,
+            fix=fix,
+        )
+
+
+def _entry(first: str, second: str, one: Predictions, other: Predictions) -> dict[str, Any]:
+    return {"first": first, "second": second} | paired(
+        softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups
+    )
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {place: value}
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{place}.{key}" if place else key).items()}
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any], of: str) -> list[dict[str, Any]]:
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return [{"key": key, "of": of, "first": one.get(key), "second": other.get(key)} for key in keys]
+
+
+def _of_studies(first: Path, second: Path) -> list[dict[str, Any]]:
+    if not all((root / REQUEST).is_file() for root in (first, second)):
+        return []
+    asked = [read_request(root)["study"] for root in (first, second)]
+    one, other = (_flat({k: v for k, v in study.items() if k not in _WORDS}) for study in asked)
+    return _differing(one, other, "the study")
+
+
+def _of_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+    runs = [runs_of(_ensembles(root)) for root in (first, second)]
+    for folders, root in zip(runs, (first, second), strict=True):
+        if (StudyFolder(root).student / base.MANIFEST).is_file():
+            folders["student"] = StudyFolder(root).student
+    return [
+        row
+        for name in runs[0]
+        if name in runs[1]
+        for row in _differing(_settings(runs[0][name]), _settings(runs[1][name]), name)
+    ]
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """The settings of a training, empty for imported predictions."""
+    config = base.read_json(run / "config.json", kind="run configuration")
+    return {key: entry["value"] for key, entry in config.get("settings", {}).items() if key not in NEUTRAL}
+
+
+def _only(studies: list[dict[str, Any]]) -> dict[str, list[str]]:
+    names = [[m["name"] for m in study["teachers"]] for study in studies]
+    return {
+        "first": [n for n in names[0] if n not in names[1]],
+        "second": [n for n in names[1] if n not in names[0]],
+    }
