@@ -80,7 +80,7 @@ def measure(model: Path, video: Path, frames: int, settings: dict[str, Any], mar
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     summary = session.summary(wall, 0)
     return {
-        "settings": settings, "frames": frames, "frames_per_cpu_second": round(frames / cpu, 1),
+        "settings": {key: Path(value).name for key, value in settings.items()}, "frames": frames, "frames_per_cpu_second": round(frames / cpu, 1),
         "frames_per_second": round(frames / wall, 1), "latency_ms": summary["latency_ms"],
         "frames_with_face": summary["frames_with_face"], "memory_mib": memory,
     }  # fmt: skip

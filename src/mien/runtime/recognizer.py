@@ -24,13 +24,25 @@ ENVIRONMENT = "MIEN_MODEL"
 
 @dataclass(frozen=True)
 class Face:
-    """A recognised face. `label` is None where the model is not sure enough to say."""
+    """A recognised face. `label` is None where the model is not sure enough; `conformal_set` are the labels that it may have."""
 
     box: Box
     confidence: float
     landmarks: NDArray[np.float32] | None
     probabilities: dict[str, float]
     label: str | None
+    conformal_set: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain rounded values, as `mien recognize --json` prints them."""
+        return {
+            "box": [round(v, 1) for v in self.box],
+            "confidence": round(self.confidence, 4),
+            "landmarks": None if self.landmarks is None else self.landmarks.round(1).tolist(),
+            "probabilities": {k: round(v, 6) for k, v in self.probabilities.items()},
+            "label": self.label,
+            "conformal_set": list(self.conformal_set),
+        }
 
 
 class Recognizer:
@@ -52,7 +64,7 @@ class Recognizer:
         UsageError
             for a name that neither a file nor a shipped model has
         """
-        session, card = open_session(_file(path if path is not None else os.environ.get(ENVIRONMENT)), threads)
+        session, card = open_session(model_file(path if path is not None else os.environ.get(ENVIRONMENT)), threads)
         return cls(session, card, make_finder(detect or DetectConfig()))
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
@@ -66,7 +78,14 @@ class Recognizer:
             return []
         probabilities, _ = self.infer(crops)
         return [
-            Face(d.box, d.confidence, d.landmarks, dict(zip(LABELS, map(float, p), strict=True)), self.label(p))
+            Face(
+                d.box,
+                d.confidence,
+                d.landmarks,
+                dict(zip(LABELS, map(float, p), strict=True)),
+                self.label(p),
+                self.card.decisions.conformal_set(p),
+            )
             for d, p in zip(found, probabilities, strict=True)
         ]
 
@@ -114,7 +133,7 @@ class Recognizer:
         return self.card.decisions.label(probabilities)
 
 
-def _file(named: str | Path | None) -> Path:
+def model_file(named: str | Path | None) -> Path:
     """The model file that a path or a name means; the shipped default for None."""
     if named is None:
         return shipped_file()

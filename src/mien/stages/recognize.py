@@ -35,17 +35,10 @@ def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
         found = recognizer(image)
     except (InputError, OSError) as error:
         return {"image": str(path), "error": f"{path}: {error}"}
-    faces = [
-        {
-            "box": [round(v, 1) for v in face.box], "confidence": round(face.confidence, 4),
-            "landmarks": None if face.landmarks is None else face.landmarks.round(1).tolist(),
-            "probabilities": {k: round(v, 6) for k, v in face.probabilities.items()}, "label": face.label,
-        } for face in found
-    ]  # fmt: skip
     return {
         "image": str(path),
         "width": image.shape[1],
         "height": image.shape[0],
         "model": recognizer.card.name,
-        "faces": faces,
+        "faces": [face.to_dict() for face in found],
     }

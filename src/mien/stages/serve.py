@@ -1,17 +1,19 @@
-"""The live page: a model file to a page on this machine, in which the browser does everything."""
+"""A model file to a server on this machine: the live page, in which the browser does everything, and the HTTP API."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.framelog import SCHEMA
 from mien.core.artifacts.onnx_model import ModelCard
 from mien.core.config.live import SHIPPED_RULES, LiveRules
+from mien.core.images import decode
 from mien.runtime.policy import thresholds_of
-from mien.runtime.recognizer import ENVIRONMENT, _file, open_session
+from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_session
 from mien.web import assets
 
 
@@ -21,6 +23,18 @@ def page_card(card: ModelCard) -> dict[str, Any]:
         "name": card.name, "backbone": card.backbone, "labels": list(card.labels), "crop": card.crop.model_dump(),
         "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(), "sources": card.sources, "licenses": card.licenses, "columns": SCHEMA.names,
     }  # fmt: skip
+
+
+def answers_of(model: Path) -> Callable[[bytes], dict[str, Any]]:
+    """What the API says of an image file's bytes; the model is opened when the first one comes."""
+    opened = cache(lambda: Recognizer.load(model))
+
+    def answer(data: bytes) -> dict[str, Any]:
+        image = decode(data)
+        faces = [face.to_dict() for face in opened()(image)]
+        return {"width": image.shape[1], "height": image.shape[0], "model": opened().card.name, "faces": faces}
+
+    return answer
 
 
 def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> None:
@@ -35,14 +49,16 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
     """
     assets.check()
     from mien.web import server  # noqa: PLC0415  (an extra)
+    from mien.web.api import Api  # noqa: PLC0415
 
-    path = _file(model if model is not None else os.environ.get(ENVIRONMENT))
+    path = model_file(model if model is not None else os.environ.get(ENVIRONMENT))
     card = open_session(path, threads=1)[1]
     listening = server.listen(port)
     port = int(listening.getsockname()[1])
     announce(f"http://{server.HOST}:{port}", card.name)
     try:
-        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES), listening)
+        api = Api(answers_of(path), {"name": card.name, "labels": list(card.labels), "licenses": card.licenses})
+        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES, api), listening)
     except KeyboardInterrupt:
         return
 

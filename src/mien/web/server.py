@@ -1,6 +1,6 @@
-"""The live page's server: files for one browser on this machine, and nothing for anybody else.
+"""The server on this machine: the live page's files, and the HTTP API, for nobody else.
 
-Pictures never reach it. It listens on 127.0.0.1; a request under another host's name (DNS rebinding) or from another
+The page's pictures never reach it: only a program that calls the API sends one. It listens on 127.0.0.1; a request under another host's name (DNS rebinding) or from another
 site's page is refused; every answer carries a policy that lets the page load from here alone.
 """
 
@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.core.errors import UsageError
+from mien.web.api import RECOGNIZE, Api
 from mien.web.assets import FOLDER
 
 HOST = "127.0.0.1"
@@ -61,27 +62,30 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
         await (refusal or self.app)(scope, receive, with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+    def _refusal(self, method: str, path: str, headers: Headers) -> PlainTextResponse | None:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return PlainTextResponse(f"This page is served as {' or '.join(sorted(self.hosts))}.", 403)
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
             return PlainTextResponse("This page answers no other site.", 403)
-        if method not in ("GET", "HEAD"):
-            return PlainTextResponse("This page can only be read.", 405, {"Allow": "GET, HEAD"})
+        if method not in ("GET", "HEAD") and (method, path) != ("POST", RECOGNIZE):
+            return PlainTextResponse(
+                f"Only POST {RECOGNIZE} takes anything; the rest is read.", 405, {"Allow": "GET, HEAD"}
+            )
         return None
 
 
-def application(port: int, model: Path, card: dict[str, Any], live: dict[str, Any]) -> Guard:
-    """The page for a model file; `card` and `live` are what the page gets as model.json and live.json."""
+def application(port: int, model: Path, card: dict[str, Any], live: dict[str, Any], api: Api) -> Guard:
+    """The page for a model file and the API; `card` and `live` are what the page gets as model.json and live.json."""
 
     def json(value: dict[str, Any]) -> Callable[[Request], JSONResponse]:
         return lambda _: JSONResponse(value)
 
     routes: list[BaseRoute] = [
+        *api.routes(),
         Route("/model.json", json(card)),
         Route("/live.json", json(live)),
         Route("/model.onnx", lambda _: FileResponse(model, media_type="application/octet-stream")),

@@ -13,12 +13,14 @@ from PIL import Image
 
 from helpers.models import card, colour_model
 from mien.cli import run
+from mien.core.artifacts.decisions import ConformalSets
 from mien.core.config.index import IndexConfig
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError
 from mien.core.geometry import CropSpec
 from mien.core.images import image_id
 from mien.core.labels import LABELS
+from mien.evaluate.conformal import Conformal
 from mien.runtime.detect import Detection, Finder, make_finder
 from mien.runtime.recognizer import Recognizer
 from mien.stages import index as index_stage
@@ -164,3 +166,20 @@ def test_yunet_answers_the_same_in_several_threads(real_data):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_face_carries_the_labels_that_it_may_have():
+    """The split conformal set of `mien.evaluate.conformal`, likeliest first; all labels where no quantile was fitted."""
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.full(7, 0.4), 200)
+    quantiles = {"alpha": 0.1, "n": 700, "class_conditional": dict.fromkeys(LABELS), "raps": None}
+    for quantile in (0.7, 0.95, None):
+        sets = Conformal(0.1, 700, quantile, (None,) * 7, None).sets(rows)
+        decisions = card(CropSpec(size=32)).decisions.model_copy(
+            update={"conformal": ConformalSets(split=quantile, **quantiles)}
+        )
+        for row, truth in zip(rows, sets, strict=True):
+            found = decisions.conformal_set(row)
+            assert set(found) == {LABELS[c] for c in np.flatnonzero(truth)}
+            shown = [row[LABELS.index(name)] for name in found]
+            assert shown == sorted(shown, reverse=True)

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from contextlib import closing
+from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,14 +40,15 @@ def address(tmp_path_factory):
         yield urlsplit(url)
 
 
-def ask(address, path="/", method="GET", **headers):
+def ask(address, path="/", method="GET", body=b"", **headers):
     """(status, headers, body); a header may have several values, or none."""
     with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=10)) as connection:
         connection.putrequest(method, path, skip_host=True)
-        for name, value in ({"Host": address.netloc} | headers).items():
+        sized = {"Content-Length": str(len(body))} if body else {}
+        for name, value in ({"Host": address.netloc} | sized | headers).items():
             for one in value if isinstance(value, list) else [value]:
                 connection.putheader(name, one)
-        connection.endheaders()
+        connection.endheaders(body or None)
         answer = connection.getresponse()
         return answer.status, dict(answer.getheaders()), answer.read()
 
@@ -105,6 +107,25 @@ def test_its_own_names_are_answered_and_nothing_can_be_sent(address):
     assert ask(address, Origin=f"http://{address.netloc}")[0] == 200
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert ask(address, method=method)[0] == 405
+
+
+def test_the_api_says_what_recognize_says(address, tmp_path, capsys):
+    """An image file's bytes to the same faces; what is no image, and what comes from another site, is refused."""
+    photograph = resources.files("skimage") / "data" / "astronaut.png"
+    model = colour_model(tmp_path / "colour.onnx")
+    assert run(["recognize", str(photograph), "--model", str(model), "--json"]) == 0
+    (expected,) = json.loads(capsys.readouterr().out)["pictures"]
+    status, headers, body = ask(address, "/v1/recognize", "POST", photograph.read_bytes())
+    assert status == 200
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body) == {key: value for key, value in expected.items() if key != "image"}
+    assert len(expected["faces"]) == 1
+    status, _, body = ask(address, "/v1/recognize", "POST", b"no image at all")
+    assert status == 422
+    assert json.loads(body)["error"]
+    assert ask(address, "/v1/recognize", "POST", photograph.read_bytes(), Origin="http://evil.example")[0] == 403
+    assert ask(address, "/v1/recognize")[0] == 405
+    assert json.loads(ask(address, "/v1/health")[2])["status"] == "ok"
 
 
 def test_it_listens_on_this_machine_alone(address):

@@ -67,6 +67,17 @@ class Decisions(_Frozen):
         best = probabilities.argmax(1)
         return np.asarray(probabilities[np.arange(len(best)), best] >= self.thresholds[best])
 
+    def conformal_set(self, probabilities: NDArray[Any]) -> tuple[str, ...]:
+        """The labels that one row (7,) may have, likeliest first: `1 - conformal.alpha` of such sets hold the true one.
+
+        Split conformal sets (see `mien.evaluate.conformal`). All labels where there were too few rows to fit them; none may be
+        in a set, where no label is likely enough.
+        """
+        row = np.asarray(probabilities, dtype=np.float64)
+        quantile = None if self.conformal is None else self.conformal.split
+        order = np.argsort(-row, kind="stable").tolist()
+        return tuple(LABELS[c] for c in order if quantile is None or 1 - row[c] <= quantile)
+
     def label(self, probabilities: NDArray[Any]) -> str | None:
         """The likeliest label of one row (7,), None where it is not sure enough."""
         return LABELS[int(np.argmax(probabilities))] if self.answered_rows(np.asarray(probabilities)[None])[0] else None
