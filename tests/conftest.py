@@ -39,13 +39,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skip", action="store_true", help="a test that would be skipped fails: its tool is missing")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a trained fixture are marked `trains` and stay on one worker: some of them write into its folder."""
-    for item in items:
-        for name in TRAINED & set(getattr(item, "fixturenames", ())):
-            item.add_marker("trains")
-            item.add_marker(pytest.mark.xdist_group(name))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests with a trained fixture are marked `trains` and stay on one worker: some of them write into its folder.
+
+    Done as each is collected: xdist reads the groups before the hooks of this file may modify the collected items.
+    """
+    for name in TRAINED & set(getattr(item, "fixturenames", ())):
+        item.add_marker("trains")
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A pytest under which xdist ignores the groups is an error: tests would share a folder that some write into."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    apart = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+    if apart and session.config.option.loadgroup:
+        raise pytest.UsageError(f"pytest-xdist does not group tests under pytest {pytest.__version__}, e.g. {apart[0]}")
 
 
 @pytest.hookimpl(wrapper=True)
