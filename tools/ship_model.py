@@ -13,14 +13,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from mien.core.artifacts import base
 from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.models import CATALOGUE, Catalogue, ShippedModel
+from mien.core.artifacts.onnx_model import write_model
 from mien.core.artifacts.run import read_run
 from mien.core.config.judge import ExportConfig
 from mien.core.errors import MienError
 from mien.core.labels import LABELS
 from mien.core.progress import say
+from mien.nn.export import describe
+from mien.runtime.recognizer import open_session
 from mien.stages import export
 
 MODELS = Path(__file__).parents[1] / "src" / "mien" / "models"
@@ -73,6 +78,7 @@ def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) 
     if precision == "fp32" and parity["bytes"] > LARGEST_FP32:
         path.unlink()
         return None
+    name_model(path, name)
     # int8 is another model: its figures on test are not known, those on val are in its export's gate.
     figures = {} if precision == "int8" else test_figures(evaluation, asked.test)
     return ShippedModel(
@@ -92,12 +98,19 @@ def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) 
     )
 
 
+def name_model(path: Path, name: str) -> None:
+    """Put the shipped name into a model file's card, in place of the run's: answers then say which model gave them."""
+    proto, model_card = onnx.load(path), open_session(path, threads=1)[1]
+    describe(proto, model_card.model_copy(update={"name": name}))
+    write_model(path, proto.SerializeToString())
+
+
 def test_figures(evaluation: dict[str, Any], test: str) -> dict[str, Any]:
     """Figures on test as the catalogue holds them."""
     scored = evaluation["test"]
     on = f"{scored['n']:,} distinct images ({test})"
     return {
-        name: {"value": round(scored[name], 4), "ci95": [round(v, 4) for v in scored["ci95"][name]], "on": on}
+        name: {"value": round(scored[name], 6), "ci95": [round(v, 6) for v in scored["ci95"][name]], "on": on}
         for name in FIGURES
     }
 

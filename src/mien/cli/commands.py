@@ -75,7 +75,8 @@ def run(arguments: list[str]) -> int:
         if extra is None:
             raise
         return _fail(
-            f"This command needs {error.name}, which is not installed. Install it: pip install 'mien[{extra}]'", 2
+            f"This command needs {error.name}, which is not installed. Install it, in the folder of mien: pip install '.[{extra}]'",
+            2,
         )
     except OSError as error:
         if error.errno == errno.EPIPE:
@@ -237,7 +238,7 @@ def recognize(
     from mien.stages import recognize as stage
 
     if not images:
-        raise UsageError("No picture was named.", fix="mien recognize IMAGE … --model model.onnx")
+        raise UsageError("No picture was named.", fix="mien recognize IMAGE …")
     done = stage.run(list(images), model, config or DetectConfig())
     lines = []
     for picture in done:

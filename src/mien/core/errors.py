@@ -47,12 +47,30 @@ class InputError(MienError):
     exit_code = 2
 
 
+REMEDIES = {
+    "missing": "Name a file that exists and can be read.",
+    "empty": "Copy it again.",
+    "unknown_format": "Save it as PNG or JPEG; BMP, WebP, GIF, TIFF and PPM are read too.",
+    "too_large": "Make it smaller: at most 25 megapixels.",
+    "too_small": "Take a larger one: at least 16 pixels a side.",
+    "animated": "Save one of its frames.",
+    "sixteen_bit": "Save it with 8 bits a channel.",
+    "cmyk": "Save it as RGB.",
+    "transparent": "Save it without transparency.",
+    "truncated": "It is damaged: copy it again, or save it anew.",
+}
+
+
 class RejectedImage(InputError):
-    """A picture that is not used; `reason` is one of `mien.core.images.REASONS`."""
+    """A picture that is not used; `reason` is one of `mien.core.images.REASONS`.
+
+    Its text is the reason and the detail alone, as tables of rejected images hold them; `fix` says what to do.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
         super().__init__(f"{reason}: {detail}")
+        self.fix = REMEDIES.get(reason, "")
 
 
 class ArtifactError(InputError):

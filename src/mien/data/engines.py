@@ -123,7 +123,8 @@ class Ray:
             import ray as library  # noqa: PLC0415
         except ModuleNotFoundError:
             raise UsageError(
-                "--engine ray needs Ray, which is not installed.", fix="Install it: pip install 'mien[ray]'"
+                "--engine ray needs Ray, which is not installed.",
+                fix="Install it, in the folder of mien: pip install '.[ray]'",
             ) from None
         ray: Any = library
         self._ray = ray

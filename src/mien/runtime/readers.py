@@ -21,7 +21,7 @@ from mien.core.images import decode
 NOMINAL = 25.0  # frames a second, where a source states none
 VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv"}  # fmt: skip
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-RULE = "--input is a video file, a folder of images or a camera's number."
+RULE = "A video file, a folder of images or a camera's number can be read."
 _RATES = (1.0, 240.0)  # a rate outside is the time base of a container (1,000 in WebM), not frames a second
 _SILENT_S = 10.0  # a camera that gives nothing for so long is taken to be gone
 

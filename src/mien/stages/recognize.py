@@ -24,7 +24,7 @@ def run(images: list[Path], model: Path | None, config: DetectConfig) -> list[di
 
 
 def _missing(path: Path) -> str:
-    return f"No file {path}."
+    return f"{path} is a folder: name its pictures, {path}/*.jpg." if path.is_dir() else f"No file {path}."
 
 
 def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
@@ -34,7 +34,9 @@ def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
         image = decode(path.read_bytes())
         found = recognizer(image)
     except (InputError, OSError) as error:
-        return {"image": str(path), "error": f"{path}: {error}"}
+        fix = getattr(error, "fix", "")
+        told = str(error) if fix in str(error) else f"{error}. {fix}"
+        return {"image": str(path), "error": f"{path}: {told}"}
     return {
         "image": str(path),
         "width": image.shape[1],

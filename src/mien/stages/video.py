@@ -34,6 +34,7 @@ class Job:
     path: Path
     folder: Path
     fingerprint: str
+    made_with: dict[str, Any]
 
 
 def find_videos(sources: list[Path]) -> dict[str, Path]:
@@ -59,7 +60,10 @@ def find_videos(sources: list[Path]) -> dict[str, Path]:
             raise InputError(f"No file or folder {source}.", rule="mien video takes videos and folders of videos.")
         twice = sorted(named.keys() & found.keys())
         if twice:
-            raise UsageError(f"Two videos have the name {twice[0]}.", fix="Name the folder that holds both.")
+            raise UsageError(
+                f"Two videos have the name {twice[0]}.",
+                fix="Name the folder that holds both: its videos are then known by their paths below it.",
+            )
         found |= named
     return found
 
@@ -76,12 +80,14 @@ def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path)
     recognizer = Recognizer.load(model, detect=config)
     decided = config.model_dump(mode="json", exclude={"workers"}) | {"detector": recognizer.detector}
     weights = f"{recognizer.card.weights_hash} {recognizer.card.decisions.thresholds.tolist()}"
+    made_with = decided | {"model": recognizer.card.weights_hash}
     jobs = [
-        Job(name, path, videos.folder_of(out, name), videos.fingerprint_of(path, decided, weights))
+        Job(name, path, videos.folder_of(out, name), videos.fingerprint_of(path, decided, weights), made_with)
         for name, path in sorted(named.items())
     ]
     left = [job for job in jobs if not videos.is_complete(job.folder, job.fingerprint)]
     for job in left:
+        videos.make_way(job.folder, job.path, made_with)
         videos.claim(job.folder, job.fingerprint, check_only=True)
     with meter("videos", len(jobs)) as progress:
         progress.skip(len(jobs) - len(left))
@@ -168,6 +174,12 @@ def _one(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
     if error:
         warn(error)
     wall = time.perf_counter() - started
-    summary = session.summary(wall, session.unreadable) | {"video": job.name, "error": error}
+    unreadable = session.unreadable if session.frames else 1  # the one row that says so
+    summary = session.summary(wall, unreadable) | {
+        "video": job.name,
+        "unreadable_frames": unreadable,
+        "error": error,
+        "made_with": job.made_with,
+    }
     timeline = draw_timeline(read_frame_log(job.folder / videos.FRAMES), job.name)
     videos.complete(job.folder, job.fingerprint, summary, timeline)

@@ -20,7 +20,7 @@ from mien.core.errors import InputError
 RECOGNIZE = "/v1/recognize"
 LARGEST = 20_000_000  # bytes of a request's body
 WAITING = 16  # requests that may wait or be answered at a time
-USE = f"curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}"
+USE = f"POST an image file's bytes: curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}, with this server's port"
 Answer = Callable[[bytes], dict[str, Any]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -136,8 +137,27 @@ def test_stopped_anywhere_it_goes_on_and_does_no_video_twice(folder, model, tmp_
 
 def test_other_settings_into_the_same_folder_are_refused(folder, model, tmp_path):
     stage.run([folder / "b.mkv"], model, VideoConfig(**PLAIN), tmp_path / "out")
-    with pytest.raises(UsageError, match="Name another --out"):
+    with pytest.raises(UsageError, match=r"made with dwell 0.25, now 0.9.*mien replay"):
         stage.run([folder / "b.mkv"], model, VideoConfig(**PLAIN, dwell=0.9), tmp_path / "out")
+
+
+def test_a_damaged_video_that_was_copied_again_is_done_and_a_changed_one_is_named(folder, model, tmp_path):
+    """Nothing is lost with a damaged one's tables; those of a video that could be read are never removed unasked."""
+    out = tmp_path / "out"
+    stage.run([folder], model, VideoConfig(**PLAIN), out)
+    row = {row["video"]: row for row in rows_of(out / "summary.csv")}["broken.mp4"]
+    assert {row[f"share_{label}"] for label in LABELS} == {row["flips_raw"], row["seconds"]} == {"NA"}
+    assert row["unreadable_frames"] == "1"
+    shutil.copyfile(folder / "b.mkv", folder / "broken.mp4")
+    done = stage.run([folder], model, VideoConfig(**PLAIN), out)
+    assert (done["analysed"], done["failed"]) == (1, {})
+    row = {row["video"]: row for row in rows_of(out / "summary.csv")}["broken.mp4"]
+    assert float(row["share_sad"]) == 1
+    shutil.copyfile(folder / "b.mkv", folder / "a.mkv")
+    kept = (videos.folder_of(out, "a.mkv") / "frames.parquet").read_bytes()
+    with pytest.raises(UsageError, match=r"another file than the one.*Remove that one folder"):
+        stage.run([folder], model, VideoConfig(**PLAIN), out)
+    assert (videos.folder_of(out, "a.mkv") / "frames.parquet").read_bytes() == kept
 
 
 def test_what_is_no_video_folder_is_said(folder, model, tmp_path, capsys):

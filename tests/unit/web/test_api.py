@@ -64,7 +64,8 @@ def test_what_is_no_image_is_said_in_words():
 
     status, _, body, _ = asyncio.run(ask(application(answer)))
     assert status == 422
-    assert body == {"error": "truncated: it ends in the middle"}
+    assert body["error"] == "truncated: it ends in the middle"
+    assert "copy it again" in body["fix"]
 
 
 def test_no_more_is_read_than_may_come(monkeypatch):

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mien.core.artifacts import base, framelog
+from mien.core.errors import UsageError
 from mien.core.labels import LABELS
 
-KIND, VERSION = "video tables", 1
+KIND, VERSION = "table of a video", 1
 _END = 1 << 20
 FRAMES, TIMES, CSV, TIMELINE, SUMMARY = "frames.parquet", "frames_times.parquet", "frames.csv", "timeline.png", "summary.json"  # fmt: skip
 VIDEO_COLUMN = ("video", pa.string(), "", "path of the video below the folder that was named")
@@ -31,10 +32,20 @@ SUMMARY_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     ("frames_with_face", pa.int64(), "", "frames with a face or more"),
     ("unreadable_frames", pa.int64(), "", "rows with status decode_error"),
     ("identities", pa.int64(), "", "faces that were told apart by position and motion"),
-    ("flips_raw", pa.float64(), "per minute", "changes of raw_label, per minute that a face was seen"),
+    (
+        "flips_raw",
+        pa.float64(),
+        "per minute",
+        "changes of raw_label, per minute that a face was seen; missing where none was",
+    ),
     ("flips_smoothed", pa.float64(), "per minute", "changes of label, per minute that a face was seen"),
     *[(f"share_{name}", pa.float64(), "", f"share of face rows with label {name}") for name in LABELS],
-    ("share_abstained", pa.float64(), "", "share of face rows without a label"),
+    (
+        "share_abstained",
+        pa.float64(),
+        "",
+        "share of face rows without a label; this and the other shares are missing where no face was seen",
+    ),
     ("analysed_per_second", pa.float64(), "frames/s", "speed of this video's analysis"),
     ("error", pa.string(), "", "why the video could not be read; missing where it could"),
 ]
@@ -67,6 +78,38 @@ def claim(folder: Path, fingerprint: str, *, check_only: bool = False) -> None:
         for a folder that holds something else, a video analysed with other settings too
     """
     (base.claimable if check_only else base.claim)(folder, kind=KIND, fingerprint=fingerprint)
+
+
+def make_way(folder: Path, video: Path, made_with: dict[str, Any]) -> None:
+    """Remove the tables of a video that could not be read then; finished ones are never removed.
+
+    Raises
+    ------
+    UsageError
+        where the folder's tables were made with other settings, or of another file; both are named
+    """
+    if not (folder / base.MANIFEST).is_file() or not (folder / SUMMARY).is_file():
+        return
+    summary = read_summary(folder)
+    if summary["error"]:
+        base.remove_folder(folder)
+        return
+    before = summary.get("made_with", {})
+    changed = [
+        f"{key} {before[key]}, now {value}"
+        for key, value in made_with.items()
+        if key in before and before[key] != value
+    ]
+    if changed:
+        raise UsageError(
+            f"{folder} was made with {'; '.join(changed)}.",
+            rule="A folder of tables belongs to one set of settings.",
+            fix="Other rules need no new analysis: `mien replay OUT/frames.parquet` with them. Otherwise name another --out.",
+        )
+    raise UsageError(
+        f"{video} is another file than the one that {folder} was made of.",
+        fix="Remove that one folder and start again: this video alone is then analysed anew.",
+    )
 
 
 @contextmanager
@@ -131,10 +174,13 @@ def join(out: Path, names: list[str]) -> None:
 
 def _summary_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     counts = summary["labels"]
-    rows = max(1, sum(counts.values()))
+    rows = sum(counts.values())
+    seen = summary["frames_with_face"] > 0
     return {
-        "video": name, **{key: summary[key] for key in ("frames", "seconds", "frames_with_face", "unreadable_frames", "identities", "error")},
-        "flips_raw": summary["flips_per_minute"]["raw"], "flips_smoothed": summary["flips_per_minute"]["smoothed"],
-        **{f"share_{label}": counts.get(label, 0) / rows for label in (*LABELS, framelog.ABSTAINED)},
+        "video": name, **{key: summary[key] for key in ("frames", "frames_with_face", "unreadable_frames", "identities", "error")},
+        "seconds": summary["seconds"] if summary["frames"] else None,
+        "flips_raw": summary["flips_per_minute"]["raw"] if seen else None,
+        "flips_smoothed": summary["flips_per_minute"]["smoothed"] if seen else None,
+        **{f"share_{label}": counts.get(label, 0) / rows if seen else None for label in (*LABELS, framelog.ABSTAINED)},
         "analysed_per_second": summary["fps"],
     }  # fmt: skip

@@ -140,7 +140,8 @@ def _open(where: str) -> dict[str, Any]:
         import datasets  # noqa: PLC0415
     except ModuleNotFoundError:
         raise UsageError(
-            "hf=… needs the library `datasets`, which is not installed.", fix="Install it: pip install 'mien[hf]'"
+            "hf=… needs the library `datasets`, which is not installed.",
+            fix="Install it, in the folder of mien: pip install '.[hf]'",
         ) from None
     path = Path(where)
     try:
