@@ -213,7 +213,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UsageError, match=r"mien\[hf\]"):
+    with pytest.raises(UsageError, match=r"\.\[hf\]"):
         opened("hf=x")
 
 
