@@ -79,10 +79,10 @@ def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path)
         raise UsageError(f"{out} is a file.", rule="The output must be a folder.")
     recognizer = Recognizer.load(model, detect=config)
     decided = config.model_dump(mode="json", exclude={"workers"}) | {"detector": recognizer.detector}
-    weights = f"{recognizer.card.weights_hash} {recognizer.card.decisions.thresholds.tolist()}"
-    made_with = decided | {"model": recognizer.card.weights_hash}
+    card = recognizer.card
+    made_with = decided | {"model": card.weights_hash, "model_thresholds": card.decisions.thresholds.tolist()}
     jobs = [
-        Job(name, path, videos.folder_of(out, name), videos.fingerprint_of(path, decided, weights), made_with)
+        Job(name, path, videos.folder_of(out, name), videos.fingerprint_of(path, made_with), made_with)
         for name, path in sorted(named.items())
     ]
     left = [job for job in jobs if not videos.is_complete(job.folder, job.fingerprint)]

@@ -21,6 +21,7 @@ from mien.core.config.live import VideoConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS
 from mien.evaluate.intervals import Interval, score, switch_seconds, truth
+from mien.runtime.readers import Frame
 from mien.stages import live, replay
 from mien.stages import video as stage
 
@@ -139,6 +140,23 @@ def test_other_settings_into_the_same_folder_are_refused(folder, model, tmp_path
     stage.run([folder / "b.mkv"], model, VideoConfig(**PLAIN), tmp_path / "out")
     with pytest.raises(UsageError, match=r"made with dwell 0.25, now 0.9.*mien replay"):
         stage.run([folder / "b.mkv"], model, VideoConfig(**PLAIN, dwell=0.9), tmp_path / "out")
+
+
+def test_the_tables_of_a_truncated_video_are_kept(folder, model, tmp_path, monkeypatch):
+    """It has an error, and frames that took a long time to analyse: other settings do not remove them."""
+    out, read = tmp_path / "out", stage.open_reader
+
+    def truncated(source):
+        frames = list(read(source))
+        return [*frames, Frame(len(frames), 99.0, None, 0.0, "it is truncated")]
+
+    monkeypatch.setattr(stage, "open_reader", truncated)
+    done = stage.run([folder / "b.mkv"], model, VideoConfig(**PLAIN), out)
+    assert done["failed"] == {"b.mkv": "it is truncated"}
+    kept = (videos.folder_of(out, "b.mkv") / "frames.parquet").read_bytes()
+    with pytest.raises(UsageError, match="made with dwell"):
+        stage.run([folder / "b.mkv"], model, VideoConfig(**PLAIN, dwell=0.9), out)
+    assert (videos.folder_of(out, "b.mkv") / "frames.parquet").read_bytes() == kept
 
 
 def test_a_damaged_video_that_was_copied_again_is_done_and_a_changed_one_is_named(folder, model, tmp_path):

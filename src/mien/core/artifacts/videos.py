@@ -56,8 +56,8 @@ def folder_of(out: Path, name: str) -> Path:
     return out / "videos" / name
 
 
-def fingerprint_of(video: Path, settings: dict[str, Any], model: str) -> str:
-    """What decides a video's tables: the settings, the model, and the video's size with its first and last MiB.
+def fingerprint_of(video: Path, made_with: dict[str, Any]) -> str:
+    """What decides a video's tables: settings and model, and the video's size with its first and last MiB.
 
     Hashing whole videos would take minutes at each start over a large folder.
     """
@@ -66,7 +66,7 @@ def fingerprint_of(video: Path, settings: dict[str, Any], model: str) -> str:
         ends = hashlib.sha256(file.read(_END))
         file.seek(max(0, size - _END))
         ends.update(file.read(_END))
-    return base.fingerprint(KIND, VERSION, settings, {"video": f"{size} {ends.hexdigest()}", "model": model})
+    return base.fingerprint(KIND, VERSION, made_with, {"video": f"{size} {ends.hexdigest()}"})
 
 
 def claim(folder: Path, fingerprint: str, *, check_only: bool = False) -> None:
@@ -81,7 +81,7 @@ def claim(folder: Path, fingerprint: str, *, check_only: bool = False) -> None:
 
 
 def make_way(folder: Path, video: Path, made_with: dict[str, Any]) -> None:
-    """Remove the tables of a video that could not be read then; finished ones are never removed.
+    """Remove the table of a video of which no frame could be read; tables with frames are never removed.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def make_way(folder: Path, video: Path, made_with: dict[str, Any]) -> None:
     if not (folder / base.MANIFEST).is_file() or not (folder / SUMMARY).is_file():
         return
     summary = read_summary(folder)
-    if summary["error"]:
+    if summary["frames"] == 0:
         base.remove_folder(folder)
         return
     before = summary.get("made_with", {})
