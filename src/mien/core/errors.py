@@ -62,15 +62,11 @@ REMEDIES = {
 
 
 class RejectedImage(InputError):
-    """A picture that is not used; `reason` is one of `mien.core.images.REASONS`.
-
-    Its text is the reason and the detail alone, as tables of rejected images hold them; `fix` says what to do.
-    """
+    """A picture that is not used; `reason` is one of `mien.core.images.REASONS`, `detail` what was seen in this one."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(f"{reason}: {detail}")
-        self.fix = REMEDIES.get(reason, "")
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}.", fix=REMEDIES.get(reason, ""))
 
 
 class ArtifactError(InputError):

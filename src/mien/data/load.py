@@ -193,7 +193,7 @@ def _table(task: Task, digests: list[bytes], results: list[_Loaded | RejectedIma
         "attributes": pa.array([i.attributes or None for i in items], pa.map_(pa.string(), pa.string())),
         "digest": _fixed(b"".join(digests), 32),
         "reason": pa.array([None if b is None else b.reason for b in bad], pa.string()),
-        "detail": pa.array([None if b is None else str(b).removeprefix(f"{b.reason}: ") for b in bad], pa.string()),
+        "detail": pa.array([None if b is None else b.detail for b in bad], pa.string()),
         "image_id": _fixed(b"".join(bytes(32) if g is None else g.image_id for g in good), 32),
         "width": pa.array([0 if g is None else g.width for g in good], pa.int32()),
         "height": pa.array([0 if g is None else g.height for g in good], pa.int32()),

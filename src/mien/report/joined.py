@@ -196,7 +196,7 @@ def selection(material: Material) -> Section:
         for e in candidates
     )
     strong = frozenset(i for i, e in enumerate(candidates) if e.value["name"] == s.value["name"])
-    shown = _drawn(candidates, s.value["name"])
+    shown = _candidates_in_figure(candidates, s.value["name"])
     drawn = {
         e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(shown)
     }
@@ -236,7 +236,7 @@ def selection(material: Material) -> Section:
     )
 
 
-def _drawn(candidates: list[Node], adopted: str) -> list[Node]:
+def _candidates_in_figure(candidates: list[Node], adopted: str) -> list[Node]:
     """What a figure of one page has room for: single models, the adopted one, given weights, then the best on val."""
     must = [
         len(e.value["members"]) == 1 or e.value["name"] == adopted or e.value["weighting"] == "fixed"

@@ -26,6 +26,12 @@ _RATES = (1.0, 240.0)  # a rate outside is the time base of a container (1,000 i
 _SILENT_S = 10.0  # a camera that gives nothing for so long is taken to be gone
 
 
+def _nominal_rate(capture: cv2.VideoCapture) -> float:
+    """Frames a second as a source states them, `NOMINAL` where it states none that can be meant."""
+    stated = float(capture.get(cv2.CAP_PROP_FPS))
+    return stated if _RATES[0] <= stated <= _RATES[1] else NOMINAL
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame: its number in the source, its time in seconds, RGB pixels (H, W, 3), and what reading it took.
@@ -68,8 +74,7 @@ class VideoFile:
                 f"{path} is no video that OpenCV can read.", rule=RULE,
                 fix="A file whose end is missing (an interrupted copy or recording) cannot be opened either: copy it again.",
             )  # fmt: skip
-        stated = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = stated if _RATES[0] <= stated <= _RATES[1] else NOMINAL
+        self.fps = _nominal_rate(self._capture)
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[Frame]:
@@ -140,8 +145,7 @@ class Camera:
                 f"Camera {number} cannot be opened.", rule=RULE,
                 fix="Is one attached, is its number right (the first is 0), may this program use it, and does no other have it open?",
             )  # fmt: skip
-        stated = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = stated if _RATES[0] <= stated <= _RATES[1] else NOMINAL
+        self.fps = _nominal_rate(self._capture)
         self.missed = 0
         self._slot: tuple[int, float, Any, float] | None = None
         self._ended = self._stop = False

@@ -89,6 +89,14 @@ class Recognizer:
             for d, p in zip(found, probabilities, strict=True)
         ]
 
+    def describe(self, image: NDArray[np.uint8]) -> dict[str, Any]:
+        """An image's size in pixels, the model's name and the faces as plain values: what the command and the API answer.
+
+        Raises `InputError` as a call does.
+        """
+        faces = [face.to_dict() for face in self(image)]
+        return {"width": image.shape[1], "height": image.shape[0], "model": self.card.name, "faces": faces}
+
     def classify(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """{label: probability} of a picture that is a face crop already."""
         probabilities, _ = self.infer(fit_square(as_rgb(crop), self.card.crop.size)[None])

@@ -32,15 +32,6 @@ def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
         return {"image": str(path), "error": _missing(path)}
     try:
         image = decode(path.read_bytes())
-        found = recognizer(image)
+        return {"image": str(path), **recognizer.describe(image)}
     except (InputError, OSError) as error:
-        fix = getattr(error, "fix", "")
-        told = str(error) if fix in str(error) else f"{error}. {fix}"
-        return {"image": str(path), "error": f"{path}: {told}"}
-    return {
-        "image": str(path),
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "model": recognizer.card.name,
-        "faces": [face.to_dict() for face in found],
-    }
+        return {"image": str(path), "error": f"{path}: {error}"}

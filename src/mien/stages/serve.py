@@ -30,9 +30,7 @@ def answers_of(model: Path) -> Callable[[bytes], dict[str, Any]]:
     opened = cache(lambda: Recognizer.load(model))
 
     def answer(data: bytes) -> dict[str, Any]:
-        image = decode(data)
-        faces = [face.to_dict() for face in opened()(image)]
-        return {"width": image.shape[1], "height": image.shape[0], "model": opened().card.name, "faces": faces}
+        return opened().describe(decode(data))
 
     return answer
 

@@ -64,7 +64,7 @@ def test_what_is_no_image_is_said_in_words():
 
     status, _, body, _ = asyncio.run(ask(application(answer)))
     assert status == 422
-    assert body["error"] == "truncated: it ends in the middle"
+    assert body["error"] == "truncated: it ends in the middle."
     assert "copy it again" in body["fix"]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -31,58 +31,33 @@ class DetectConfig(StageConfig):
     detect_side: int = Field(320, ge=64, le=4096, description="pictures are searched at this longer side, pixels")
 
 
+def _rule(name: str, description: str, **bounds: float) -> Any:
+    """A setting whose default stands in `live.json`."""
+    return Field(SHIPPED_RULES[name], description=description, **bounds)  # type: ignore[arg-type]
+
+
 class LiveRules(StageConfig):
     """How faces are followed, logits smoothed and labels decided; `live.json` holds the default of each."""
 
-    filter: Literal["one_euro", "ema", "none"] = Field(
-        SHIPPED_RULES["filter"], description="what smooths the logits over time"
+    filter: Literal["one_euro", "ema", "none"] = _rule("filter", "what smooths the logits over time")
+    cutoff: float = _rule("cutoff", "One-Euro filter: cut-off frequency of a still signal, Hz", gt=0)
+    beta: float = _rule("beta", "One-Euro filter: Hz by which a speed of 1 logit a second raises it", ge=0)
+    speed_cutoff: float = _rule("speed_cutoff", "One-Euro filter: cut-off frequency of the speed, Hz", gt=0)
+    time_constant: float = _rule("time_constant", "EMA: seconds after which a step is followed by 63 %", gt=0)
+    hysteresis: float = _rule("hysteresis", "probability by which a new label must lead the shown one", ge=0, lt=1)
+    dwell: float = _rule("dwell", "seconds for which a new label, or none, must be wanted", ge=0)
+    release: float = _rule("release", "how far below its threshold a shown label is kept", ge=0, le=1)
+    hold: float = _rule("hold", "seconds that a label is shown at most while others take turns", ge=0)
+    thresholds: dict[str, float] = _rule(
+        "thresholds",
+        "probability a label needs, by label; the model's own thresholds hold besides, the higher one counts",
     )
-    cutoff: float = Field(
-        SHIPPED_RULES["cutoff"], gt=0, description="One-Euro filter: cut-off frequency of a still signal, Hz"
-    )
-    beta: float = Field(
-        SHIPPED_RULES["beta"], ge=0, description="One-Euro filter: Hz by which a speed of 1 logit a second raises it"
-    )
-    speed_cutoff: float = Field(
-        SHIPPED_RULES["speed_cutoff"], gt=0, description="One-Euro filter: cut-off frequency of the speed, Hz"
-    )
-    time_constant: float = Field(
-        SHIPPED_RULES["time_constant"], gt=0, description="EMA: seconds after which a step is followed by 63 %"
-    )
-    hysteresis: float = Field(
-        SHIPPED_RULES["hysteresis"], ge=0, lt=1, description="probability by which a new label must lead the shown one"
-    )
-    dwell: float = Field(
-        SHIPPED_RULES["dwell"], ge=0, description="seconds for which a new label, or none, must be wanted"
-    )
-    release: float = Field(
-        SHIPPED_RULES["release"], ge=0, le=1, description="how far below its threshold a shown label is kept"
-    )
-    hold: float = Field(
-        SHIPPED_RULES["hold"], ge=0, description="seconds that a label is shown at most while others take turns"
-    )
-    thresholds: dict[str, float] = Field(
-        SHIPPED_RULES["thresholds"],
-        description="probability a label needs, by label; the model's own thresholds hold besides, the higher one counts",
-    )
-    detect_every: int = Field(
-        SHIPPED_RULES["detect_every"], ge=1, description="faces are searched in each n-th frame, and followed between"
-    )
-    start_confidence: float = Field(
-        SHIPPED_RULES["start_confidence"], ge=0, le=1, description="detections below continue a face and start none"
-    )
-    patience: float = Field(
-        SHIPPED_RULES["patience"], ge=0, description="seconds for which a face that is not found keeps its number"
-    )
-    max_distance: float = Field(
-        SHIPPED_RULES["max_distance"], gt=0, description="how far from where it is expected a face may be, in box sides"
-    )
-    box_noise: float = Field(
-        SHIPPED_RULES["box_noise"], gt=0, description="standard deviation of a detector's boxes, in box sides"
-    )
-    acceleration: float = Field(
-        SHIPPED_RULES["acceleration"], gt=0, description="how fast faces change their speed, box sides a second squared"
-    )
+    detect_every: int = _rule("detect_every", "faces are searched in each n-th frame, and followed between", ge=1)
+    start_confidence: float = _rule("start_confidence", "detections below continue a face and start none", ge=0, le=1)
+    patience: float = _rule("patience", "seconds for which a face that is not found keeps its number", ge=0)
+    max_distance: float = _rule("max_distance", "how far from where it is expected a face may be, in box sides", gt=0)
+    box_noise: float = _rule("box_noise", "standard deviation of a detector's boxes, in box sides", gt=0)
+    acceleration: float = _rule("acceleration", "how fast faces change their speed, box sides a second squared", gt=0)
 
     @field_validator("thresholds")
     @classmethod
