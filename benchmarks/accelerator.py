@@ -134,9 +134,12 @@ def compare(processor: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     holds = all(abs(d["accuracy"]) <= d["tolerated_accuracy"] for d in differences)
     ratios = {kind: round(spent / other["seconds"][kind], 2) for kind, spent in processor["seconds"].items()}
     return {
-        "same_weights_largest_logit_difference": other["same_weights"], "tolerated_logit_difference": LOGITS,
-        "differences": differences, "within_tolerance": close and holds, "times_as_fast": ratios,
-    }  # fmt: skip
+        "same_weights_largest_logit_difference": other["same_weights"],
+        "tolerated_logit_difference": LOGITS,
+        "differences": differences,
+        "within_tolerance": close and holds,
+        "times_as_fast": ratios,
+    }
 
 
 def main() -> int:
@@ -173,8 +176,11 @@ def main() -> int:
         processor, other = start(given, folder, "processor"), start(given, folder, "other")
     document = {
         "command": " ".join(["python", "benchmarks/accelerator.py", *sys.argv[1:]]),
-        **compare(processor, other), "processor": processor, "other": other, "environment": environment(),
-    }  # fmt: skip
+        **compare(processor, other),
+        "processor": processor,
+        "other": other,
+        "environment": environment(),
+    }
     if given.out:
         given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: document[key] for key in ("within_tolerance", "times_as_fast")}, indent=1))

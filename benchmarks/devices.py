@@ -73,8 +73,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         subprocess.run(
-            [sys.executable, "-m", "mien", "index", "build", "--source", "synthetic=1400", "--size", "32", "--out", str(root / "i")], check=True, capture_output=True
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "mien",
+                "index",
+                "build",
+                "--source",
+                "synthetic=1400",
+                "--size",
+                "32",
+                "--out",
+                str(root / "i"),
+            ],
+            check=True,
+            capture_output=True,
+        )
         for backbone in NETWORKS:
             runs = {
                 f"{p} processes, seed {s}": train(root / "i", root / f"{backbone}{p}{s}", backbone, s, p)

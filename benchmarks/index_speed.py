@@ -116,8 +116,10 @@ def main() -> None:
         "one process": [build(given.ferplus, "--workers", "1")],
     }
     result = {
-        "machine": machine, "build": runs, "hashing_one_core": hashing(given.ferplus),
-    }  # fmt: skip
+        "machine": machine,
+        "build": runs,
+        "hashing_one_core": hashing(given.ferplus),
+    }
     write(given.out, result)
 
 

@@ -86,8 +86,25 @@ def beside(n: int) -> dict[str, float]:
     theirs.fit(p, labels)
     marks.append(time.perf_counter())
     q = theirs.transform(p)
-    out = dict(zip(("fit of T", "fit of T with its interval", "choice of scaling", "smooth ECE, 200 draws", "import of netcal", "netcal's fit of T"), np.diff(marks).tolist(), strict=True))  # fmt: skip
-    return out | {"T": ours, "nll": float(nll_rows(softmax(z / ours), labels).mean()), "netcal_nll": float(nll_rows(np.asarray(q, dtype=float), labels).mean())}  # fmt: skip
+    out = dict(
+        zip(
+            (
+                "fit of T",
+                "fit of T with its interval",
+                "choice of scaling",
+                "smooth ECE, 200 draws",
+                "import of netcal",
+                "netcal's fit of T",
+            ),
+            np.diff(marks).tolist(),
+            strict=True,
+        )
+    )
+    return out | {
+        "T": ours,
+        "nll": float(nll_rows(softmax(z / ours), labels).mean()),
+        "netcal_nll": float(nll_rows(np.asarray(q, dtype=float), labels).mean()),
+    }
 
 
 def main() -> None:
@@ -99,7 +116,14 @@ def main() -> None:
     args = parser.parse_args()
     runs = [everything(args.pictures) for _ in range(args.rounds)]
     apart = [beside(args.pictures) for _ in range(args.rounds)]
-    document = {"models": 5, "pictures": args.pictures, "rounds": runs, "apart": apart, "median_total_s": float(np.median([r["total"] for r in runs])), "environment": environment(("numpy", "scipy", "netcal", "torch"))}  # fmt: skip
+    document = {
+        "models": 5,
+        "pictures": args.pictures,
+        "rounds": runs,
+        "apart": apart,
+        "median_total_s": float(np.median([r["total"] for r in runs])),
+        "environment": environment(("numpy", "scipy", "netcal", "torch")),
+    }
     print(json.dumps(document, indent=1))
     args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -23,7 +23,18 @@ from mien.core.labels import LABELS
 from mien.stages import index as build
 from mien.stages import suspects as stage
 
-TRAIN = {"backbone": "cnn", "head": "linear", "lr": 2e-3, "drop_rate": 0.0, "batch_size": 32, "crop_min": 0.8, "jitter": 0.15, "erase": 0.0, "eval_every": 4, "eval_raw": False}  # fmt: skip
+TRAIN = {
+    "backbone": "cnn",
+    "head": "linear",
+    "lr": 2e-3,
+    "drop_rate": 0.0,
+    "batch_size": 32,
+    "crop_min": 0.8,
+    "jitter": 0.15,
+    "erase": 0.0,
+    "eval_every": 4,
+    "eval_raw": False,
+}
 EPOCHS = {"drawn": 24, "fer2013": 10}  # there are five times as many real faces
 
 
@@ -46,16 +57,25 @@ def planted(work: Path, count: int) -> dict[str, object]:
     """Drawn faces with a tenth of the train labels changed."""
     build.run(IndexConfig(source=(f"synthetic={count}",), size=48), work / "clean")
     clean, rng = read_index(work / "clean"), np.random.default_rng(0)
-    changed = {clean.image_ids[r]: LABELS[(clean.labels[r] + rng.integers(1, 7)) % 7] for r in clean.rows("train") if rng.random() < 0.1}  # fmt: skip
+    changed = {
+        clean.image_ids[r]: LABELS[(clean.labels[r] + rng.integers(1, 7)) % 7]
+        for r in clean.rows("train")
+        if rng.random() < 0.1
+    }
     (work / "noisy.csv").write_text("image_id,label\n" + "".join(f"{i},{n}\n" for i, n in changed.items()))
     build.run(IndexConfig(source=(f"synthetic={count}",), size=48, relabel=work / "noisy.csv"), work / "noisy")
     found, summary = suspects_of(work / "noisy", work / "noisy_suspects", EPOCHS["drawn"])
     wrong = np.array([name in changed for name in found.image_ids.tolist()])
     hit = found.suspect & wrong
     return {
-        "rows": len(wrong), "planted": int(wrong.sum()), "suspects": int(found.suspect.sum()), "precision": float(hit.sum() / found.suspect.sum()),
-        "recall": float(hit.sum() / wrong.sum()), "auroc": auroc(1 - found.quality, wrong), "out_of_fold": summary["out_of_fold"],
-    }  # fmt: skip
+        "rows": len(wrong),
+        "planted": int(wrong.sum()),
+        "suspects": int(found.suspect.sum()),
+        "precision": float(hit.sum() / found.suspect.sum()),
+        "recall": float(hit.sum() / wrong.sum()),
+        "auroc": auroc(1 - found.quality, wrong),
+        "out_of_fold": summary["out_of_fold"],
+    }
 
 
 def real(work: Path, fer2013: Path, ferplus: Path) -> dict[str, object]:
@@ -72,10 +92,16 @@ def real(work: Path, fer2013: Path, ferplus: Path) -> dict[str, object]:
     rate = float(differ.sum() / known.sum())
     hit = found.suspect & differ
     return {
-        "rows": len(known), "with_ferplus_label": int(known.sum()), "disagreement": rate, "suspects": int(found.suspect.sum()),
-        "auroc": auroc(1 - found.quality[known], differ[known]), "precision": float(hit.sum() / (found.suspect & known).sum()), "recall": float(hit.sum() / differ.sum()),
-        "suggestion_is_ferplus": float((found.suggested[hit] == theirs[hit]).mean()), "out_of_fold": summary["out_of_fold"],
-    }  # fmt: skip
+        "rows": len(known),
+        "with_ferplus_label": int(known.sum()),
+        "disagreement": rate,
+        "suspects": int(found.suspect.sum()),
+        "auroc": auroc(1 - found.quality[known], differ[known]),
+        "precision": float(hit.sum() / (found.suspect & known).sum()),
+        "recall": float(hit.sum() / differ.sum()),
+        "suggestion_is_ferplus": float((found.suggested[hit] == theirs[hit]).mean()),
+        "out_of_fold": summary["out_of_fold"],
+    }
 
 
 def main() -> None:
@@ -88,7 +114,13 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=7000)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    document = {"training": TRAIN, "epochs": EPOCHS, "drawn": planted(args.work, args.drawn), "fer2013": real(args.work, args.fer2013, args.ferplus), "environment": environment()}  # fmt: skip
+    document = {
+        "training": TRAIN,
+        "epochs": EPOCHS,
+        "drawn": planted(args.work, args.drawn),
+        "fer2013": real(args.work, args.fer2013, args.ferplus),
+        "environment": environment(),
+    }
     print(json.dumps(document, indent=1))
     args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -80,10 +80,14 @@ def measure(model: Path, video: Path, frames: int, settings: dict[str, Any], mar
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     summary = session.summary(wall, 0)
     return {
-        "settings": {key: Path(value).name for key, value in settings.items()}, "frames": frames, "frames_per_cpu_second": round(frames / cpu, 1),
-        "frames_per_second": round(frames / wall, 1), "latency_ms": summary["latency_ms"],
-        "frames_with_face": summary["frames_with_face"], "memory_mib": memory,
-    }  # fmt: skip
+        "settings": {key: Path(value).name for key, value in settings.items()},
+        "frames": frames,
+        "frames_per_cpu_second": round(frames / cpu, 1),
+        "frames_per_second": round(frames / wall, 1),
+        "latency_ms": summary["latency_ms"],
+        "frames_with_face": summary["frames_with_face"],
+        "memory_mib": memory,
+    }
 
 
 def main() -> None:
@@ -103,7 +107,13 @@ def main() -> None:
         kinds.append({"detector": "yunet", "detector_model": str(given.yunet)})
     done: dict[str, Any] = {"mien": [measure(given.model, given.video, given.frames, kind, marks) for kind in kinds]}
     if given.fer:
-        hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # fmt: skip
+        hidden = os.environ | {
+            "CUDA_VISIBLE_DEVICES": "",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "OMP_NUM_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "TF_NUM_INTEROP_THREADS": "1",
+        }
         hidden.pop("PYTHONPATH", None)
         command = [str(given.fer), "-c", FER, str(given.video), str(given.fer_frames)]
         found = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False)

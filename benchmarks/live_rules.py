@@ -28,15 +28,25 @@ from mien.runtime.policy import LabelPolicy, thresholds_of
 from mien.runtime.recognizer import open_session
 from mien.stages import replay
 
-FERPLUS = {"neutral": "neutral", "happy": "happiness", "surprise": "surprise", "sad": "sadness", "angry": "anger", "disgust": "disgust", "fear": "fear"}  # fmt: skip
+FERPLUS = {
+    "neutral": "neutral",
+    "happy": "happiness",
+    "surprise": "surprise",
+    "sad": "sadness",
+    "angry": "anger",
+    "disgust": "disgust",
+    "fear": "fear",
+}
 RATE, SECONDS = 24, 3.0
 GRID = {
-    "filter": [{"filter": "one_euro", "cutoff": c, "beta": b} for c, b in itertools.product((0.5, 0.8, 1.2), (0.1, 0.3))]
+    "filter": [
+        {"filter": "one_euro", "cutoff": c, "beta": b} for c, b in itertools.product((0.5, 0.8, 1.2), (0.1, 0.3))
+    ]
     + [{"filter": "ema", "time_constant": t} for t in (0.15, 0.25, 0.4)]
     + [{"filter": "none"}],
     "dwell": [0.1, 0.2, 0.25, 0.3],
     "hysteresis": [0.05, 0.15],
-}  # fmt: skip
+}
 
 
 def known_faces(path: Path, each: int, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
@@ -58,7 +68,9 @@ def step(face: np.ndarray, size: int, frames: int, rng: np.random.Generator) -> 
     for k in range(frames):
         tremor = 0.8 * tremor + rng.normal(0, (0.3, 0.3, 0.01, 3.0))  # pixels, pixels, scale, grey values
         zoom, middle = scale * (1 + tremor[2]), size / 2
-        move = np.array([[zoom, 0, middle - zoom * 24 + scale * tremor[0]], [0, zoom, middle - zoom * 24 + scale * tremor[1]]])  # fmt: skip
+        move = np.array(
+            [[zoom, 0, middle - zoom * 24 + scale * tremor[0]], [0, zoom, middle - zoom * 24 + scale * tremor[1]]]
+        )
         moved = cv2.warpAffine(face, move, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         noisy = moved + tremor[3] + rng.normal(0, 4, moved.shape)
         out[k] = np.clip(noisy, 0, 255)[..., None]
@@ -95,10 +107,12 @@ def judge(logits: np.ndarray, classes: np.ndarray, rules: LiveRules, thresholds:
         flips += max(0, sum(a != b for a, b in zip([before, *part], part, strict=False)) - 1)
     right = np.mean([s == LABELS[c] for s, c in zip(said, np.repeat(classes, length), strict=True)])
     return {
-        "median_delay_s": round(float(np.median(delays)), 3), "never_said": int(np.isinf(delays).sum()),
-        "flips_per_minute": round(flips / (len(said) / RATE / 60), 2), "accuracy": round(float(right), 4),
+        "median_delay_s": round(float(np.median(delays)), 3),
+        "never_said": int(np.isinf(delays).sum()),
+        "flips_per_minute": round(flips / (len(said) / RATE / 60), 2),
+        "accuracy": round(float(right), 4),
         "unsure": round(float(np.mean([s is None for s in said])), 4),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -120,8 +134,17 @@ def main() -> None:
             replay.run(v, LiveRules(**rules).model_dump())["flips_per_minute"]["smoothed"] for v in given.video
         ]
         rows.append(row)
-        print(row["median_delay_s"], row["flips_per_minute"], row["accuracy"], row["video_flips_per_minute"], row["rules"])  # fmt: skip
-    done = {"model": open_session(given.model, 1)[1].name, "steps": given.steps, "frames_per_second": RATE, "seconds_a_step": SECONDS, "live_json": SHIPPED_RULES, "rows": rows}  # fmt: skip
+        print(
+            row["median_delay_s"], row["flips_per_minute"], row["accuracy"], row["video_flips_per_minute"], row["rules"]
+        )
+    done = {
+        "model": open_session(given.model, 1)[1].name,
+        "steps": given.steps,
+        "frames_per_second": RATE,
+        "seconds_a_step": SECONDS,
+        "live_json": SHIPPED_RULES,
+        "rows": rows,
+    }
     if given.out:
         given.out.write_text(json.dumps(done, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -77,9 +77,12 @@ def exact(pictures: np.ndarray) -> dict[str, Any]:
     ours = time.perf_counter() - start
     found = np.sort(np.concatenate([q * len(hashes) + r for q, r in mine]))
     start = time.perf_counter()
-    brute = np.concatenate([
-        i * len(hashes) + i + 1 + np.flatnonzero(np.bitwise_count(hashes[i] ^ hashes[i + 1 :]) <= radius) for i in range(len(hashes))
-    ])  # fmt: skip
+    brute = np.concatenate(
+        [
+            i * len(hashes) + i + 1 + np.flatnonzero(np.bitwise_count(hashes[i] ^ hashes[i + 1 :]) <= radius)
+            for i in range(len(hashes))
+        ]
+    )
     brute_s = time.perf_counter() - start
     faiss.omp_set_num_threads(1)
     data = hashes.view(np.uint8).reshape(-1, 8)
@@ -92,10 +95,16 @@ def exact(pictures: np.ndarray) -> dict[str, Any]:
     query = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
     peer = np.sort((query * len(hashes) + rows)[query < rows])
     return {
-        "hashes": len(hashes), "radius": radius, "pairs": len(found), "equals_brute_force": bool(np.array_equal(found, brute)),
-        "equals_faiss": bool(np.array_equal(found, peer)), "seconds_one_core": round(ours, 2), "faiss_seconds_one_core": round(theirs, 2),
-        "times_faster_than_faiss": round(theirs / ours, 2), "brute_force_seconds": round(brute_s, 1),
-    }  # fmt: skip
+        "hashes": len(hashes),
+        "radius": radius,
+        "pairs": len(found),
+        "equals_brute_force": bool(np.array_equal(found, brute)),
+        "equals_faiss": bool(np.array_equal(found, peer)),
+        "seconds_one_core": round(ours, 2),
+        "faiss_seconds_one_core": round(theirs, 2),
+        "times_faster_than_faiss": round(theirs / ours, 2),
+        "brute_force_seconds": round(brute_s, 1),
+    }
 
 
 def one_size(path: str, count: int, radius: int) -> dict[str, Any]:
@@ -110,9 +119,13 @@ def one_size(path: str, count: int, radius: int) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     peak = memory("VmHWM")
     return {
-        "hashes": count, "radius": radius, "pairs": pairs, "seconds_one_core": round(seconds, 2), "gib": round(peak, 2),
+        "hashes": count,
+        "radius": radius,
+        "pairs": pairs,
+        "seconds_one_core": round(seconds, 2),
+        "gib": round(peak, 2),
         "gib_of_the_search": round(max(0.0, peak - before), 2),
-    }  # fmt: skip
+    }
 
 
 def memory(name: str) -> float:
@@ -200,8 +213,10 @@ def planted(pictures: np.ndarray, threshold: float) -> dict[str, Any]:
         out[kind] = {
             "recall": round(float(hit.mean()), 4),
             "recall_of": {k: round(float(hit[np.array(kinds) == k].mean()), 4) for k in dict.fromkeys(kinds)},
-            "pairs_with_a_variant": int(touching.sum()), "precision": round(float(right.mean()), 4), "seconds": round(seconds, 1),
-        }  # fmt: skip
+            "pairs_with_a_variant": int(touching.sum()),
+            "precision": round(float(right.mean()), 4),
+            "seconds": round(seconds, 1),
+        }
     return out
 
 
@@ -223,9 +238,13 @@ def scores(pictures: np.ndarray, sheet: Path | None) -> dict[str, Any]:
         look(pictures, met, value, sheet)
     edges = np.round(np.arange(0, 1.01, 0.05), 2)
     return {
-        "candidates": len(value), "edges": edges.tolist(), "count": np.histogram(value, edges)[0].tolist(), "not_registered": int((value < 0).sum()),
-        "whole_pictures_within_6": int(plain.sum()), "of_these_under_the_threshold": round(float((value[plain] < 0.6).mean()), 4),
-    }  # fmt: skip
+        "candidates": len(value),
+        "edges": edges.tolist(),
+        "count": np.histogram(value, edges)[0].tolist(),
+        "not_registered": int((value < 0).sum()),
+        "whole_pictures_within_6": int(plain.sum()),
+        "of_these_under_the_threshold": round(float((value[plain] < 0.6).mean()), 4),
+    }
 
 
 def look(pictures: np.ndarray, met: Any, value: np.ndarray, path: Path) -> None:
@@ -286,9 +305,11 @@ def main() -> None:
     result = json.loads(given.out.read_text()) if given.out.is_file() else {}
     sizes = [s for s in ((10**5, 6), (3 * 10**5, 6), (10**6, 6), (10**6, 3), (10**7, 3)) if s[0] <= given.largest]
     parts = {
-        "exact": lambda: exact(pictures), "growth": lambda: growth(pictures, sizes), "planted": lambda: planted(pictures, 0.6),
+        "exact": lambda: exact(pictures),
+        "growth": lambda: growth(pictures, sizes),
+        "planted": lambda: planted(pictures, 0.6),
         "scores": lambda: scores(pictures, given.sheet),
-    }  # fmt: skip
+    }
     for name in given.part or parts:
         result[name] = parts[name]()
         print(name, json.dumps(result[name], indent=2), flush=True)

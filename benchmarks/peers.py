@@ -44,11 +44,28 @@ from mien.runtime.recognizer import open_session
 HERE = Path(__file__).parent
 TURN = 50
 SHOWN = ("accuracy", "macro_f1", "ece")
-_FER = (("--no-deps", "fer==25.10.3"), ("tensorflow-cpu>=2.18,<2.21", "opencv-python-headless>=4.10,<5", "requests", "setuptools<81", "tf2onnx", "onnxruntime"))  # fmt: skip
-_FACIAL = (("--no-deps", "facial-emotion-recognition==0.3.4"), ("torch==2.13.0", "torchvision==0.28.0", "opencv-python-headless>=4.10,<5"))  # fmt: skip
+_FER = (
+    ("--no-deps", "fer==25.10.3"),
+    (
+        "tensorflow-cpu>=2.18,<2.21",
+        "opencv-python-headless>=4.10,<5",
+        "requests",
+        "setuptools<81",
+        "tf2onnx",
+        "onnxruntime",
+    ),
+)
+_FACIAL = (
+    ("--no-deps", "facial-emotion-recognition==0.3.4"),
+    ("torch==2.13.0", "torchvision==0.28.0", "opencv-python-headless>=4.10,<5"),
+)
 PEERS = {
-    "fer": ("fer", _FER), "fer_tight": ("fer", _FER), "fer_keras": ("fer", _FER), "fer_onnx": ("fer", _FER), "facial": ("facial", _FACIAL),
-}  # fmt: skip
+    "fer": ("fer", _FER),
+    "fer_tight": ("fer", _FER),
+    "fer_keras": ("fer", _FER),
+    "fer_onnx": ("fer", _FER),
+    "facial": ("facial", _FACIAL),
+}
 """{peer: (its environment's folder, arguments of pip install, one call each)}"""
 SAYS_LABELS_ALONE = ("facial",)
 """Peers whose package gives no probabilities: they have no calibration error."""
@@ -75,13 +92,18 @@ def ferplus_rows(folder: Path, split: str, names: list[str]) -> tuple[NDArray[np
             continue
         name = name_of(item.picture.load(min_side=48)[..., 0])
         if name not in row:
-            raise InputError(f"{folder} has a {split} picture that fer2013.csv lacks ({item.path}).", rule="FER+ labels its pictures anew.")  # fmt: skip
+            raise InputError(
+                f"{folder} has a {split} picture that fer2013.csv lacks ({item.path}).",
+                rule="FER+ labels its pictures anew.",
+            )
         rows.append(row[name])
         labels.append(INDEX[item.label])
     return np.array(rows, dtype=np.int64), np.array(labels, dtype=np.int64)
 
 
-def subsets(labels: NDArray[np.int64], names: list[str], copies: dict[str, str]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:  # fmt: skip
+def subsets(
+    labels: NDArray[np.int64], names: list[str], copies: dict[str, str]
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """{set: (rows, their labels)}: all, and by the closest copy in Training."""
     closest = np.array([copies.get(name, "none") for name in names])
     out = {"all": np.arange(len(labels))} | {f"copy {kind}": np.flatnonzero(closest == kind) for kind in CLOSENESS}
@@ -89,8 +111,12 @@ def subsets(labels: NDArray[np.int64], names: list[str], copies: dict[str, str])
 
 
 def score(
-    probabilities: NDArray[np.float64], sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]], *, calibrated: bool = True, resamples: int = 1000
-) -> dict[str, Any]:  # fmt: skip
+    probabilities: NDArray[np.float64],
+    sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    *,
+    calibrated: bool = True,
+    resamples: int = 1000,
+) -> dict[str, Any]:
     """{set: n, metrics, intervals} of probabilities (n, 7), which are first made to sum to 1."""
     p = probabilities / probabilities.sum(1, keepdims=True)
     out = {}
@@ -125,7 +151,9 @@ class Worker:
         self.out = work / f"{name}.npz"
         command = [python, HERE / "peer_worker.py", maker, work / "faces.npz", self.out, file]
         self.log = (work / f"{name}.log").open("wb")
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
         self.name = name
 
     def wait(self) -> None:
@@ -178,13 +206,18 @@ def check_opened(models: list[Path], runs: list[Path]) -> None:
             )
 
 
-def summary(found: dict[str, Any], name: str, sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]) -> dict[str, Any]:  # fmt: skip
+def summary(
+    found: dict[str, Any], name: str, sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> dict[str, Any]:
     """What one recogniser is worth and takes."""
     p50, p95 = np.percentile(1000 * found["times"], [50, 95])
     return {
-        "version": str(found["version"]), "bytes": int(found["bytes"]), "ms_a_face": {"p50": float(p50), "p95": float(p95)},
-        "gives_probabilities": name not in SAYS_LABELS_ALONE, "sets": score(found["probabilities"], sets, calibrated=name not in SAYS_LABELS_ALONE),
-    }  # fmt: skip
+        "version": str(found["version"]),
+        "bytes": int(found["bytes"]),
+        "ms_a_face": {"p50": float(p50), "p95": float(p95)},
+        "gives_probabilities": name not in SAYS_LABELS_ALONE,
+        "sets": score(found["probabilities"], sets, calibrated=name not in SAYS_LABELS_ALONE),
+    }
 
 
 def arguments() -> argparse.Namespace:
@@ -226,7 +259,10 @@ def main() -> None:
     document = {"split": given.split, "rows": count, "threads": 1, "recognisers": found, "environment": environment()}
     write_json(given.out, document)
     for name, one in found.items():
-        print(f"{name:20} {one['ms_a_face']['p50']:8.2f} ms  {one['bytes'] / 1e6:6.2f} MB  " + "  ".join(f"{s}: {v['accuracy']:.3f} / {v['macro_f1']:.3f}" for s, v in one["sets"].items()))  # fmt: skip
+        print(
+            f"{name:20} {one['ms_a_face']['p50']:8.2f} ms  {one['bytes'] / 1e6:6.2f} MB  "
+            + "  ".join(f"{s}: {v['accuracy']:.3f} / {v['macro_f1']:.3f}" for s, v in one["sets"].items())
+        )
 
 
 if __name__ == "__main__":

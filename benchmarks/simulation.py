@@ -77,9 +77,11 @@ def one_pool(n: int, kind: str, pool: str, rng: np.random.Generator) -> dict[str
     whole = tempered([z[inside] for z in logits], own)
     grid = search_grid(whole, labels[inside], pool)
     return {
-        "equal": nll(equal.weights, equal.temperature.value), "ours": nll(ours.weights, ours.temperature.value),
-        "grid": nll(grid, minimum(combine(whole, grid, pool), labels[inside])), "searched": float(ours.weighting != "equal"),
-    }  # fmt: skip
+        "equal": nll(equal.weights, equal.temperature.value),
+        "ours": nll(ours.weights, ours.temperature.value),
+        "grid": nll(grid, minimum(combine(whole, grid, pool), labels[inside])),
+        "searched": float(ours.weighting != "equal"),
+    }
 
 
 def one_map(n: int, kind: str, rng: np.random.Generator) -> dict[str, float | str]:
@@ -93,9 +95,10 @@ def one_map(n: int, kind: str, rng: np.random.Generator) -> dict[str, float | st
     choice = choose(rows, t)
     held, truth = z[n:], labels[n:]
     return {
-        "chosen": choice.scaling.method, "temperature": float(nll_rows(softmax(held / t), truth).mean()),
+        "chosen": choice.scaling.method,
+        "temperature": float(nll_rows(softmax(held / t), truth).mean()),
         "ours": float(nll_rows(softmax(choice.scaling.apply(held)), truth).mean()),
-    }  # fmt: skip
+    }
 
 
 UNIFORM = np.full(7, 1 / 7)
@@ -155,10 +158,18 @@ def priors(rows: list[int], repeats: int) -> list[dict[str, object]]:
             found = [one_prior(n, method, prior, declared, seed) for seed in range(repeats)]
             for target in SHARES:
                 v = np.array([f[target] for f in found])
-                out.append({
-                    "rows": n, "map": method, "model_assumes": name, "declared": declared, "true_shares": target,
-                    "told_less_untold": against(v[:, 1], v[:, 0]), "accuracy_untold": float(v[:, 2].mean()), "accuracy_told": float(v[:, 3].mean()),
-                })  # fmt: skip
+                out.append(
+                    {
+                        "rows": n,
+                        "map": method,
+                        "model_assumes": name,
+                        "declared": declared,
+                        "true_shares": target,
+                        "told_less_untold": against(v[:, 1], v[:, 0]),
+                        "accuracy_untold": float(v[:, 2].mean()),
+                        "accuracy_told": float(v[:, 3].mean()),
+                    }
+                )
                 print(json.dumps(out[-1]))
     return out
 
@@ -168,7 +179,16 @@ def gaps(rows: list[int], repeats: int) -> list[dict[str, object]]:
     out: list[dict[str, object]] = []
     for n, method, pool in product(rows, FITS, ("probability", "logit")):
         found = np.array([one_gap(n, method, pool, seed) for seed in range(repeats)])
-        out.append({"rows": n, "maps": method, "pool": pool, "gap": float(found[:, 0].mean()), "se": float(found[:, 0].std(ddof=1) / np.sqrt(repeats)), "gap_at_best": float(found[:, 1].mean())})  # fmt: skip
+        out.append(
+            {
+                "rows": n,
+                "maps": method,
+                "pool": pool,
+                "gap": float(found[:, 0].mean()),
+                "se": float(found[:, 0].std(ddof=1) / np.sqrt(repeats)),
+                "gap_at_best": float(found[:, 1].mean()),
+            }
+        )
         print(json.dumps(out[-1]))
     return out
 
@@ -187,7 +207,15 @@ def intervals(repeats: int) -> list[dict[str, object]]:
         low, high = np.array(ends).T
         error = float(np.abs(gap).sum() / (n * repeats))
         covered = float(((low <= error) & (error <= high)).mean())
-        out.append({"over_confidence": sharpness, "rows": n, "error": error, "covered": covered, "width": float((high - low).mean())})  # fmt: skip
+        out.append(
+            {
+                "over_confidence": sharpness,
+                "rows": n,
+                "error": error,
+                "covered": covered,
+                "width": float((high - low).mean()),
+            }
+        )
         print(json.dumps(out[-1]))
     return out
 
@@ -208,9 +236,11 @@ def main() -> None:
     args = parser.parse_args()
     started = time.perf_counter()
     parts = {
-        "weights": lambda: weights_and_maps(args.rows, args.repeats), "prior": lambda: {"prior": priors([1000, 2400], args.repeats)},
-        "gaps": lambda: {"gaps": gaps([1000, 2400], 3 * args.repeats)}, "intervals": lambda: {"intervals": intervals(10 * args.repeats)},
-    }  # fmt: skip
+        "weights": lambda: weights_and_maps(args.rows, args.repeats),
+        "prior": lambda: {"prior": priors([1000, 2400], args.repeats)},
+        "gaps": lambda: {"gaps": gaps([1000, 2400], 3 * args.repeats)},
+        "intervals": lambda: {"intervals": intervals(10 * args.repeats)},
+    }
     document: dict[str, object] = {"repeats": args.repeats}
     for name in args.only:
         document |= parts[name]()
@@ -231,17 +261,27 @@ def weights_and_maps(rows: list[int], repeats: int) -> dict[str, object]:
                         found.append(one_pool(n, kind, pool, np.random.default_rng([seed, n])))
                         progress.advance()
                     v = {key: np.array([f[key] for f in found]) for key in found[0]}
-                    pools.append({
-                        "rows": n, "members": kind, "pool": pool, "nll_equal": float(v["equal"].mean()), "searched": float(v["searched"].mean()),
-                        "ours_less_equal": against(v["ours"], v["equal"]), "ours_less_grid": against(v["ours"], v["grid"]), "grid_less_equal": against(v["grid"], v["equal"]),
-                    })  # fmt: skip
+                    pools.append(
+                        {
+                            "rows": n,
+                            "members": kind,
+                            "pool": pool,
+                            "nll_equal": float(v["equal"].mean()),
+                            "searched": float(v["searched"].mean()),
+                            "ours_less_equal": against(v["ours"], v["equal"]),
+                            "ours_less_grid": against(v["ours"], v["grid"]),
+                            "grid_less_equal": against(v["grid"], v["equal"]),
+                        }
+                    )
                     print(json.dumps(pools[-1]))
             for kind in MAPS:
                 found = []
                 for seed in range(repeats):
                     found.append(one_map(n, kind, np.random.default_rng([seed, n, 7])))
                     progress.advance()
-                chosen = {m: sum(f["chosen"] == m for f in found) / len(found) for m in ("temperature", "vector", "dirichlet")}  # fmt: skip
+                chosen = {
+                    m: sum(f["chosen"] == m for f in found) / len(found) for m in ("temperature", "vector", "dirichlet")
+                }
                 gap = against(*(np.array([f[key] for f in found]) for key in ("ours", "temperature")))
                 maps.append({"rows": n, "planted": kind, "chosen": chosen, "ours_less_temperature": gap})
                 print(json.dumps(maps[-1]))

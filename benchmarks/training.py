@@ -115,10 +115,16 @@ def pil(one: Any, folder: Path) -> Iterator[int]:
     from torchvision import datasets, transforms
 
     size = one.network.preprocess.crop_size
-    augment = transforms.Compose([
-        transforms.RandomResizedCrop(size, scale=(0.7, 1)), transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2),
-        transforms.PILToTensor(), transforms.Lambda(lambda t: t.float()), transforms.RandomErasing(0.1, value=127),
-    ])  # fmt: skip
+    augment = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, scale=(0.7, 1)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ColorJitter(0.2, 0.2),
+            transforms.PILToTensor(),
+            transforms.Lambda(lambda t: t.float()),
+            transforms.RandomErasing(0.1, value=127),
+        ]
+    )
     dataset = datasets.ImageFolder(folder / "png", augment)
     loader = torch.utils.data.DataLoader(
         dataset, BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
@@ -132,9 +138,22 @@ def timm(one: Any, folder: Path) -> Iterator[int]:
     size = one.network.preprocess.crop_size
     dataset = create_dataset("", folder / "png", is_training=True)
     loader = create_loader(
-        dataset, (3, size, size), BATCH, is_training=True, use_prefetcher=False, scale=(0.7, 1), ratio=(0.8, 1.25), hflip=0.5, color_jitter=0.2,
-        re_prob=0.1, num_workers=2, mean=(0, 0, 0), std=(1 / 255,) * 3, persistent_workers=True, interpolation="bilinear",
-    )  # fmt: skip
+        dataset,
+        (3, size, size),
+        BATCH,
+        is_training=True,
+        use_prefetcher=False,
+        scale=(0.7, 1),
+        ratio=(0.8, 1.25),
+        hflip=0.5,
+        color_jitter=0.2,
+        re_prob=0.1,
+        num_workers=2,
+        mean=(0, 0, 0),
+        std=(1 / 255,) * 3,
+        persistent_workers=True,
+        interpolation="bilinear",
+    )
     return ordinary(one, lambda: loader)
 
 
@@ -219,8 +238,11 @@ def measure(backbone: str, folder: Path, rounds: int, seconds: float) -> dict[st
     started = {}
     for kind in KINDS:
         started[kind] = subprocess.Popen(
-            [sys.executable, __file__, "--worker", kind, "--backbone", backbone, "--folder", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )  # fmt: skip
+            [sys.executable, __file__, "--worker", kind, "--backbone", backbone, "--folder", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert started[kind].stdout.readline().strip() == "ready"  # type: ignore[union-attr]
     for number in range(rounds):
         for kind in KINDS if number % 2 == 0 else KINDS[::-1]:
@@ -234,11 +256,13 @@ def measure(backbone: str, folder: Path, rounds: int, seconds: float) -> dict[st
     command = [sys.executable, __file__, "--worker", "paired", "--backbone", backbone, "--folder", str(folder)]
     turns = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {
-        "images_per_second": {kind: round(statistics.median(v), 1) for kind, v in speeds.items()}, "all_rounds": {k: [round(x, 1) for x in v] for k, v in speeds.items()},
+        "images_per_second": {kind: round(statistics.median(v), 1) for kind, v in speeds.items()},
+        "all_rounds": {k: [round(x, 1) for x in v] for k, v in speeds.items()},
         "mien_of_resident": turns,
         "mien_to_pil": round(statistics.median(speeds["mien"]) / statistics.median(speeds["pil"]), 2),
-        "mien_to_timm": round(statistics.median(speeds["mien"]) / statistics.median(speeds["timm"]), 2), "peak_memory_mib": memory,
-    }  # fmt: skip
+        "mien_to_timm": round(statistics.median(speeds["mien"]) / statistics.median(speeds["timm"]), 2),
+        "peak_memory_mib": memory,
+    }
 
 
 def faces(folder: Path, size: int) -> None:

@@ -26,7 +26,12 @@ text: better by {best.f1 - models[0].f1} ({best.n} faces, at least {min models[*
 It is better by
 .12 (7 faces, at least .41).
 """
-JSON = {"models": [{"name": "a", "n": 1234, "f1": 0.4149, "ci": [0.4, 0.43]}, {"name": "b.c", "n": 7, "f1": 0.5301, "ci": [0.5, 0.56]}]}  # fmt: skip
+JSON = {
+    "models": [
+        {"name": "a", "n": 1234, "f1": 0.4149, "ci": [0.4, 0.43]},
+        {"name": "b.c", "n": 7, "f1": 0.5301, "ci": [0.5, 0.56]},
+    ]
+}
 
 
 @pytest.fixture
@@ -37,8 +42,20 @@ def one_file(monkeypatch):
 def test_every_number_under_a_marker_is_compared_as_it_is_rounded(one_file):
     found = f.figures(TEXT)
     assert [x.written for x in found] == [
-        "1,234", ".41", ".40", ".43", "41", "7", ".53", ".50", ".56", "53.0", ".12", "7", ".41"
-    ]  # fmt: skip
+        "1,234",
+        ".41",
+        ".40",
+        ".43",
+        "41",
+        "7",
+        ".53",
+        ".50",
+        ".56",
+        "53.0",
+        ".12",
+        "7",
+        ".41",
+    ]
     assert all(x.holds for x in found)
     wrong = f.figures(TEXT.replace(".53 [", ".54 [").replace("better by\n.12", "better by\n.11"))
     assert [(x.written, x.rounded) for x in wrong if not x.holds] == [(".54", ".53"), (".11", ".12")]
@@ -50,9 +67,16 @@ def test_figures_are_renewed_in_their_style(one_file, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("rows: models[0] | best | -", "rows: models[0] | best"), ("n | f1, ci | f1 * 100", "n | f1, ci"), (" | f1, ci |", " | f1 |"),
-                     ("better by {", "worse by {"), ("best = models[name=b.c]", "best = models[name=z]"), ("text:", "txt:")],
-)  # fmt: skip
+    ("old", "new"),
+    [
+        ("rows: models[0] | best | -", "rows: models[0] | best"),
+        ("n | f1, ci | f1 * 100", "n | f1, ci"),
+        (" | f1, ci |", " | f1 |"),
+        ("better by {", "worse by {"),
+        ("best = models[name=b.c]", "best = models[name=z]"),
+        ("text:", "txt:"),
+    ],
+)
 def test_a_marker_that_does_not_fit_is_an_error(one_file, old, new):
     assert old in TEXT
     with pytest.raises((AssertionError, KeyError, IndexError)):

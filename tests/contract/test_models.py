@@ -19,10 +19,20 @@ def catalogue(tmp_path, monkeypatch):
     data = b"not a model, and that does not matter here"
     (tmp_path / "a.onnx").write_bytes(data)
     entry = {
-        "name": "a", "version": "1", "file": "a.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
-        "precision": "fp32", "backbone": "cnn", "parameters": 1, "input_size": 48, "data": ["synthetic"], "terms": ["CC0"],
-        "figures": {"accuracy": {"value": 0.5, "ci95": [0.4, 0.6], "on": "10 images"}}, "command": "mien export",
-    }  # fmt: skip
+        "name": "a",
+        "version": "1",
+        "file": "a.onnx",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "precision": "fp32",
+        "backbone": "cnn",
+        "parameters": 1,
+        "input_size": 48,
+        "data": ["synthetic"],
+        "terms": ["CC0"],
+        "figures": {"accuracy": {"value": 0.5, "ci95": [0.4, 0.6], "on": "10 images"}},
+        "command": "mien export",
+    }
     document = {"default": "a", "models": [entry], "downloads": []}
     (tmp_path / "models.json").write_text(json.dumps(document), encoding="utf-8")
     monkeypatch.setattr(store.resources, "files", lambda package: tmp_path)

@@ -32,7 +32,9 @@ def scores(accuracy):
     return {"run": {"val": {"n": 400, "accuracy": accuracy, "macro_f1": accuracy, "nll": 1.0}}}
 
 
-@pytest.mark.parametrize("accuracy, logit, within", [(0.8, 1e-5, True), (0.72, 1e-5, True), (0.7, 1e-5, False), (0.8, 2e-3, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "accuracy, logit, within", [(0.8, 1e-5, True), (0.72, 1e-5, True), (0.7, 1e-5, False), (0.8, 2e-3, False)]
+)
 def test_what_is_tolerated(benchmark, accuracy, logit, within):
     """Of 400 images .8 against .72 is 2.7 standard errors of a difference, .8 against .7 is 3.3; logits to 1e-3."""
     one = {"figures": scores(0.8), "seconds": {"train": 10.0}}
@@ -45,13 +47,30 @@ def test_what_is_tolerated(benchmark, accuracy, logit, within):
 
 @pytest.mark.slow
 def test_the_processor_agrees_with_itself(benchmark, monkeypatch, tmp_path):
-    small = ["--device", "cpu", "--faces", "560", "--size", "32", "--epochs", "3", "--batch-size", "32", "--backbones", "cnn", "--student", "cnn"]  # fmt: skip
+    small = [
+        "--device",
+        "cpu",
+        "--faces",
+        "560",
+        "--size",
+        "32",
+        "--epochs",
+        "3",
+        "--batch-size",
+        "32",
+        "--backbones",
+        "cnn",
+        "--student",
+        "cnn",
+    ]
     monkeypatch.setattr(sys, "argv", ["accelerator.py", *small, "--out", str(tmp_path / "a.json")])
     assert benchmark.main() == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["processor"]["device"] == found["other"]["device"] == "cpu"
     assert set(found["times_as_fast"]) == {"train", "predict", "distill"}
-    assert [(d["run"], d["split"]) for d in found["differences"]] == [(r, s) for r in ("cnn", "student") for s in ("val", "calib")]  # fmt: skip
+    assert [(d["run"], d["split"]) for d in found["differences"]] == [
+        (r, s) for r in ("cnn", "student") for s in ("val", "calib")
+    ]
     assert all(d["accuracy"] == 0 for d in found["differences"])
     assert max(found["same_weights_largest_logit_difference"].values()) < 1e-4
     assert found["command"].endswith(" ".join(["benchmarks/accelerator.py", *small, "--out", str(tmp_path / "a.json")]))

@@ -168,7 +168,10 @@ def test_index_as_text(small_index, capsys):
         (["index", "build", "--out", "r"], "No source given"),
         (["index", "build", "--source", "fer2013=nowhere.csv", "--out", "r"], "No file nowhere.csv"),
         (["index", "build", "--source", "fer2013={notes}", "--out", "r"], "is not FER2013"),
-        (["index", "build", "--source", "fer2013=${{UNSET_PLACE}}/x.csv", "--out", "r"], "UNSET_PLACE, which is not set"),
+        (
+            ["index", "build", "--source", "fer2013=${{UNSET_PLACE}}/x.csv", "--out", "r"],
+            "UNSET_PLACE, which is not set",
+        ),
         (["study", "nowhere.toml", "--out", "r"], "No study"),
         (["study", "quickstrat", "--out", "r"], "Did you mean 'quickstart'"),
         (["study", "{faulty}", "--out", "r"], "Did you mean 'teachers'"),
@@ -195,7 +198,7 @@ def test_index_as_text(small_index, capsys):
         (["report", "nowhere"], "Run the study"),
     ],
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
-)  # fmt: skip
+)
 def test_clear_errors_and_nothing_left(
     arguments, expected, small_study, small_index, model, tmp_path, capsys, monkeypatch
 ):
@@ -220,9 +223,15 @@ def test_clear_errors_and_nothing_left(
         "missing": tmp_path / "missing.toml",
         "unknown": tmp_path / "unknown.toml",
         "video": tmp_path / "video.mp4",
-        "index": small_index, "study": small_study, "run": small_study / "teachers" / "arc", "model": model, "plain": tmp_path / "plain.onnx",
-        "notes": tmp_path / "notes.csv", "picture": tmp_path / "picture.png", "faulty": tmp_path / "faulty.toml",
-    }  # fmt: skip
+        "index": small_index,
+        "study": small_study,
+        "run": small_study / "teachers" / "arc",
+        "model": model,
+        "plain": tmp_path / "plain.onnx",
+        "notes": tmp_path / "notes.csv",
+        "picture": tmp_path / "picture.png",
+        "faulty": tmp_path / "faulty.toml",
+    }
     monkeypatch.chdir(tmp_path)
     before = sorted(p.name for p in tmp_path.iterdir())
     code, out, err = call(capsys, *[a.format(**places) for a in arguments])

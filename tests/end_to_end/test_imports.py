@@ -90,7 +90,9 @@ def test_two_files_go_all_the_way(tmp_path, capsys):
     assert run(["evaluate", str(ens), "--resamples", "200", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["test"]["n"] == 400
-    mine, pooled = (read_predictions(predictions_path(f, "test"), allow_test=True) for f in (runs[0], ens / found["name"]))  # fmt: skip
+    mine, pooled = (
+        read_predictions(predictions_path(f, "test"), allow_test=True) for f in (runs[0], ens / found["name"])
+    )
     map_ = scaling_of(read_calibration(runs[0] / "calibration.json", weights_hash=mine.meta["weights_hash"]))
     score = [metrics(softmax(z), mine.labels)["macro_f1"] for z in (map_.apply(mine.logits), pooled.logits)]
     low, high = retention(runs[0], ens / found["name"])
@@ -167,41 +169,111 @@ HOLED[3, 2] = np.nan
 TWICE = IDS.copy()
 TWICE[5] = TWICE[6]
 REFUSED = {
-    "a wrong order of classes": (lambda p: write_csv(p / "f.csv", values=BASE[:, [3, 4, 5, 6, 0, 1, 2]]), FLAGS, "another order of classes"),
-    "wrong label numbers": (lambda p: write_npz(p / "f.npz", model(1)), ["--label-numbers", "mien", *ARRAY[2:], "--kind", "logits"], "another order of classes"),
+    "a wrong order of classes": (
+        lambda p: write_csv(p / "f.csv", values=BASE[:, [3, 4, 5, 6, 0, 1, 2]]),
+        FLAGS,
+        "another order of classes",
+    ),
+    "wrong label numbers": (
+        lambda p: write_npz(p / "f.npz", model(1)),
+        ["--label-numbers", "mien", *ARRAY[2:], "--kind", "logits"],
+        "another order of classes",
+    ),
     "no sum of one": (lambda p: write_csv(p / "f.csv", values=UNSUMMED), FLAGS, "'face_0017.png'"),
     "NaN": (lambda p: write_csv(p / "f.csv", values=HOLED), FLAGS, "NaN"),
     "an id twice": (lambda p: write_csv(p / "f.csv", ids=TWICE), FLAGS, "more than once"),
     "no such id column": (lambda p: write_csv(p / "f.csv"), ["--label-column", "truth"], "--id-column COLUMN"),
     "an unknown split": (lambda p: write_csv(p / "f.csv"), FLAGS[:-2], "--split-name validation=val"),
-    "a column that is none": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--column", "angry=p_angri"], "Did you mean 'p_angry'"),
+    "a column that is none": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS, "--column", "angry=p_angri"],
+        "Did you mean 'p_angry'",
+    ),
     "a class without column": (lambda p: write_csv(p / "f.csv", order=LABELS[:6]), FLAGS, "no column for surprise"),
     "a class of its own": (lambda p: write_csv(p / "f.csv", labels=np.full(1400, "bored")), FLAGS, "'bored'"),
     "no kind": (lambda p: write_csv(p / "f.csv", prefix=""), FLAGS, "--kind logits or --kind probabilities"),
-    "an array without an order": (lambda p: write_npz(p / "f.npz", model(1)), ["--label-numbers", "fer2013"], "--classes"),
+    "an array without an order": (
+        lambda p: write_npz(p / "f.npz", model(1)),
+        ["--label-numbers", "fer2013"],
+        "--classes",
+    ),
     "an array of six": (lambda p: write_npz(p / "f.npz", model(1)[:, :6]), ARRAY, "shape (1400, 6)"),
     "numbers of nobody": (lambda p: write_npz(p / "f.npz", model(1)), ARRAY[2:], "--label-numbers"),
-    "unscaled cosines": (lambda p: write_npz(p / "f.npz", np.tanh(0.1 * model(1))), [*ARRAY, "--kind", "logits"], "bare cosines"),
+    "unscaled cosines": (
+        lambda p: write_npz(p / "f.npz", np.tanh(0.1 * model(1))),
+        [*ARRAY, "--kind", "logits"],
+        "bare cosines",
+    ),
     "pickles": (lambda p: write_npz(p / "f.npz", np.array([[{}]] * 3, dtype=object)), ARRAY, "cannot be read"),
     "torn": (lambda p: (p / "f.npz").write_bytes(b"PK\x03\x04torn") and p / "f.npz", ARRAY, "cannot be read"),
-    "test renamed": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "test=calib"], "test rows do not become others"),
-    "a column for two classes": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--column", "angry=p_sad"], "no column for sad"),
-    "a class named twice": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--column", "angry=p_sad", "--column", "mad=p_fear"], "a second time"),
+    "test renamed": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS, "--split-name", "test=calib"],
+        "test rows do not become others",
+    ),
+    "a column for two classes": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS, "--column", "angry=p_sad"],
+        "no column for sad",
+    ),
+    "a class named twice": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS, "--column", "angry=p_sad", "--column", "mad=p_fear"],
+        "a second time",
+    ),
     "labels of another length": (lambda p: write_npz(p / "f.npz", model(1), label=np.zeros(3)), ARRAY, "shape (3,)"),
     "one-hot labels": (lambda p: write_npz(p / "f.npz", model(1), label=np.eye(7)[Y]), ARRAY, "shape (1400, 7)"),
-    "no rows": (lambda p: (p / "f.csv").write_text("file,truth,part," + ",".join(f"p_{n}" for n in LABELS) + "\n") and p / "f.csv", FLAGS, "has no rows"),
-    "a column twice": (lambda p: (p / "f.csv").write_text("file,file,truth\na,b,happy\n") and p / "f.csv", FLAGS, "two columns 'file'"),
-    "a test set renamed": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "test_set=calib"], "test rows do not become others"),
-    "a test set with --split": (lambda p: write_csv(p / "f.csv", splits=np.where(SPLITS == "test", "Official-TestSet", SPLITS)), [*FLAGS[:4], "--split", "calib"], "has test rows by its column 'part'"),
-    "test under another name": (lambda p: write_csv(p / "f.csv"), [*FLAGS, "--split-name", "Test =calib"], "test rows do not become others"),
-    "test by a column that is not named": (lambda p: write_csv(p / "f.csv"), [*FLAGS[:4], "--split", "calib"], "has test rows by its column 'part'"),
-    "test by a column, another named": (lambda p: write_csv(p / "f.csv"), [*FLAGS[:4], "--split", "calib", "--split-column", "no"], "has test rows by its column 'part'"),
+    "no rows": (
+        lambda p: (
+            (p / "f.csv").write_text("file,truth,part," + ",".join(f"p_{n}" for n in LABELS) + "\n") and p / "f.csv"
+        ),
+        FLAGS,
+        "has no rows",
+    ),
+    "a column twice": (
+        lambda p: (p / "f.csv").write_text("file,file,truth\na,b,happy\n") and p / "f.csv",
+        FLAGS,
+        "two columns 'file'",
+    ),
+    "a test set renamed": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS, "--split-name", "test_set=calib"],
+        "test rows do not become others",
+    ),
+    "a test set with --split": (
+        lambda p: write_csv(p / "f.csv", splits=np.where(SPLITS == "test", "Official-TestSet", SPLITS)),
+        [*FLAGS[:4], "--split", "calib"],
+        "has test rows by its column 'part'",
+    ),
+    "test under another name": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS, "--split-name", "Test =calib"],
+        "test rows do not become others",
+    ),
+    "test by a column that is not named": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS[:4], "--split", "calib"],
+        "has test rows by its column 'part'",
+    ),
+    "test by a column, another named": (
+        lambda p: write_csv(p / "f.csv"),
+        [*FLAGS[:4], "--split", "calib", "--split-column", "no"],
+        "has test rows by its column 'part'",
+    ),
     "complex numbers": (lambda p: write_npz(p / "f.npz", model(1) + 1j), [*ARRAY, "--kind", "logits"], "Real numbers"),
-    "texts for numbers": (lambda p: write_npz(p / "f.npz", np.full((1400, 7), "abc")), [*ARRAY, "--kind", "logits"], "Real numbers"),
-    "one class named": (lambda p: write_npz(p / "f.npz", model(1), classes=np.array("angry")), [*ARRAY[:4], "--kind", "logits"], "in any order"),
+    "texts for numbers": (
+        lambda p: write_npz(p / "f.npz", np.full((1400, 7), "abc")),
+        [*ARRAY, "--kind", "logits"],
+        "Real numbers",
+    ),
+    "one class named": (
+        lambda p: write_npz(p / "f.npz", model(1), classes=np.array("angry")),
+        [*ARRAY[:4], "--kind", "logits"],
+        "in any order",
+    ),
     "no file": (lambda p: p / "f.csv", FLAGS, "No file"),
     "another format": (lambda p: (p / "f.xlsx").write_bytes(b"x") and p / "f.xlsx", FLAGS, ".csv, .parquet or .npz"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -287,7 +359,9 @@ def test_few_rows_and_a_missing_class_are_named(tmp_path, capsys):
 def test_ids_stay_texts_and_nulls_are_refused(tmp_path, capsys):
     ids = np.array([f"{i:05d}" for i in range(1400)])
     assert bring(write_csv(tmp_path / "f.csv", ids=ids), tmp_path / "r", *FLAGS) == 0
-    assert set(pq.read_table(tmp_path / "r" / "predictions" / "val.parquet")["image_id"].to_pylist()) <= set(ids.tolist())  # fmt: skip
+    assert set(pq.read_table(tmp_path / "r" / "predictions" / "val.parquet")["image_id"].to_pylist()) <= set(
+        ids.tolist()
+    )
     p = softmax(model(1))
     names = [None if i % 3 == 0 else LABELS[c] for i, c in enumerate(Y)]
     table = {
@@ -295,11 +369,17 @@ def test_ids_stay_texts_and_nulls_are_refused(tmp_path, capsys):
         "split": np.where(SPLITS == "validation", "val", SPLITS).tolist(),
         "label": names,
     }
-    pq.write_table(pa.table(table | {f"prob_{n}": p[:, i] for i, n in enumerate(LABELS)} | {"prob_contempt": p[:, 0]}), tmp_path / "n.parquet")  # fmt: skip
+    pq.write_table(
+        pa.table(table | {f"prob_{n}": p[:, i] for i, n in enumerate(LABELS)} | {"prob_contempt": p[:, 0]}),
+        tmp_path / "n.parquet",
+    )
     assert bring(tmp_path / "n.parquet", tmp_path / "n") == 2
     assert "rows without 'label'" in capsys.readouterr().err
     table["label"] = np.array(LABELS)[Y].tolist()
-    pq.write_table(pa.table(table | {f"prob_{n}": p[:, i] for i, n in enumerate(LABELS)} | {"prob_contempt": p[:, 0]}), tmp_path / "c.parquet")  # fmt: skip
+    pq.write_table(
+        pa.table(table | {f"prob_{n}": p[:, i] for i, n in enumerate(LABELS)} | {"prob_contempt": p[:, 0]}),
+        tmp_path / "c.parquet",
+    )
     assert bring(tmp_path / "c.parquet", tmp_path / "c") == 0
     assert "prob_contempt" in capsys.readouterr().err
 

@@ -99,16 +99,28 @@ FAULTS = {  # name: (expected reason, bytes from a good picture and a random sou
     "16-bit grey": ("sixteen_bit", lambda p, r: encoded(deep())),
     "16-bit TIFF": ("sixteen_bit", lambda p, r: encoded(deep(), "TIFF")),
     "CMYK": ("cmyk", lambda p, r: encoded(np.dstack([p, p[..., 0]]), "JPEG", mode="CMYK")),
-    "animated GIF": ("animated", lambda p, r: encoded(p, "GIF", save_all=True, append_images=[Image.fromarray(255 - p)])),
-    "animated WebP": ("animated", lambda p, r: encoded(p, "WEBP", save_all=True, append_images=[Image.fromarray(255 - p)])),
-    "transparent": ("transparent", lambda p, r: encoded(np.dstack([p, np.full(p.shape[:2], r.randrange(255), np.uint8)]))),
+    "animated GIF": (
+        "animated",
+        lambda p, r: encoded(p, "GIF", save_all=True, append_images=[Image.fromarray(255 - p)]),
+    ),
+    "animated WebP": (
+        "animated",
+        lambda p, r: encoded(p, "WEBP", save_all=True, append_images=[Image.fromarray(255 - p)]),
+    ),
+    "transparent": (
+        "transparent",
+        lambda p, r: encoded(np.dstack([p, np.full(p.shape[:2], r.randrange(255), np.uint8)])),
+    ),
     "tiny": ("too_small", lambda p, r: encoded(p[: r.randrange(1, 16)])),
-    "a header that claims gigapixels": ("too_large", lambda p, r: with_size(encoded(p), 60_000, r.randrange(50_000, 60_000))),
+    "a header that claims gigapixels": (
+        "too_large",
+        lambda p, r: with_size(encoded(p), 60_000, r.randrange(50_000, 60_000)),
+    ),
     "a WebP that claims 268 megapixels": ("too_large", lambda p, r: webp_of(16_000, r.randrange(15_000, 16_000))),
     "a blank bomb": ("too_large", lambda p, r: BOMB),
     "a folder": ("missing", None),
     "a link to nothing": ("missing", None),
-}  # fmt: skip
+}
 BOMB = encoded(np.zeros((9000, 9000), np.uint8))
 
 
@@ -126,10 +138,12 @@ def test_two_thousand_damaged_files(tmp_path):
     # Just under the limits: what is allowed must fit, too.
     noise = np.kron(RNG.integers(0, 256, (100, 100, 3), dtype=np.uint8), np.ones((50, 49, 1), np.uint8))
     large = {
-        "p.png": encoded(noise), "a.png": encoded(np.dstack([noise, np.full(noise.shape[:2], 255, np.uint8)])),
-        "j.jpg": encoded(noise, "JPEG", progressive=True, subsampling=0), "w.webp": encoded(noise[:3000], "WEBP", quality=30),
+        "p.png": encoded(noise),
+        "a.png": encoded(np.dstack([noise, np.full(noise.shape[:2], 255, np.uint8)])),
+        "j.jpg": encoded(noise, "JPEG", progressive=True, subsampling=0),
+        "w.webp": encoded(noise[:3000], "WEBP", quality=30),
         "b.bmp": encoded(noise, "BMP"),
-    }  # fmt: skip
+    }
     for name, data in large.items():
         (root / "happy" / name).write_bytes(data)
         lines.append(f"f/happy/{name},happy")

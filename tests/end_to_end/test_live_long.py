@@ -55,7 +55,9 @@ def test_killed_at_five_moments_and_resumed_the_tables_are_equal_row_by_row(tmp_
 
     def start(out):
         command = [sys.executable, "-m", "mien", "video", str(folder), "--out", str(out), "--model", str(model)]
-        return subprocess.Popen([*command, "--detector", "none", "--workers", "2"], start_new_session=True, stderr=subprocess.DEVNULL)  # fmt: skip
+        return subprocess.Popen(
+            [*command, "--detector", "none", "--workers", "2"], start_new_session=True, stderr=subprocess.DEVNULL
+        )
 
     assert start(tmp_path / "whole").wait(300) == 0
     out, times = tmp_path / "out", {}

@@ -74,14 +74,23 @@ def test_all_formats_carry_the_same_numbers(reported, texts):
     for kind in ("md", "docx", "pdf"):
         assert found[kind] == found["html"], kind
     if shutil.which("pdftotext"):
-        made = subprocess.run(["pdftotext", "-layout", str(reported / "report" / "report.pdf"), "-"], capture_output=True, text=True, check=True).stdout  # fmt: skip
+        made = subprocess.run(
+            ["pdftotext", "-layout", str(reported / "report" / "report.pdf"), "-"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         assert not Counter(found["html"]) - Counter(documents.DECIMAL.findall(made))
 
 
 def test_every_number_is_the_value_at_its_path(reported):
     entries = json.loads((reported / "report" / "numbers.json").read_text())["numbers"]
     assert len(entries) > 200
-    shown = Counter(re.findall(r'<data value="[^"]*" title="[^"]*">([^<]*)</data>', (reported / "report" / "index.html").read_text()))  # fmt: skip
+    shown = Counter(
+        re.findall(
+            r'<data value="[^"]*" title="[^"]*">([^<]*)</data>', (reported / "report" / "index.html").read_text()
+        )
+    )
     assert shown == Counter(entry["text"] for entry in entries)
     for entry in entries:
         values = [documents.resolve(reported, s["file"], s["path"]) for s in entry["sources"]]

@@ -71,9 +71,16 @@ def test_no_cell_is_blank_and_nothing_is_said_to_be_missing(shrunken, page):
 def test_figures_of_the_appendix_are_there(shrunken):
     html = (shrunken / "report" / "index.html").read_text()
     wanted = {
-        "composition", "sources-by-split", "training-curves", "class-curves", "single-against-ensemble", "class-f1", "confusions", "reliability",
+        "composition",
+        "sources-by-split",
+        "training-curves",
+        "class-curves",
+        "single-against-ensemble",
+        "class-f1",
+        "confusions",
+        "reliability",
         "temperature-sweep",
-    }  # fmt: skip
+    }
     assert wanted <= set(re.findall(r'<figure id="([^"]+)"', html))
 
 
@@ -110,12 +117,21 @@ def test_the_shipped_study_has_the_members_of_the_earlier_report():
     study = tomllib.loads(REPORT.read_text(encoding="utf-8"))
     teachers = {t["name"]: t for t in study["teachers"]}
     assert {t["backbone"] for t in teachers.values()} == {
-        "resnet18", "resnet50", "efficientnet_b3", "convnext_tiny", "vit_tiny", "vit_small", "cnn",
-    }  # fmt: skip
+        "resnet18",
+        "resnet50",
+        "efficientnet_b3",
+        "convnext_tiny",
+        "vit_tiny",
+        "vit_small",
+        "cnn",
+    }
     keys = ("warmup_epochs", "plain_logits_epochs", "freeze_backbone_epochs")
     for name in ("vit_tiny", "vit_small"):
         assert [teachers[name].get(k, 0) for k in keys] == [2, 3, 0]
         assert [teachers[f"{name}_revisit"][k] for k in keys] == [6, 6, 2]
-        rest = [{k: v for k, v in teachers[n].items() if k not in (*keys, "name", "arcface_warmup_epochs")} for n in (name, f"{name}_revisit")]  # fmt: skip
+        rest = [
+            {k: v for k, v in teachers[n].items() if k not in (*keys, "name", "arcface_warmup_epochs")}
+            for n in (name, f"{name}_revisit")
+        ]
         assert rest[0] == rest[1]
     assert study["ensemble"]["fixed"] == ["resnet18=0.7,efficientnet_b3=0.3"]

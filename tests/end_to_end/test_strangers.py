@@ -94,7 +94,23 @@ def test_what_the_model_has_seen_is_left_out(small_study, tmp_path, capsys):
     (tmp_path / "l.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     model = small_study / "export" / "student.onnx"
     source = f"csv={tmp_path / 'l.csv'}"
-    assert run(["index", "build", "--source", source, "--like", str(model), "--out", str(tmp_path / "i"), "--near-duplicates", "off"]) == 0  # fmt: skip
+    assert (
+        run(
+            [
+                "index",
+                "build",
+                "--source",
+                source,
+                "--like",
+                str(model),
+                "--out",
+                str(tmp_path / "i"),
+                "--near-duplicates",
+                "off",
+            ]
+        )
+        == 0
+    )
     copy = tmp_path / "m.onnx"
     copy.write_bytes(model.read_bytes())
     found = judged(capsys, copy, "--index", small_study / "index", "--on", tmp_path / "i")

@@ -49,9 +49,21 @@ def test_the_report_has_every_table_filled(small_study):
     page = (small_study / "report" / "index.html").read_text()
     assert page.startswith("<!doctype html>")
     for words in (
-        "Distinct images by class and split", "95 % bootstrap intervals", "Reliability before and after", "Training curves", "Per cent of each label",
-        "Against the best single", "No access to test is on record from before this selection", "Student against teacher", "chance", "always ", "drawn by mien", "Every combination", "Corrupted test images, five strengths", "eyes covered",
-    ):  # fmt: skip
+        "Distinct images by class and split",
+        "95 % bootstrap intervals",
+        "Reliability before and after",
+        "Training curves",
+        "Per cent of each label",
+        "Against the best single",
+        "No access to test is on record from before this selection",
+        "Student against teacher",
+        "chance",
+        "always ",
+        "drawn by mien",
+        "Every combination",
+        "Corrupted test images, five strengths",
+        "eyes covered",
+    ):
         assert words in page, words
     assert "By now it was opened 7 times" in documents.html_text(small_study / "report" / "index.html")
     assert not documents.FORBIDDEN.findall(documents.html_text(small_study / "report" / "index.html"))
@@ -168,17 +180,39 @@ def test_a_dry_run_makes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-AGAIN = {"predict plain val", "predict plain calib", "calibrate plain", "ensemble", "distill", "predict student val", "predict student calib",
-         "calibrate student", "evaluate", "export", "report"}  # fmt: skip
+AGAIN = {
+    "predict plain val",
+    "predict plain calib",
+    "calibrate plain",
+    "ensemble",
+    "distill",
+    "predict student val",
+    "predict student calib",
+    "calibrate student",
+    "evaluate",
+    "export",
+    "report",
+}
 
 
-@pytest.mark.parametrize("old, new, again", [
-    ("[index]", "[index]", set()),
-    ('name = "plain"', 'name = "plain"\nlr = 2e-3', AGAIN | {"train plain"}),
-    ("[ensemble]", "[ensemble]\ncoverage = 0.8", AGAIN - {"predict plain val", "predict plain calib", "calibrate plain"}),
-    ("[student]", "[student]\nlr = 2e-3", AGAIN - {"predict plain val", "predict plain calib", "calibrate plain", "ensemble"}),
-    ("corruption_pictures = 60", "corruption_pictures = 50", {"evaluate", "report"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "old, new, again",
+    [
+        ("[index]", "[index]", set()),
+        ('name = "plain"', 'name = "plain"\nlr = 2e-3', AGAIN | {"train plain"}),
+        (
+            "[ensemble]",
+            "[ensemble]\ncoverage = 0.8",
+            AGAIN - {"predict plain val", "predict plain calib", "calibrate plain"},
+        ),
+        (
+            "[student]",
+            "[student]\nlr = 2e-3",
+            AGAIN - {"predict plain val", "predict plain calib", "calibrate plain", "ensemble"},
+        ),
+        ("corruption_pictures = 60", "corruption_pictures = 50", {"evaluate", "report"}),
+    ],
+)
 def test_a_dry_run_says_what_changed_settings_make_again(small_study, tmp_path, capsys, old, new, again):
     before, file = modified(small_study), faces.study_file(tmp_path / "small.toml")
     assert old in file.read_text()

@@ -56,7 +56,9 @@ def test_planted_noise_on_drawn_faces(tmp_path, capsys):
         hashes.add(trained.weights_hash)
         left = len(index.rows("train")) - (int(found.suspect.sum()) if treatment == "drop" else 0)
         assert trained.config["train_rows"] == left
-    assert run(["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "1", "--out", str(tmp_path / "p")]) == 0  # fmt: skip
+    assert (
+        run(["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "1", "--out", str(tmp_path / "p")]) == 0
+    )
     assert len(hashes | {read_run(tmp_path / "p").weights_hash}) == 4
     assert run([*use[:2], str(tmp_path / "clean"), *use[3:], "--out", str(tmp_path / "no")]) == 2
     assert "another index" in capsys.readouterr().err

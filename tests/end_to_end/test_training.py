@@ -61,9 +61,17 @@ while True:
 print(json.dumps({"hits": hits, "steps": steps, "runs": number}))
 """
 SETTINGS = {
-    "backbone": "cnn", "batch_size": 32, "epochs": 8, "save_every_steps": 3, "drop_rate": 0.3, "mixing": "mixcut", "center_weight": 0.01,
-    "randaugment": 1, "plain_logits_epochs": 2, "eval_raw": False,
-}  # fmt: skip
+    "backbone": "cnn",
+    "batch_size": 32,
+    "epochs": 8,
+    "save_every_steps": 3,
+    "drop_rate": 0.3,
+    "mixing": "mixcut",
+    "center_weight": 0.01,
+    "randaugment": 1,
+    "plain_logits_epochs": 2,
+    "eval_raw": False,
+}
 
 
 def results(run: Path) -> dict[str, str]:
@@ -75,9 +83,12 @@ def results(run: Path) -> dict[str, str]:
 @pytest.mark.parametrize("kills", [8, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_kills_at_random_steps_change_no_bit(small_index, tmp_path, kills):
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(small_index), str(tmp_path), str(kills), json.dumps(SETTINGS)], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", KILLER, str(small_index), str(tmp_path), str(kills), json.dumps(SETTINGS)],
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     assert told["hits"] == kills
@@ -129,9 +140,37 @@ def test_sigterm_saves_and_exits_130_and_the_same_command_goes_on(small_index, t
 
 
 EQUAL = (
-    "--backbone", "vit_tiny", "--patch-size", "16", "--batch-size", "320", "--epochs", "12", "--eval-every", "12", "--amp", "no", "--drop-path", "0",
-    "--mixing", "mixcut", "--randaugment", "1", "--plain-logits-epochs", "3", "--arcface-warmup-epochs", "3", "--optimizer", "sgd", "--lr", "0.02", "--warmup-epochs", "0", "--clip-grad", "0",
-)  # fmt: skip
+    "--backbone",
+    "vit_tiny",
+    "--patch-size",
+    "16",
+    "--batch-size",
+    "320",
+    "--epochs",
+    "12",
+    "--eval-every",
+    "12",
+    "--amp",
+    "no",
+    "--drop-path",
+    "0",
+    "--mixing",
+    "mixcut",
+    "--randaugment",
+    "1",
+    "--plain-logits-epochs",
+    "3",
+    "--arcface-warmup-epochs",
+    "3",
+    "--optimizer",
+    "sgd",
+    "--lr",
+    "0.02",
+    "--warmup-epochs",
+    "0",
+    "--clip-grad",
+    "0",
+)
 
 
 def several(processes: int, arguments: list[str]) -> list[str]:
@@ -190,9 +229,21 @@ def test_two_processes_with_half_the_batch_each_learn_the_same(small_index, tmp_
 
     one = subprocess.run([sys.executable, *flags(tmp_path / "one")], capture_output=True, text=True, check=True)
     launch = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2", "--mixed_precision", "no",
-        "--dynamo_backend", "no", "--main_process_port", str(20000 + os.getpid() % 20000),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_machines",
+        "1",
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        str(20000 + os.getpid() % 20000),
+    ]
     # Without a GPU accelerate starts processes by its launcher for several GPUs, told to compute on the CPU.
     told = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     two = subprocess.run([*launch, *flags(tmp_path / "two")], capture_output=True, text=True, check=False, env=told)

@@ -17,7 +17,12 @@ from mien.nn.devices import processes
 META = torch.device("meta")
 # What is read out of a meta tensor, which holds no values: no step was bad (-1), everything was finite (True).
 READ = {torch.bool: True, torch.int64: -1}
-SCALARS = {torch.Tensor.__bool__: bool, torch.Tensor.__int__: int, torch.Tensor.__float__: float, torch.Tensor.item: None}  # fmt: skip
+SCALARS = {
+    torch.Tensor.__bool__: bool,
+    torch.Tensor.__int__: int,
+    torch.Tensor.__float__: float,
+    torch.Tensor.item: None,
+}
 
 
 class _Readable(TorchFunctionMode):

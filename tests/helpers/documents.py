@@ -69,7 +69,11 @@ def resolve(root: Path, file: str, path: str) -> Any:
         step = re.match(r"\.(\w+)|\[(\d+)\]|\['((?:[^'\\]|\\.)*)'\]", rest)
         assert step is not None, path
         name, number, quoted = step.groups()
-        value = value[int(number)] if number is not None else value[name if name is not None else re.sub(r"\\(.)", r"\1", quoted)]  # fmt: skip
+        value = (
+            value[int(number)]
+            if number is not None
+            else value[name if name is not None else re.sub(r"\\(.)", r"\1", quoted)]
+        )
         rest = rest[step.end() :]
     return value
 
@@ -77,7 +81,11 @@ def resolve(root: Path, file: str, path: str) -> Any:
 def rounded(values: list[float], entry: dict[str, Any]) -> str:
     """The text of a number from the values that it was made of, as its entry says."""
     value = {
-        "value": values[0], "sum": sum(values), "difference": values[0] - values[-1], "ratio": values[0] / (values[-1] or 1), "count": len(values),
-    }[entry["operation"]] * entry["scale"]  # fmt: skip
+        "value": values[0],
+        "sum": sum(values),
+        "difference": values[0] - values[-1],
+        "ratio": values[0] / (values[-1] or 1),
+        "count": len(values),
+    }[entry["operation"]] * entry["scale"]
     kinds = {"fixed": "{:.{d}f}", "signed": "{:+.{d}f}", "count": "{:,.{d}f}", "significant": "{:.{d}g}"}
     return kinds[entry["style"]].format(value, d=entry["digits"])

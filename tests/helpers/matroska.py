@@ -24,9 +24,14 @@ def write_matroska(path: Path, frames: Sequence[np.ndarray], times_ms: Sequence[
     height, width = frames[0].shape[:2]
     header = _element(
         "1A45DFA3",
-        _number("4286", 1) + _number("42F7", 1) + _number("42F2", 4) + _number("42F3", 8)
-        + _element("4282", b"matroska") + _number("4287", 4) + _number("4285", 2),
-    )  # fmt: skip
+        _number("4286", 1)
+        + _number("42F7", 1)
+        + _number("42F2", 4)
+        + _number("42F3", 8)
+        + _element("4282", b"matroska")
+        + _number("4287", 4)
+        + _number("4285", 2),
+    )
     info = _element("1549A966", _number("2AD7B1", 1_000_000) + _element("4D80", b"test") + _element("5741", b"test"))
     size = _element("E0", _number("B0", width) + _number("BA", height))
     track = _number("D7", 1) + _number("73C5", 1) + _number("83", 1) + _element("86", b"V_MJPEG") + size

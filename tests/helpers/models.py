@@ -42,7 +42,17 @@ def colour_model(path: Path, *, crop: CropSpec | None = None) -> Path:
 def card(crop: CropSpec) -> ModelCard:
     """A card that answers always."""
     return ModelCard(
-        name="colour", labels=LABELS, crop=crop, calibration="temperature", temperature=1.0,
+        name="colour",
+        labels=LABELS,
+        crop=crop,
+        calibration="temperature",
+        temperature=1.0,
         decisions=Decisions(abstain_below=0.0, coverage=1.0, answered=1.0, n=1),
-        parameters=21, weights_hash="0" * 64, backbone="colour", mien="0", git=None, sources=[], licenses=[],
-    )  # fmt: skip
+        parameters=21,
+        weights_hash="0" * 64,
+        backbone="colour",
+        mien="0",
+        git=None,
+        sources=[],
+        licenses=[],
+    )

@@ -17,9 +17,16 @@ from pathlib import Path
 LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 FILE = Path(__file__).parents[1] / "data" / "live_traces.json"
 BASE = {
-    "filter": "one_euro", "cutoff": 0.8, "beta": 0.3, "speed_cutoff": 1.0, "time_constant": 0.25,
-    "hysteresis": 0.05, "dwell": 0.2, "release": 0.1, "hold": 0.6,
-}  # fmt: skip
+    "filter": "one_euro",
+    "cutoff": 0.8,
+    "beta": 0.3,
+    "speed_cutoff": 1.0,
+    "time_constant": 0.25,
+    "hysteresis": 0.05,
+    "dwell": 0.2,
+    "release": 0.1,
+    "hold": 0.6,
+}
 
 
 def smoothed(rules: dict, times: list[float], rows: list[list[float]]) -> list[list[float]]:
@@ -110,25 +117,68 @@ def make_traces() -> list[dict]:
     gap = [k / 25 + (0.9 if k > 40 else 0) for k in range(90)]
     cases = [
         ("steps", {}, plain, _times(rng, 100, 25), _logits(rng, steps, 0.4)),
-        ("noise, thresholds, variable frame rate", {}, [0.35] * 7, _times(rng, 120, 24, 0.03), _logits(rng, [(2, 4, 5)[k // 14 % 3] for k in range(120)], 1.4, 2.0)),
+        (
+            "noise, thresholds, variable frame rate",
+            {},
+            [0.35] * 7,
+            _times(rng, 120, 24, 0.03),
+            _logits(rng, [(2, 4, 5)[k // 14 % 3] for k in range(120)], 1.4, 2.0),
+        ),
         ("one odd frame", {}, plain, _times(rng, 60, 30), _logits(rng, [3] * 30 + [1] + [3] * 29, 0.2)),
-        ("unsure, then sure, then unsure", {}, [0.6] * 7, _times(rng, 90, 30), _logits(rng, [None] * 30 + [6] * 30 + [None] * 30, 0.3)),
-        ("rivals take turns", {"filter": "none", "dwell": 0.3, "hold": 0.8}, plain, _times(rng, 80, 30), _logits(rng, rivals, 0.1, 4.0)),
-        ("a gap, and one time twice", {}, sure, gap[:50] + [gap[49]] + gap[50:89], _logits(rng, [0] * 40 + [6] * 50, 0.8)),
+        (
+            "unsure, then sure, then unsure",
+            {},
+            [0.6] * 7,
+            _times(rng, 90, 30),
+            _logits(rng, [None] * 30 + [6] * 30 + [None] * 30, 0.3),
+        ),
+        (
+            "rivals take turns",
+            {"filter": "none", "dwell": 0.3, "hold": 0.8},
+            plain,
+            _times(rng, 80, 30),
+            _logits(rng, rivals, 0.1, 4.0),
+        ),
+        (
+            "a gap, and one time twice",
+            {},
+            sure,
+            gap[:50] + [gap[49]] + gap[50:89],
+            _logits(rng, [0] * 40 + [6] * 50, 0.8),
+        ),
         ("EMA", {"filter": "ema"}, sure, _times(rng, 100, 25, 0.02), _logits(rng, steps, 0.9)),
         ("no filter", {"filter": "none"}, sure, _times(rng, 100, 25), _logits(rng, steps, 1.0)),
-        ("no dwell, no hysteresis", {"dwell": 0.0, "hysteresis": 0.0, "release": 0.0, "hold": 0.0}, sure, _times(rng, 80, 25), _logits(rng, [k // 9 % 7 for k in range(80)], 0.8)),
-        ("slow camera", {"cutoff": 0.3, "beta": 0.05}, plain, _times(rng, 40, 6, 0.05), _logits(rng, [2] * 14 + [6] * 26, 1.0)),
-    ]  # fmt: skip
+        (
+            "no dwell, no hysteresis",
+            {"dwell": 0.0, "hysteresis": 0.0, "release": 0.0, "hold": 0.0},
+            sure,
+            _times(rng, 80, 25),
+            _logits(rng, [k // 9 % 7 for k in range(80)], 0.8),
+        ),
+        (
+            "slow camera",
+            {"cutoff": 0.3, "beta": 0.05},
+            plain,
+            _times(rng, 40, 6, 0.05),
+            _logits(rng, [2] * 14 + [6] * 26, 1.0),
+        ),
+    ]
     traces = []
     for name, changes, thresholds, times, logits in cases:
         rules = BASE | changes
         probabilities, labels = replay(rules, thresholds, times, logits)
         rounded = [[round(v, 6) for v in row] for row in probabilities]
-        traces.append({
-            "name": name, "rules": rules, "thresholds": thresholds, "times": times, "logits": logits,
-            "probabilities": rounded, "labels": labels,
-        })  # fmt: skip
+        traces.append(
+            {
+                "name": name,
+                "rules": rules,
+                "thresholds": thresholds,
+                "times": times,
+                "logits": logits,
+                "probabilities": rounded,
+                "labels": labels,
+            }
+        )
     return traces
 
 

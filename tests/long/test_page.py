@@ -172,8 +172,11 @@ def test_what_cannot_be_read_is_said_and_the_page_goes_on(page, video, tmp_path)
 @pytest.mark.parametrize("name", ["NotAllowedError", "NotFoundError", "NotReadableError", "NotSupportedError"])
 def test_a_camera_that_cannot_be_had_gets_advice(browser, url, name):
     wanted = {
-        "NotAllowedError": "was not allowed", "NotFoundError": "No camera was found", "NotReadableError": "another program", "NotSupportedError": "127.0.0.1",
-    }[name]  # fmt: skip
+        "NotAllowedError": "was not allowed",
+        "NotFoundError": "No camera was found",
+        "NotReadableError": "another program",
+        "NotSupportedError": "127.0.0.1",
+    }[name]
     with browser.new_context() as context:
         opened = context.new_page()
         opened.add_init_script(

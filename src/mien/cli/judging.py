@@ -169,7 +169,11 @@ def evaluate(
         _evaluate_on(target, index, on, config, selection, json=json)
         return
     if all and not (target / SELECTION).is_file():
-        raise UsageError(f"{target} has no selection.", rule="--all takes a folder of ensembles.", fix="Name the --out of `mien ensemble`.")  # fmt: skip
+        raise UsageError(
+            f"{target} has no selection.",
+            rule="--all takes a folder of ensembles.",
+            fix="Name the --out of `mien ensemble`.",
+        )
     done = stage.run_all(target, index, config) if all else stage.run(target, index, config, selection=selection)
     test, ends = done["test"], done["test"]["ci95"]
     lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]

@@ -150,7 +150,9 @@ def report(
     from mien.stages import summarize, versus
 
     if (folder is None) == (compare is None):
-        raise UsageError("mien report needs one folder, or --compare with two.", fix="mien report DIR, or mien report --compare A B")  # fmt: skip
+        raise UsageError(
+            "mien report needs one folder, or --compare with two.", fix="mien report DIR, or mien report --compare A B"
+        )
     formats = tuple(filter(None, format.replace(" ", "").split(",")))
     for root in (folder, *(compare or ())):
         if root is not None and (root / SELECTION).is_file():

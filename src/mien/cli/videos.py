@@ -15,9 +15,14 @@ MaybeOut = Annotated[Path | None, Parameter(name=["--out", "-o"])]
 
 
 def live(
-    *, input: Annotated[str, Parameter(name=["--input", "-i"])], model: Model = None, out: MaybeOut = None,
-    log: Path | None = None, config: Annotated[LiveConfig | None, Flat] = None, json: Json = False,
-) -> None:  # fmt: skip
+    *,
+    input: Annotated[str, Parameter(name=["--input", "-i"])],
+    model: Model = None,
+    out: MaybeOut = None,
+    log: Path | None = None,
+    config: Annotated[LiveConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Recognise a video, a camera or a folder of frames: detect, follow, recognise, smooth, draw.
 
     After an error in the middle the video and the tables hold what was recognised until then.
@@ -45,8 +50,12 @@ def live(
 
 
 def video(
-    *sources: Path, out: Out, model: Model = None, config: Annotated[VideoConfig | None, Flat] = None, json: Json = False
-) -> None:  # fmt: skip
+    *sources: Path,
+    out: Out,
+    model: Model = None,
+    config: Annotated[VideoConfig | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Analyse many videos to tables for research: a row per face and frame. Goes on where it was.
 
     Exit code 1: some videos could not be read; the tables say so.
@@ -73,9 +82,13 @@ def video(
 
 
 def replay(
-    table: Path, *, out: MaybeOut = None, intervals: Path | None = None,
-    config: Annotated[LiveRules | None, Flat] = None, json: Json = False,
-) -> None:  # fmt: skip
+    table: Path,
+    *,
+    out: MaybeOut = None,
+    intervals: Path | None = None,
+    config: Annotated[LiveRules | None, Flat] = None,
+    json: Json = False,
+) -> None:
     """Smooth and decide a frame table anew with other parameters, and score it against marked intervals.
 
     Parameters
@@ -91,8 +104,12 @@ def replay(
 
     done = stage.run(table, given(config), out=out, intervals=intervals)
     flips = done["flips_per_minute"]
-    lines = [f"{done['faces']} faces, {done['rows']:,} rows; flips a minute: {flips['raw']} raw, {flips['before']} in the table, {flips['smoothed']} now"]  # fmt: skip
+    lines = [
+        f"{done['faces']} faces, {done['rows']:,} rows; flips a minute: {flips['raw']} raw, {flips['before']} in the table, {flips['smoothed']} now"
+    ]
     for name, scores in (done["scores"] or {}).items():
         wait = scores["median_seconds_to_switch"]
-        lines.append(f"  {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}, answered {scores['answered']:.3f}, median time to switch {'never' if wait is None else f'{wait:.2f} s'} (n = {scores['n']:,} rows)")  # fmt: skip
+        lines.append(
+            f"  {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}, answered {scores['answered']:.3f}, median time to switch {'never' if wait is None else f'{wait:.2f} s'} (n = {scores['n']:,} rows)"
+        )
     show(done, json=json, text="\n".join(lines))

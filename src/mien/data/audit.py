@@ -45,22 +45,37 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
         "totals": totals,
         "absent": {"splits": [s for s in SPLITS if not totals[s]], "classes": _absent_classes(counts, totals)},
         "minority": {"classes": list(MINORITY), "share": shares},
-        "by_source": {name: _by_split(sides[np.isin(sources, [i for i, s in enumerate(names) if s == name])]) for name in sorted(set(names))},
+        "by_source": {
+            name: _by_split(sides[np.isin(sources, [i for i, s in enumerate(names) if s == name])])
+            for name in sorted(set(names))
+        },
         "by_license": {text: _by_split(sides[licenses == text]) for text in sorted(set(licenses.tolist()))},
         "by_attribute": _attributes(plan, rows, labels),
         "licenses": sorted(set(licenses.tolist())),
-        "with_votes": sum(int(piece["votes"].is_valid().to_numpy()[voted[a:b]].sum()) for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)),
+        "with_votes": sum(
+            int(piece["votes"].is_valid().to_numpy()[voted[a:b]].sum())
+            for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)
+        ),
         "groups": len(set(plan.group[picture].tolist())),
         "groups_on_two_sides": _crossing(plan.group[picture], sides),
         "subjects_on_two_sides": _crossing(subjects[subjects >= 0], sides[subjects >= 0]),
         "duplicates": _identical(plan),
         "near_duplicates": _near(plan),
-        "moved": dict(Counter(f"{SPLIT_NAMES[plan.own[i]]} -> {SPLIT_NAMES[plan.sides[i]]}" for i in np.flatnonzero(plan.kept & (plan.sides > plan.own)).tolist())),
-        "aligned": {ALIGNED[code]: int(count) for code, count in enumerate(np.bincount(found.numbers("aligned")[rows], minlength=len(ALIGNED))) if count},
+        "moved": dict(
+            Counter(
+                f"{SPLIT_NAMES[plan.own[i]]} -> {SPLIT_NAMES[plan.sides[i]]}"
+                for i in np.flatnonzero(plan.kept & (plan.sides > plan.own)).tolist()
+            )
+        ),
+        "aligned": {
+            ALIGNED[code]: int(count)
+            for code, count in enumerate(np.bincount(found.numbers("aligned")[rows], minlength=len(ALIGNED)))
+            if count
+        },
         "relabelled": len(plan.relabelled),
         "dropped": dict(sorted(dropped.items())),
         "rejected": dict(sorted(Counter(found.texts("reason", np.flatnonzero(found.rejected))).items())),
-    }  # fmt: skip
+    }
 
 
 SPLIT_NAMES = {code: name for name, code in SPLIT_CODE.items()}

@@ -75,14 +75,20 @@ class Plan:
 def recipe_of(config: IndexConfig, make_finder: Any) -> Recipe:
     """How rows are loaded."""
     crop = CropSpec(
-        size=config.size, scale=config.crop_scale, shift_y=config.crop_shift_y,
+        size=config.size,
+        scale=config.crop_scale,
+        shift_y=config.crop_shift_y,
         align="eyes" if config.align == "eyes" else "none",
-    )  # fmt: skip
+    )
     aligns = config.align != "none"
     return Recipe(
-        crop, "plain" if config.near_duplicates == "off" else config.near_duplicates, config.min_side, config.max_pixels,
-        drop_unaligned=config.unaligned == "drop", make_finder=make_finder if aligns else None,
-    )  # fmt: skip
+        crop,
+        "plain" if config.near_duplicates == "off" else config.near_duplicates,
+        config.min_side,
+        config.max_pixels,
+        drop_unaligned=config.unaligned == "drop",
+        make_finder=make_finder if aligns else None,
+    )
 
 
 def build(
@@ -150,10 +156,14 @@ def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engi
     path = scratch.folder / "hashes.npy"
     tables.write_hashes(found, found.first[asked], path)
     pairs = find(
-        path, lambda pictures: found.thumbs(found.first[asked[pictures]]),
-        kind=config.near_duplicates, radius=config.near_radius, threshold=config.near_threshold, engine=engine,
+        path,
+        lambda pictures: found.thumbs(found.first[asked[pictures]]),
+        kind=config.near_duplicates,
+        radius=config.near_radius,
+        threshold=config.near_threshold,
+        engine=engine,
         members=_members(found, asked) if len(found.sources) > 1 else (),
-    )  # fmt: skip
+    )
     return Pairs(asked[pairs.a], asked[pairs.b], pairs.score)
 
 
@@ -168,9 +178,14 @@ def _members(found: Collection, pictures: NDArray[np.int64]) -> list[NDArray[np.
 
 
 def _plan(
-    config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
+    config: IndexConfig,
+    found: Collection,
+    usable: NDArray[np.int8],
+    decisions: Decisions,
+    ids: list[bytes],
+    pairs: Pairs,
     caps: dict[str, int],
-) -> Plan:  # fmt: skip
+) -> Plan:
     n = len(ids)
     subjects = _subject_links(found)
     whole = components(n, *(np.concatenate([x, y]) for x, y in zip((pairs.a, pairs.b), subjects, strict=True)))
@@ -191,16 +206,32 @@ def _plan(
     train = np.flatnonzero(kept & (final == TRAIN))
     over = train[
         curate.capped(
-            decisions.label[train], deciding[train], [ids[i] for i in train.tolist()], names=[s.alias for s in found.sources],
-            seed=config.seed, max_train=config.max_train, max_per_class=config.max_per_class, per_source=caps,
+            decisions.label[train],
+            deciding[train],
+            [ids[i] for i in train.tolist()],
+            names=[s.alias for s in found.sources],
+            seed=config.seed,
+            max_train=config.max_train,
+            max_per_class=config.max_per_class,
+            per_source=caps,
         )
-    ]  # fmt: skip
+    ]
     kept[over] = False
     why.update(dict.fromkeys(over.tolist(), "cap"))
     group = components(n, pairs.a, pairs.b)
     return Plan(
-        found, decisions, ids, pairs, _named_by_smallest(group, ids), final, own, kept, why, moved, [],
-    )  # fmt: skip
+        found,
+        decisions,
+        ids,
+        pairs,
+        _named_by_smallest(group, ids),
+        final,
+        own,
+        kept,
+        why,
+        moved,
+        [],
+    )
 
 
 def _official(alone: list[Alone], whole: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -224,9 +255,14 @@ def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def _split_alone(
-    config: IndexConfig, found: Collection, usable: NDArray[np.int8], decisions: Decisions, ids: list[bytes], pairs: Pairs,
+    config: IndexConfig,
+    found: Collection,
+    usable: NDArray[np.int8],
+    decisions: Decisions,
+    ids: list[bytes],
+    pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> list[Alone]:  # fmt: skip
+) -> list[Alone]:
     """For each source its pictures, their sides and own sides."""
     shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
     out = []
@@ -299,11 +335,17 @@ def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
     keep = np.zeros(len(found), dtype=bool)
     keep[plan.decisions.row[plan.kept]] = True
     return IndexParts(
-        rows=tables.rows(plan, keep), occurrences=tables.occurrences(plan), rejected=tables.rejected(found),
-        duplicates=tables.duplicates(plan), moved=tables.moved(plan),
-        pixels=found.crops(keep, config.size, grey=grey), count=int(keep.sum()),
-        audit=audit(plan, keep, dropped), provenance=_provenance(config, plan, dropped), crop=crop,
-    )  # fmt: skip
+        rows=tables.rows(plan, keep),
+        occurrences=tables.occurrences(plan),
+        rejected=tables.rejected(found),
+        duplicates=tables.duplicates(plan),
+        moved=tables.moved(plan),
+        pixels=found.crops(keep, config.size, grey=grey),
+        count=int(keep.sum()),
+        audit=audit(plan, keep, dropped),
+        provenance=_provenance(config, plan, dropped),
+        crop=crop,
+    )
 
 
 def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> dict[str, Any]:

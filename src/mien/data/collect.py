@@ -143,13 +143,18 @@ def collect(
     rejected = np.concatenate([piece["reason"].is_valid().to_numpy() for piece in pieces])
     picture, first = _distinct(pieces, rejected)
     found = Collection(
-        sources=sources, pieces=pieces, starts=starts, source=source,
-        label=np.concatenate([p["label"].to_numpy() for p in pieces]), official=np.concatenate([p["official"].to_numpy() for p in pieces]),
-        rejected=rejected, picture=picture, first=first, content=[c.value() for c in contents],
-        signs=[
-            _sign(s, (scratch.stamp(name) for number, name in names if number == i)) for i, s in enumerate(sources)
-        ],
-    )  # fmt: skip
+        sources=sources,
+        pieces=pieces,
+        starts=starts,
+        source=source,
+        label=np.concatenate([p["label"].to_numpy() for p in pieces]),
+        official=np.concatenate([p["official"].to_numpy() for p in pieces]),
+        rejected=rejected,
+        picture=picture,
+        first=first,
+        content=[c.value() for c in contents],
+        signs=[_sign(s, (scratch.stamp(name) for number, name in names if number == i)) for i, s in enumerate(sources)],
+    )
     _check_rejected(found, max_rejected)
     return found
 

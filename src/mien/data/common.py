@@ -51,11 +51,17 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: dict[str, Any]
         table = table.set_column(at, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
     kept = pc.and_(pc.is_in(occurrences["image_id"], table["image_id"]), pc.equal(occurrences["source"], source))
     return IndexParts(
-        rows=table.combine_chunks().to_batches(), occurrences=occurrences.filter(kept).to_batches(),
-        rejected=REJECTED.empty_table().to_batches(), duplicates=DUPLICATES.empty_table().to_batches(), moved=MOVED.empty_table().to_batches(),
-        pixels=_pixels(index, rows), count=len(rows), audit=_audit(index, rows, found, source),
-        provenance={**provenance, "labels": source, "of": index.content_hash}, crop=index.crop,
-    )  # fmt: skip
+        rows=table.combine_chunks().to_batches(),
+        occurrences=occurrences.filter(kept).to_batches(),
+        rejected=REJECTED.empty_table().to_batches(),
+        duplicates=DUPLICATES.empty_table().to_batches(),
+        moved=MOVED.empty_table().to_batches(),
+        pixels=_pixels(index, rows),
+        count=len(rows),
+        audit=_audit(index, rows, found, source),
+        provenance={**provenance, "labels": source, "of": index.content_hash},
+        crop=index.crop,
+    )
 
 
 def _labels(occurrences: pa.Table) -> dict[tuple[str, str], int]:

@@ -39,7 +39,9 @@ def copies(pixels: Any, rows: Rows, others: Any, other_rows: Rows) -> NDArray[np
     hashes = _hashes(thumbs[asked])
     sides = np.arange(split), np.arange(split, len(asked))
     met = _met(hashes, sides, radius)
-    pairs = verified(met, len(asked), lambda picked: thumbs[asked[picked]], kind=KIND, threshold=threshold, engine=Serial())  # fmt: skip
+    pairs = verified(
+        met, len(asked), lambda picked: thumbs[asked[picked]], kind=KIND, threshold=threshold, engine=Serial()
+    )
     found[asked[pairs.a]] = True  # the smaller number is of the first side
     return found
 

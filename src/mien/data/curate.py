@@ -21,8 +21,14 @@ from mien.data.splits import order_keys, water_level
 
 _FILTER = re.compile(r"(?:(?P<source>[\w-]+):)?(?P<field>[\w.-]+)\s*(?P<op>>=|<=|!=|==|=|>|<)\s*(?P<value>.+)")
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq, "=": operator.eq, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "==": operator.eq,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 _SIZES = ("side", "width", "height")
 
 
@@ -43,8 +49,9 @@ def parse_filter(text: str) -> Filter:
     if match is None:
         raise UsageError(
             f"--keep {text!r} is no condition.",
-            rule="Its form is [SOURCE:]FIELD<OP>VALUE with >=, <=, >, <, = or !=.", fix="E.g. --keep 'ferplus:agreement>=0.6'.",
-        )  # fmt: skip
+            rule="Its form is [SOURCE:]FIELD<OP>VALUE with >=, <=, >, <, = or !=.",
+            fix="E.g. --keep 'ferplus:agreement>=0.6'.",
+        )
     return Filter(text, match["source"], match["field"], match["op"], match["value"].strip())
 
 
@@ -172,9 +179,16 @@ def parse_caps(texts: Sequence[str], names: Sequence[str]) -> dict[str, int]:
 
 
 def capped(
-    labels: NDArray[np.int8], sources: NDArray[np.int16], ids: list[bytes], *, names: Sequence[str], seed: int,
-    max_train: int | None, max_per_class: int | None, per_source: dict[str, int],
-) -> NDArray[np.bool_]:  # fmt: skip
+    labels: NDArray[np.int8],
+    sources: NDArray[np.int16],
+    ids: list[bytes],
+    *,
+    names: Sequence[str],
+    seed: int,
+    max_train: int | None,
+    max_per_class: int | None,
+    per_source: dict[str, int],
+) -> NDArray[np.bool_]:
     """Which of some train pictures are beyond the caps. Only train is capped: the other sides keep their natural shares."""
     keys = order_keys(seed, "cap", ids)
     over = np.zeros(len(labels), dtype=bool)

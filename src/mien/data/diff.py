@@ -30,16 +30,26 @@ def diff(a: Index, b: Index) -> dict[str, Any]:
     labels = [i for i in both if left[i][0] != right[i][0]]
     splits = [i for i in both if left[i][1] != right[i][1]]
     return {
-        "a": str(a.folder), "b": str(b.folder),
-        "rows": [len(left), len(right)], "same_pictures": len(both),
+        "a": str(a.folder),
+        "b": str(b.folder),
+        "rows": [len(left), len(right)],
+        "same_pictures": len(both),
         "same_index": a.content_hash == b.content_hash,
         "removed": _listed([i for i in left if i not in right], left),
         "added": _listed([i for i in right if i not in left], right),
-        "label_changed": {"count": len(labels), "changes": _changes(labels, left, right, 0), "examples": [_example(i, left, right, 0) for i in labels[:_EXAMPLES]]},
-        "split_changed": {"count": len(splits), "changes": _changes(splits, left, right, 1), "examples": [_example(i, left, right, 1) for i in splits[:_EXAMPLES]]},
+        "label_changed": {
+            "count": len(labels),
+            "changes": _changes(labels, left, right, 0),
+            "examples": [_example(i, left, right, 0) for i in labels[:_EXAMPLES]],
+        },
+        "split_changed": {
+            "count": len(splits),
+            "changes": _changes(splits, left, right, 1),
+            "examples": [_example(i, left, right, 1) for i in splits[:_EXAMPLES]],
+        },
         "group_changed": sum(left[i][3] != right[i][3] for i in both),
         "distribution": {name: [_counts(a, i), _counts(b, i)] for i, name in enumerate(LABELS)},
-    }  # fmt: skip
+    }
 
 
 def _listed(ids: list[str], rows: dict[str, tuple[str, ...]]) -> dict[str, Any]:

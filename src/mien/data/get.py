@@ -24,11 +24,13 @@ class Remote:
 REMOTES: dict[str, tuple[Remote, ...]] = {
     "ferplus": (
         Remote(
-            "fer2013new.csv", "https://raw.githubusercontent.com/microsoft/FERPlus/master/fer2013new.csv",
-            "9206e20d62f56475939f516847d61753e4860caeac9718b560129541b776fc2c", "MIT",
+            "fer2013new.csv",
+            "https://raw.githubusercontent.com/microsoft/FERPlus/master/fer2013new.csv",
+            "9206e20d62f56475939f516847d61753e4860caeac9718b560129541b776fc2c",
+            "MIT",
         ),
     ),
-}  # fmt: skip
+}
 
 
 def get(name: str, out: Path) -> list[str]:

@@ -26,9 +26,13 @@ from mien.data.sources.base import Item, Picture, stamp
 SPLIT_CODE = {"train": 0, "calib": 1, "val": 2, "test": 3}
 NO_CODE = -1
 ALIGNED = (
-    "as it is", "by the source's box", "by a detected face", "no face found",
-    "by the source's box, eyes level", "by a detected face, eyes level",
-)  # fmt: skip
+    "as it is",
+    "by the source's box",
+    "by a detected face",
+    "no face found",
+    "by the source's box, eyes level",
+    "by a detected face, eyes level",
+)
 _LEVEL = {1: 4, 2: 5}
 _FEW = 64
 
@@ -184,7 +188,9 @@ def _table(task: Task, digests: list[bytes], results: list[_Loaded | RejectedIma
     mean, deviation = _brightness(thumbs)
     columns: dict[str, pa.Array] = {
         "path": pa.array([i.path for i in items], pa.string()),
-        "official": pa.array([NO_CODE if i.official_split is None else SPLIT_CODE[i.official_split] for i in items], pa.int8()),
+        "official": pa.array(
+            [NO_CODE if i.official_split is None else SPLIT_CODE[i.official_split] for i in items], pa.int8()
+        ),
         "source_label": pa.array([i.source_label for i in items], pa.string()),
         "label": pa.array([NO_CODE if i.label is None else INDEX[i.label] for i in items], pa.int8()),
         "why": pa.array([i.why for i in items], pa.string()),
@@ -204,7 +210,7 @@ def _table(task: Task, digests: list[bytes], results: list[_Loaded | RejectedIma
         "hashes": _fixed(hashes.astype("<u8").tobytes(), 8 * hashes.shape[1]),
         "thumb": _fixed(thumbs, THUMB * THUMB),
         "crop": _fixed(crops, int(np.prod(crops.shape[1:]))),
-    }  # fmt: skip
+    }
     return pa.RecordBatch.from_pydict(columns)
 
 

@@ -35,18 +35,38 @@ Thumbs = Callable[[Rows], NDArray[np.uint8]]
 
 
 def find(
-    path: Path, thumbs: Thumbs, *, kind: str, radius: int, threshold: float, engine: Engine,
+    path: Path,
+    thumbs: Thumbs,
+    *,
+    kind: str,
+    radius: int,
+    threshold: float,
+    engine: Engine,
     members: Sequence[NDArray[np.bool_]] = (),
-) -> Pairs:  # fmt: skip
+) -> Pairs:
     """Verified near-duplicate pairs among n pictures; `path` is a `.npy` of hashes (views, n)."""
     n = int(np.load(path, mmap_mode="r").shape[1])
-    return verified(candidates(path, kind, radius, engine), n, thumbs, kind=kind, threshold=threshold, engine=engine, members=members)  # fmt: skip
+    return verified(
+        candidates(path, kind, radius, engine),
+        n,
+        thumbs,
+        kind=kind,
+        threshold=threshold,
+        engine=engine,
+        members=members,
+    )
 
 
 def verified(
-    met: Candidates, n: int, thumbs: Thumbs, *, kind: str, threshold: float, engine: Engine,
+    met: Candidates,
+    n: int,
+    thumbs: Thumbs,
+    *,
+    kind: str,
+    threshold: float,
+    engine: Engine,
     members: Sequence[NDArray[np.bool_]] = (),
-) -> Pairs:  # fmt: skip
+) -> Pairs:
     """The candidates among n pictures that are the same picture on the pixels.
 
     Pairs that are settled by the view under which they met come first. Of the others those are registered,

@@ -22,9 +22,20 @@ from mien.data.sources.base import SPLIT_NAMES
 SPLITS = ("val", "calib", "test")
 TESTS = {theirs for theirs, ours in SPLIT_NAMES.items() if ours == "test"}  # what test is called elsewhere
 NUMBERS: dict[str, dict[int, str | None]] = {
-    "mien": dict(enumerate(LABELS)), "fer2013": dict(FER2013), "rafdb": dict(RAFDB), "affectnet": dict(AFFECTNET), "expw": dict(EXPW),
-}  # fmt: skip
-PREFIXES = {"logit": "logits", "logits": "logits", "prob": "probabilities", "probs": "probabilities", "probability": "probabilities", "p": "probabilities"}  # fmt: skip
+    "mien": dict(enumerate(LABELS)),
+    "fer2013": dict(FER2013),
+    "rafdb": dict(RAFDB),
+    "affectnet": dict(AFFECTNET),
+    "expw": dict(EXPW),
+}
+PREFIXES = {
+    "logit": "logits",
+    "logits": "logits",
+    "prob": "probabilities",
+    "probs": "probabilities",
+    "probability": "probabilities",
+    "p": "probabilities",
+}
 SUM_TOLERANCE = 1e-3
 FLOOR = 1e-12
 Columns = dict[str, NDArray[Any]]
@@ -50,7 +61,9 @@ def read_file(path: Path, config: ImportConfig) -> Imported:
     n = len(values)
     for name in (config.id_column, config.label_column, config.split_column):
         if name in columns and columns[name].shape != (n,):
-            raise InputError(f"{path}: {name!r} has shape {columns[name].shape} for {n} rows of numbers.", rule="One entry a row.")  # fmt: skip
+            raise InputError(
+                f"{path}: {name!r} has shape {columns[name].shape} for {n} rows of numbers.", rule="One entry a row."
+            )
     if not n:
         raise InputError(f"{path} has no rows.")
     ids = _texts(_column(columns, config.id_column, path, "--id-column"), path, config.id_column)
@@ -76,7 +89,9 @@ def _texts(column: NDArray[Any], path: Path, name: str) -> NDArray[np.str_]:
     out = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in column.tolist()]
     empty = [i for i, v in enumerate(out) if v is None or v == "" or (isinstance(v, float) and np.isnan(v))]
     if empty:
-        raise InputError(f"{path} has {len(empty)} rows without {name!r}, first row {empty[0] + 1}.", rule="Each row has one.")  # fmt: skip
+        raise InputError(
+            f"{path} has {len(empty)} rows without {name!r}, first row {empty[0] + 1}.", rule="Each row has one."
+        )
     return np.array([str(v) for v in out])
 
 
@@ -111,7 +126,9 @@ def _load(path: Path, config: ImportConfig) -> Columns:
             table = pacsv.read_csv(path, convert_options=texts) if _suffix(path) == ".csv" else pq.read_table(path)
             twice = {n for n in table.column_names if table.column_names.count(n) > 1}
             if twice:
-                raise InputError(f"{path} has two columns {sorted(twice)[0]!r}.", rule="Columns have names of their own.")  # fmt: skip
+                raise InputError(
+                    f"{path} has two columns {sorted(twice)[0]!r}.", rule="Columns have names of their own."
+                )
             return {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}
     except (pa.ArrowException, ValueError, OSError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0][:200]}") from None
@@ -250,8 +267,10 @@ def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArr
         if (known in SPLITS and known != ours) or (_says_test(theirs) and ours != "test"):
             kept = known if known in SPLITS else "test"
             raise UsageError(
-                f"--split-name {entry}: {theirs!r} is {kept}.", rule="val, calib and test stay what they are: test rows do not become others.", fix=f"--split-name {theirs}={kept}"
-            )  # fmt: skip
+                f"--split-name {entry}: {theirs!r} is {kept}.",
+                rule="val, calib and test stay what they are: test rows do not become others.",
+                fix=f"--split-name {theirs}={kept}",
+            )
         renamed[theirs] = ours
     found = _column(columns, config.split_column, path, "--split-column (or --split for all rows)")
     raw = _texts(found, path, config.split_column)
@@ -287,8 +306,9 @@ def _check_no_splits(columns: Columns, n: int, path: Path, config: ImportConfig)
             if config.split != "test" and any(_plain(v) in TESTS or (few and _says_test(v)) for v in seen):
                 raise UsageError(
                     f"--split {config.split} was given, and {path} has test rows by its column {name!r}.",
-                    rule="Test rows do not become others.", fix=f"--split-column {name} instead of --split.",
-                )  # fmt: skip
+                    rule="Test rows do not become others.",
+                    fix=f"--split-column {name} instead of --split.",
+                )
 
 
 def _logits(values: NDArray[np.float64], kind: str, ids: NDArray[np.str_], path: Path) -> NDArray[np.float64]:

@@ -52,13 +52,20 @@ def suspects_sheet(
     order = doubted[np.argsort(found["quality"][doubted], kind="stable")][:count]
     side, high = 96, 30
     width = _COLUMNS // 2
-    title = _title(f"{len(order):,} of {len(doubted):,} suspects, the most doubtful first: label -> suggestion", width * (side + _GAP))  # fmt: skip
+    title = _title(
+        f"{len(order):,} of {len(doubted):,} suspects, the most doubtful first: label -> suggestion",
+        width * (side + _GAP),
+    )
     out = np.full((max(1, -(-len(order) // width)) * (side + high), width * (side + _GAP), 3), 255, np.uint8)
     for i, place in enumerate(order):
         y, x = i // width * (side + high), i % width * (side + _GAP)
         picture = np.broadcast_to(pixels[rows[place : place + 1]][0], (*pixels.shape[1:3], 3))
-        out[y : y + side, x : x + side] = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)  # fmt: skip
+        out[y : y + side, x : x + side] = cv2.resize(
+            np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA
+        )
         for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[found["suggested"][place]])):
-            cv2.putText(out, name, (x + 2, y + side + 11 + 13 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)  # fmt: skip
+            cv2.putText(
+                out, name, (x + 2, y + side + 11 + 13 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA
+            )
     whole = np.concatenate([title, out])
     return bytes(cv2.imencode(".png", whole[..., ::-1])[1].tobytes())

@@ -30,11 +30,16 @@ def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
     mean, deviation = found.numbers("mean")[rows], found.numbers("deviation")[rows]
     side = np.minimum(found.numbers("width")[rows], found.numbers("height")[rows])
     out = [
-        *_rows(plan, rows[deviation < CONSTANT], "pictures that show nothing", f"standard deviation of the grey levels under {CONSTANT:g}"),
+        *_rows(
+            plan,
+            rows[deviation < CONSTANT],
+            "pictures that show nothing",
+            f"standard deviation of the grey levels under {CONSTANT:g}",
+        ),
         *_rows(plan, rows[side < TINY], "tiny pictures", f"shorter side under {TINY} pixels"),
         *_classes(labels, sides),
         *_conflicts(plan),
-    ]  # fmt: skip
+    ]
     for name, code in SPLIT_CODE.items():
         if name != "train":
             out += _drift(name, sides == code, sides == SPLIT_CODE["train"], mean, deviation, labels)
@@ -87,8 +92,13 @@ def _conflicts(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _drift(
-    name: str, here: NDArray[np.bool_], train: NDArray[np.bool_], mean: NDArray[np.float32], deviation: NDArray[np.float32], labels: NDArray[np.int8]
-) -> list[dict[str, Any]]:  # fmt: skip
+    name: str,
+    here: NDArray[np.bool_],
+    train: NDArray[np.bool_],
+    mean: NDArray[np.float32],
+    deviation: NDArray[np.float32],
+    labels: NDArray[np.int8],
+) -> list[dict[str, Any]]:
     if not here.any() or not train.any():
         return []
     out = []
@@ -107,8 +117,14 @@ def _drift(
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     if distance > MIX:
         most = int(np.abs(shares[0] - shares[1]).argmax())
-        out.append({
-            "what": f"{name} differs from train in its mix of classes", "count": int(here.sum()), "rule": f"total variation distance over {MIX:g}",
-            "examples": [f"{distance:.3f}; most for {LABELS[most]}: {shares[0][most]:.1%} against {shares[1][most]:.1%}"],
-        })  # fmt: skip
+        out.append(
+            {
+                "what": f"{name} differs from train in its mix of classes",
+                "count": int(here.sum()),
+                "rule": f"total variation distance over {MIX:g}",
+                "examples": [
+                    f"{distance:.3f}; most for {LABELS[most]}: {shares[0][most]:.1%} against {shares[1][most]:.1%}"
+                ],
+            }
+        )
     return out

@@ -148,14 +148,19 @@ def duplicates(plan: Plan) -> Iterator[pa.RecordBatch]:
         label = [label_name(code) for code in plan.decisions.label[who].tolist()]
         score = [None if np.isnan(x) else float(x) for x in best[who]]
         columns = {
-            "group_id": _hex(plan, plan.group[who].tolist(), GROUP_LETTERS), "image_id": _hex(plan, who.tolist()), "path": found.texts("path", row),
-            "kind": ["near" if members[i] > 1 else "identical" for i in who.tolist()], "score": score,
+            "group_id": _hex(plan, plan.group[who].tolist(), GROUP_LETTERS),
+            "image_id": _hex(plan, who.tolist()),
+            "path": found.texts("path", row),
+            "kind": ["near" if members[i] > 1 else "identical" for i in who.tolist()],
+            "score": score,
             "source": [found.sources[i].alias for i in found.source[row].tolist()],
             "official_split": [None if code < 0 else SPLITS[code] for code in found.official[row].tolist()],
             "split": [SPLITS[plan.sides[i]] if plan.kept[i] else None for i in who.tolist()],
-            "source_label": found.texts("source_label", row), "label": label, "kept": plan.kept[who],
+            "source_label": found.texts("source_label", row),
+            "label": label,
+            "kept": plan.kept[who],
             "why": [plan.why.get(i, "") for i in who.tolist()],
-        }  # fmt: skip
+        }
         yield _batch(columns, DUPLICATES)
 
 
@@ -167,10 +172,11 @@ def moved(plan: Plan) -> Iterator[pa.RecordBatch]:
         row = np.array([m.row for m in part])
         who = found.picture[row].tolist()
         columns = {
-            "image_id": _hex(plan, who), "path": found.texts("path", row),
+            "image_id": _hex(plan, who),
+            "path": found.texts("path", row),
             "from_split": [SPLITS[m.side] for m in part],
             "to_split": [SPLITS[plan.sides[i]] if plan.kept[i] else plan.why.get(i, "") for i in who],
             "group_id": _hex(plan, plan.group[who].tolist(), GROUP_LETTERS),
             "because": found.texts("path", np.array([m.because for m in part])),
-        }  # fmt: skip
+        }
         yield _batch(columns, MOVED)

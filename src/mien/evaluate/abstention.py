@@ -64,7 +64,7 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 - lower_bound(n - hits, n, confidence)
 
 
-def threshold_for_precision(rows: FitRows, precision: float, allowed: NDArray[np.bool_] | None = None) -> float | None:  # fmt: skip
+def threshold_for_precision(rows: FitRows, precision: float, allowed: NDArray[np.bool_] | None = None) -> float | None:
     """The lowest confidence from which answers are right at least `precision` of the time; None when it is not to be had.
 
     `allowed` (n,) are the rows that other thresholds let answer. Coverages are tested upwards until the bound fails

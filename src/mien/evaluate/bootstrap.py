@@ -31,7 +31,18 @@ from mien.evaluate.calibration_error import (
     top,
 )
 
-BASIC = ("accuracy", "macro_f1", "macro_f1_present", "minority_f1", "ece", "brier", "nll", "mean_confidence", "signed_gap", *(f"f1_{n}" for n in LABELS))  # fmt: skip
+BASIC = (
+    "accuracy",
+    "macro_f1",
+    "macro_f1_present",
+    "minority_f1",
+    "ece",
+    "brier",
+    "nll",
+    "mean_confidence",
+    "signed_gap",
+    *(f"f1_{n}" for n in LABELS),
+)
 DEARER = ("ece_debiased", "ece_classwise", *(f"ece_{n}" for n in LABELS))
 METRICS = (*BASIC, *DEARER)
 HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "minority_f1": True, "ece": False, "nll": False, "brier": False}
@@ -96,9 +107,16 @@ def _finish(sums: Floats, counts: Floats, n: Floats, full: bool) -> dict[str, Fl
     f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
     gaps = sums[:, start : start + BINS]
     out = {
-        "accuracy": sums[:, 0], "macro_f1": f1.mean(1), "macro_f1_present": (f1 * (counts > 0)).sum(1) / (counts > 0).sum(1), "minority_f1": f1[:, [INDEX[name] for name in MINORITY]].mean(1),
-        "ece": np.abs(gaps).sum(1), "brier": sums[:, 2], "nll": sums[:, 3], "mean_confidence": sums[:, 1], "signed_gap": sums[:, 1] - sums[:, 0],
-    } | {f"f1_{name}": f1[:, i] for i, name in enumerate(LABELS)}  # fmt: skip
+        "accuracy": sums[:, 0],
+        "macro_f1": f1.mean(1),
+        "macro_f1_present": (f1 * (counts > 0)).sum(1) / (counts > 0).sum(1),
+        "minority_f1": f1[:, [INDEX[name] for name in MINORITY]].mean(1),
+        "ece": np.abs(gaps).sum(1),
+        "brier": sums[:, 2],
+        "nll": sums[:, 3],
+        "mean_confidence": sums[:, 1],
+        "signed_gap": sums[:, 1] - sums[:, 0],
+    } | {f"f1_{name}": f1[:, i] for i, name in enumerate(LABELS)}
     if full:
         count, right = np.moveaxis(sums[:, start + BINS : start + 3 * BINS].reshape(-1, 2, BINS), 1, 0)
         each = np.abs(sums[:, start + 3 * BINS :]).reshape(-1, k, BINS).sum(2)
@@ -188,7 +206,11 @@ def unbiased(name: str, values: Floats, point: float) -> Floats:
 def _biased_points(probabilities: Floats, labels: Ints) -> dict[str, float]:
     each = ece_by_class(probabilities, labels)
     points = {"ece": ece(probabilities, labels), "ece_debiased": ece_debiased(probabilities, labels)}
-    return points | {"ece_classwise": float(each.mean())} | {f"ece_{name}": float(e) for name, e in zip(LABELS, each, strict=True)}  # fmt: skip
+    return (
+        points
+        | {"ece_classwise": float(each.mean())}
+        | {f"ece_{name}": float(e) for name, e in zip(LABELS, each, strict=True)}
+    )
 
 
 def intervals(

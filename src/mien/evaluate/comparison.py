@@ -56,10 +56,17 @@ def compare(scores: NDArray[np.float64], baseline: int, resampled: NDArray[np.fl
     others = [i for i in range(variants) if i != baseline]
     corrected = dict(zip(others, holm(p[others]), strict=True))
     return [
-        None if i == baseline
-        else Difference(float(means[i]), (float(means[i] - half[i]), float(means[i] + half[i])), float(p[i]), float(corrected[i]), tuple(differences[i].tolist()))
+        None
+        if i == baseline
+        else Difference(
+            float(means[i]),
+            (float(means[i] - half[i]), float(means[i] + half[i])),
+            float(p[i]),
+            float(corrected[i]),
+            tuple(differences[i].tolist()),
+        )
         for i in range(variants)
-    ]  # fmt: skip
+    ]
 
 
 def _level_at(

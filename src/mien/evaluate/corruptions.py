@@ -78,9 +78,15 @@ def _rotation(picture: Picture, s: int, rng: np.random.Generator) -> Picture:
 
 
 CORRUPTIONS: dict[str, Callable[[Picture, int, np.random.Generator], Picture]] = {
-    "blur": _blur, "noise": _noise, "jpeg": _jpeg, "low_light": _low_light, "occlude_eyes": _occlude_eyes, "occlude_mouth": _occlude_mouth,
-    "low_resolution": _low_resolution, "rotation": _rotation,
-}  # fmt: skip
+    "blur": _blur,
+    "noise": _noise,
+    "jpeg": _jpeg,
+    "low_light": _low_light,
+    "occlude_eyes": _occlude_eyes,
+    "occlude_mouth": _occlude_mouth,
+    "low_resolution": _low_resolution,
+    "rotation": _rotation,
+}
 
 
 def corrupt(pictures: Picture, name: str, strength: int, *, seed: int = 0) -> Picture:

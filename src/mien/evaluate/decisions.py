@@ -35,26 +35,46 @@ def fit_decisions(
     """
     said = rows.shortcomings()
     bounded = class_thresholds(rows, max_fpr)
-    said += [f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it is never answered" for name, t in bounded.items() if t is None]  # fmt: skip
+    said += [
+        f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it is never answered"
+        for name, t in bounded.items()
+        if t is None
+    ]
     by_class = {name: NEVER if t is None else t for name, t in bounded.items()}
     below, wanted = threshold_for_coverage(rows, coverage), None
     if precision is not None:
         first = Decisions(abstain_below=0.0, coverage=coverage, answered=1.0, class_thresholds=by_class, n=len(rows))
-        wanted = Precision(wanted=precision, threshold=threshold_for_precision(rows, precision, first.answered_rows(softmax(rows.logits))))  # fmt: skip
+        wanted = Precision(
+            wanted=precision,
+            threshold=threshold_for_precision(rows, precision, first.answered_rows(softmax(rows.logits))),
+        )
         if wanted.threshold is None:
-            said.append(f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right {precision:.1%} of the time; nothing is answered")  # fmt: skip
+            said.append(
+                f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right {precision:.1%} of the time; nothing is answered"
+            )
         below = max(below, NEVER if wanted.threshold is None else wanted.threshold)
     fitted = fit_conformal(rows, alpha)
     lacking = [name for name, q in zip(LABELS, fitted.class_conditional, strict=True) if q is None]
     if lacking:
         said.append(f"conformal_rows: too few rows of {', '.join(lacking)} for sets of their own at {1 - alpha:.0%}")
     conformal = ConformalSets(
-        alpha=alpha, n=fitted.n, split=fitted.split, class_conditional=dict(zip(LABELS, fitted.class_conditional, strict=True)), raps=fitted.raps
-    )  # fmt: skip
+        alpha=alpha,
+        n=fitted.n,
+        split=fitted.split,
+        class_conditional=dict(zip(LABELS, fitted.class_conditional, strict=True)),
+        raps=fitted.raps,
+    )
     decided = Decisions(
-        abstain_below=below, coverage=coverage, answered=1.0, precision=wanted, max_fpr=max_fpr, class_thresholds=by_class, conformal=conformal,
-        n=len(rows), warnings=said,
-    )  # fmt: skip
+        abstain_below=below,
+        coverage=coverage,
+        answered=1.0,
+        precision=wanted,
+        max_fpr=max_fpr,
+        class_thresholds=by_class,
+        conformal=conformal,
+        n=len(rows),
+        warnings=said,
+    )
     return decided.model_copy(update={"answered": float(decided.answered_rows(softmax(rows.logits)).mean())})
 
 
@@ -71,13 +91,15 @@ def judge(probabilities: Floats, labels: Ints, decisions: Decisions) -> dict[str
     curve = risk_coverage(probabilities, labels)
     shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 100)).astype(int))
     return {
-        "threshold": decisions.abstain_below, "coverage": float(answered.mean()),
+        "threshold": decisions.abstain_below,
+        "coverage": float(answered.mean()),
         "accuracy_answered": float(hit[answered].mean()) if answered.any() else None,
-        "aurc": aurc(probabilities, labels), "accuracy_at_80": accuracy_at(probabilities, labels, 0.8),
+        "aurc": aurc(probabilities, labels),
+        "accuracy_at_80": accuracy_at(probabilities, labels, 0.8),
         "curve": {key: [float(v) for v in values[shown]] for key, values in curve.items()},
         "false_positives": _false_positives(probabilities, labels, decisions),
         "conformal": _conformal(probabilities, labels, decisions),
-    }  # fmt: skip
+    }
 
 
 def _false_positives(probabilities: Floats, labels: Ints, decisions: Decisions) -> list[dict[str, Any]]:
@@ -92,10 +114,17 @@ def _false_positives(probabilities: Floats, labels: Ints, decisions: Decisions) 
             continue
         bound = decisions.max_fpr.get(name)
         low = lower_bound(false, n, 0.975)
-        rows.append({
-            "class": name, "threshold": float(decisions.thresholds[c]), "bound": bound, "rate_unthresholded": float(named.sum() / n), "rate": false / n,
-            "ci95": [low, upper_bound(false, n, 0.975)], "holds": bound is None or low <= bound,
-        })  # fmt: skip
+        rows.append(
+            {
+                "class": name,
+                "threshold": float(decisions.thresholds[c]),
+                "bound": bound,
+                "rate_unthresholded": float(named.sum() / n),
+                "rate": false / n,
+                "ci95": [low, upper_bound(false, n, 0.975)],
+                "holds": bound is None or low <= bound,
+            }
+        )
     return rows
 
 
@@ -108,9 +137,18 @@ def _conformal(probabilities: Floats, labels: Ints, decisions: Decisions) -> lis
     for kind in KINDS:
         sets = fitted.sets(probabilities, kind)
         covered = sets[index, labels]
-        rows.append({
-            "kind": kind, "target": 1 - fitted.alpha, "coverage": float(covered.mean()), "expected": None if expected is None or kind == "class_conditional" else list(expected), "mean_size": float(sets.sum(1).mean()),
-            "one_class": float((sets.sum(1) == 1).mean()), "empty": float((sets.sum(1) == 0).mean()),
-            "by_class": {n: float(covered[labels == c].mean()) for c, n in enumerate(LABELS) if (labels == c).any()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": kind,
+                "target": 1 - fitted.alpha,
+                "coverage": float(covered.mean()),
+                "expected": None if expected is None or kind == "class_conditional" else list(expected),
+                "mean_size": float(sets.sum(1).mean()),
+                "one_class": float((sets.sum(1) == 1).mean()),
+                "empty": float((sets.sum(1) == 0).mean()),
+                "by_class": {
+                    n: float(covered[labels == c].mean()) for c, n in enumerate(LABELS) if (labels == c).any()
+                },
+            }
+        )
     return rows

@@ -61,7 +61,13 @@ def calib_rows(
     if len(set(names.tolist())) < len(names):
         raise InputError("An id comes twice.", rule="One row a picture: parts of calib share none.")
     content = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
-    meta: dict[str, Any] = {"name": "arrays", "weights_hash": content, "index": content, "head": head, "scale_in_logits": True}  # fmt: skip
+    meta: dict[str, Any] = {
+        "name": "arrays",
+        "weights_hash": content,
+        "index": content,
+        "head": head,
+        "scale_in_logits": True,
+    }
     return FitRows.of(
         Predictions(split, names, y, z, meta, None if groups is None else np.array(list(groups), dtype=str))
     )
@@ -75,7 +81,9 @@ def _class_numbers(labels: NDArray[Any]) -> NDArray[np.int64]:
     if labels.dtype.kind in "USO":
         return np.array([INDEX[parse_label(str(name))] for name in labels], dtype=np.int64)
     if len(labels) and (labels.min() < 0 or labels.max() >= len(LABELS) or (labels != np.round(labels)).any()):
-        raise InputError(f"Labels reach from {labels.min()} to {labels.max()}.", rule=f"Whole numbers from 0 to {len(LABELS) - 1}.")  # fmt: skip
+        raise InputError(
+            f"Labels reach from {labels.min()} to {labels.max()}.", rule=f"Whole numbers from 0 to {len(LABELS) - 1}."
+        )
     return labels.astype(np.int64)
 
 
@@ -83,7 +91,9 @@ def _numbers(values: ArrayLike) -> Floats:
     """Finite numbers (n, 7)."""
     out = np.asarray(values, dtype=np.float64)
     if out.ndim != 2 or out.shape[1] != len(LABELS):
-        raise InputError(f"Numbers of shape {out.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}.")  # fmt: skip
+        raise InputError(
+            f"Numbers of shape {out.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}."
+        )
     if not np.isfinite(out).all():
         raise InputError(f"{int((~np.isfinite(out)).sum())} numbers are NaN or Inf.", rule="All are finite.")
     return out
@@ -173,7 +183,9 @@ class Pool:
     fitted_: Fitted | None = None
     temperatures_: list[float]
 
-    def __init__(self, *, pool: PoolKind = "logit", searches: Sequence[Search] = ("nll",), folds: int = 5, seed: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self, *, pool: PoolKind = "logit", searches: Sequence[Search] = ("nll",), folds: int = 5, seed: int = 0
+    ) -> None:
         self.pool, self.searches, self.folds, self.seed = pool, tuple(searches), folds, seed
 
     def fit(self, members: Sequence[FitRows]) -> Self:
@@ -195,7 +207,9 @@ class Pool:
             raise UsageError("This Pool is not fitted.", fix="Call fit(members) first.")
         logits = [_numbers(z) for z in members]
         if len(logits) != len(self.temperatures_):
-            raise InputError(f"{len(logits)} members.", rule=f"The pool was fitted on {len(self.temperatures_)}, in this order.")  # fmt: skip
+            raise InputError(
+                f"{len(logits)} members.", rule=f"The pool was fitted on {len(self.temperatures_)}, in this order."
+            )
         if len({z.shape for z in logits}) > 1:
             raise InputError(f"Members of shapes {[z.shape for z in logits]}.", rule="All predict the same rows.")
         pooled = pooled_logits(logits, self.fitted_.weights, self.temperatures_, self.pool)

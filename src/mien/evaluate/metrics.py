@@ -111,7 +111,9 @@ def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = 
     """The metrics object of the seven classes, without intervals."""
     check(probabilities, labels)
     if probabilities.shape[1] != len(LABELS):
-        raise InputError(f"Probabilities {probabilities.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}.")  # fmt: skip
+        raise InputError(
+            f"Probabilities {probabilities.shape}.", rule=f"(n, {len(LABELS)}), in the order {', '.join(LABELS)}."
+        )
     predicted = probabilities.argmax(1)
     counts = confusion(labels, predicted, len(LABELS))
     f1 = f1_scores(counts)

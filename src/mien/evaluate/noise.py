@@ -26,7 +26,11 @@ def find_suspects(probabilities: Floats, labels: Ints) -> dict[str, NDArray[Any]
 
     suspect = find_label_issues(labels, probabilities, filter_by="low_self_confidence", n_jobs=1)
     quality = get_label_quality_scores(labels, probabilities, method="self_confidence")
-    return {"suspect": np.asarray(suspect, dtype=bool), "quality": np.asarray(quality, dtype=np.float64), "suggested": probabilities.argmax(1)}  # fmt: skip
+    return {
+        "suspect": np.asarray(suspect, dtype=bool),
+        "quality": np.asarray(quality, dtype=np.float64),
+        "suggested": probabilities.argmax(1),
+    }
 
 
 def spread_groups(groups: NDArray[np.str_], labels: Ints, folds: int, seed: int) -> Ints:

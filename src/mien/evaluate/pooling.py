@@ -89,7 +89,10 @@ def fit_pool(
     _check(members)
     check_folds(folds)
     if pool not in POOLS or set(searches) - set(SEARCHES):
-        raise InputError(f"Pool {pool!r} with searches {list(searches)}.", rule=f"Pools: {', '.join(POOLS)}; searches: {', '.join(SEARCHES)}.")  # fmt: skip
+        raise InputError(
+            f"Pool {pool!r} with searches {list(searches)}.",
+            rule=f"Pools: {', '.join(POOLS)}; searches: {', '.join(SEARCHES)}.",
+        )
     m = len(members)
     equal = np.full(m, 1 / m)
     part, logs = _weights_part(members, temperatures)
@@ -153,7 +156,9 @@ def _heldout_pools(
         weights: dict[str, Floats] = {"equal": np.full(m, 1 / m)}
         for search, start in found.items():
             near = search == "nll"  # its optimum in a fold lies near that of all rows
-            weights[search] = search_nll(there, then, pool, start=start) if near else SEARCHES[search](there, then, pool)  # fmt: skip
+            weights[search] = (
+                search_nll(there, then, pool, start=start) if near else SEARCHES[search](there, then, pool)
+            )
         for name, w in weights.items():
             held[name][0][outside] = combine(logs[:, outside], w, pool)
             held[name][1][outside] = minimum(combine(there, w, pool), then)
@@ -190,7 +195,10 @@ def rivals(
             losses[name][outside] = nll_rows(softmax(joined(logs[:, outside])), labels[outside])
     means = {name: float(values.mean()) for name, values in losses.items()}
     best = {kind: min(v for n, v in means.items() if n.startswith(kind)) for kind in ("single", "stacking")}
-    return {name: means[name] for name in ("equal", *SEARCHES)} | {"best_single": best["single"], "stacking": best["stacking"]}  # fmt: skip
+    return {name: means[name] for name in ("equal", *SEARCHES)} | {
+        "best_single": best["single"],
+        "stacking": best["stacking"],
+    }
 
 
 def _pooler(logs: Floats, labels: Ints, weights: Floats, pool: Pool) -> Callable[[Floats], Floats]:
@@ -210,8 +218,13 @@ def diversity(predicted: dict[str, Ints], labels: Ints) -> list[dict[str, float 
         n11, n00 = float((first & second).sum()), float((~first & ~second).sum())
         n10, n01 = float((first & ~second).sum()), float((~first & second).sum())
         total = n11 * n00 + n01 * n10
-        rows.append({
-            "first": a, "second": b, "disagreement": float((predicted[a] != predicted[b]).mean()), "double_fault": n00 / len(labels),
-            "q": (n11 * n00 - n01 * n10) / total if total else 0.0,
-        })  # fmt: skip
+        rows.append(
+            {
+                "first": a,
+                "second": b,
+                "disagreement": float((predicted[a] != predicted[b]).mean()),
+                "double_fault": n00 / len(labels),
+                "q": (n11 * n00 - n01 * n10) / total if total else 0.0,
+            }
+        )
     return rows

@@ -53,8 +53,11 @@ def recalibrate(rows: FitRows, origin: Calibration) -> Recalibrated:
     alpha = defaults.alpha if asked["alpha"] is None else asked["alpha"]
     decisions = fit_decisions(
         last.with_logits(scaling.apply(last.logits)),
-        coverage=asked["coverage"], precision=asked["precision"], max_fpr=asked["max_fpr"], alpha=alpha,
-    )  # fmt: skip
+        coverage=asked["coverage"],
+        precision=asked["precision"],
+        max_fpr=asked["max_fpr"],
+        alpha=alpha,
+    )
     return Recalibrated(temperature, scaling, decisions)
 
 
@@ -69,10 +72,11 @@ def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Int
     found = {name: metrics(p, labels) for name, p in both.items()}
     changed = float_probabilities.argmax(1) != int8_probabilities.argmax(1)
     return {
-        "rows": len(labels), "labels_changed": float(changed.mean()),
+        "rows": len(labels),
+        "labels_changed": float(changed.mean()),
         **{name: {key: values[key] for key in SHOWN} for name, values in found.items()},
         "limits": {"macro_f1_loss": F1_LOSS, "ece_rise": ECE_RISE},
-    }  # fmt: skip
+    }
 
 
 def check_int8(compared: dict[str, Any]) -> None:

@@ -116,7 +116,9 @@ def fit_dirichlet(rows: FitRows, penalty: float = 1e-2, temperature: float | Non
     return _affine("dirichlet", rows, ridge, np.ones((k, k + 1), dtype=bool), temperature)
 
 
-def _affine(method: Method, rows: FitRows, penalty: Floats, free: NDArray[np.bool_], temperature: float | None) -> Scaling:  # fmt: skip
+def _affine(
+    method: Method, rows: FitRows, penalty: Floats, free: NDArray[np.bool_], temperature: float | None
+) -> Scaling:
     k = len(LABELS)
     t = fit_temperature(rows, resamples=0).value if temperature is None else temperature
     x = np.column_stack([log_softmax(rows.logits) / t, np.ones(len(rows))])
@@ -175,7 +177,11 @@ def choose(
             why, name = better, rival
         elif why == plainest:
             why = f"temperature: {better}, but its labels cost {cost:.4f} of macro-F1 there (--method {rival} takes it)"
-    fitted = {"temperature": lambda: plain, "vector": lambda: fit_vector(rows, temperature), "dirichlet": lambda: fit_dirichlet(rows, strength, temperature)}  # fmt: skip
+    fitted = {
+        "temperature": lambda: plain,
+        "vector": lambda: fit_vector(rows, temperature),
+        "dirichlet": lambda: fit_dirichlet(rows, strength, temperature),
+    }
     return Choice(fitted[name](), {key: _against(value, losses["temperature"]) for key, value in losses.items()}, why)
 
 
@@ -193,7 +199,11 @@ def _lost_macro_f1(plain: Floats, rich: Floats, rows: FitRows, seed: int) -> flo
 
 def _against(values: Floats, baseline: Floats) -> dict[str, float]:
     gain = baseline - values
-    return {"nll": float(values.mean()), "gain": float(gain.mean()), "gain_se": float(gain.std(ddof=1) / np.sqrt(len(gain)))}  # fmt: skip
+    return {
+        "nll": float(values.mean()),
+        "gain": float(gain.mean()),
+        "gain_se": float(gain.std(ddof=1) / np.sqrt(len(gain))),
+    }
 
 
 def check_folds(folds: int) -> None:

@@ -62,7 +62,9 @@ def select(
 ) -> Selection:
     """Select by the order of this module; `labels` (n,) and near-duplicate `groups` (n,) are val's."""
     values = {c.name: metrics(c.probabilities, labels) for c in candidates}
-    drawn = resampled_many([c.probabilities for c in candidates], labels, resamples=resamples, seed=seed, full=False, groups=groups)  # fmt: skip
+    drawn = resampled_many(
+        [c.probabilities for c in candidates], labels, resamples=resamples, seed=seed, full=False, groups=groups
+    )
     draws = {c.name: d for c, d in zip(candidates, drawn, strict=True)}
     left, why = list(candidates), list[str]()
     for criterion in SCORED:
@@ -73,7 +75,9 @@ def select(
         rows = np.array([sign * unbiased(criterion, draws[c.name][criterion], values[c.name][criterion]) for c in left])
         leader = int(points.argmax())
         out = _worse(points, rows, leader)
-        why.append(f"{criterion}: {left[leader].name} leads with {values[left[leader].name][criterion]:.4f}{_said(left, out)}")  # fmt: skip
+        why.append(
+            f"{criterion}: {left[leader].name} leads with {values[left[leader].name][criterion]:.4f}{_said(left, out)}"
+        )
         left = [c for c, gone in zip(left, out, strict=True) if not gone]
     for rule in (_by_stability, _by_parameters, _by_latency):
         if len(left) > 1:
@@ -124,7 +128,10 @@ def _by_stability(left: list[Candidate]) -> tuple[list[Candidate], str]:
 
     out = [i != best and p(i) < LEVEL / (len(left) - 1) for i in range(len(left))]
     kept = [c for c, gone in zip(left, out, strict=True) if not gone]
-    return kept, f"stability over seeds: {left[best].name} leads with a standard deviation of {spread[best]:.4f}{_said(left, out)}"  # fmt: skip
+    return (
+        kept,
+        f"stability over seeds: {left[best].name} leads with a standard deviation of {spread[best]:.4f}{_said(left, out)}",
+    )
 
 
 def _by_parameters(left: list[Candidate]) -> tuple[list[Candidate], str]:

@@ -35,9 +35,12 @@ def degradation(
     for strength, p in enumerate(corrupted, 1):
         found, drawn = metrics(p, labels), resampled(p, labels, resamples=resamples, seed=seed, groups=groups)
         fall = {
-            key: {"value": found[key] - point[key], "ci95": np.quantile(drawn[key] - base[key], [0.025, 0.975]).tolist()}
+            key: {
+                "value": found[key] - point[key],
+                "ci95": np.quantile(drawn[key] - base[key], [0.025, 0.975]).tolist(),
+            }
             for key in ("accuracy", "macro_f1")
-        }  # fmt: skip
+        }
         rows.append({"strength": strength, **{key: found[key] for key in SHOWN}, "change": fall})
     return rows
 
@@ -67,7 +70,10 @@ def by_group(
             continue
         found = {v: _group(probabilities, labels, duplicates, values == v, resamples, seed) for v in known}
         accuracies = [g["accuracy"] for g in found.values() if "accuracy" in g]
-        out[name] = {"groups": found, "accuracy_gap": max(accuracies) - min(accuracies) if len(accuracies) > 1 else None}  # fmt: skip
+        out[name] = {
+            "groups": found,
+            "accuracy_gap": max(accuracies) - min(accuracies) if len(accuracies) > 1 else None,
+        }
     return out
 
 

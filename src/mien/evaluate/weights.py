@@ -38,7 +38,9 @@ def _nll(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
     return float(-log_softmax(logits / temperature)[np.arange(len(labels)), labels].mean())
 
 
-def search_nll(logs: Floats, labels: Ints, pool: Pool, *, start: Floats | None = None, tolerance: float = 1e-2) -> Floats:  # fmt: skip
+def search_nll(
+    logs: Floats, labels: Ints, pool: Pool, *, start: Floats | None = None, tolerance: float = 1e-2
+) -> Floats:
     """Weights (m,) that with a nuisance temperature minimise NLL, by Fisher scoring.
 
     Weights are a softmax of free numbers, drawn towards equal ones by a ridge worth one picture in four.

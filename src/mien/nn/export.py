@@ -55,9 +55,15 @@ def trace(calibrated: Calibrated, size: int) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
-            model, (example,), dynamo=True, opset_version=OPSET, input_names=["crops"], output_names=["probabilities", "logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},), verbose=False,
-        )  # fmt: skip
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["crops"],
+            output_names=["probabilities", "logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     return program.model_proto
@@ -144,7 +150,13 @@ def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> 
     onnx.save(proto, plain)
     quant_pre_process(plain, ready, skip_symbolic_shape=True)
     quantize_static(
-        ready, done, Reader(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        per_channel=True, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-    )  # fmt: skip
+        ready,
+        done,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+    )
     return onnx.load(done)

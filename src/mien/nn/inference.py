@@ -31,9 +31,14 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
     # A joint head predicts by its linear one; the others' logits are scaled cosines.
     head = "linear" if trained.settings["head"] == "joint" else trained.settings["head"]
     meta = {
-        "name": trained.name, "weights_hash": trained.weights_hash, "index": index.content_hash, "scale_in_logits": True,
-        "head": head, "scale": None if head == "linear" else trained.settings["scale"],
-        "training_prior": trained.config["training_prior"], "predicts_prior": trained.config["predicts_prior"],
+        "name": trained.name,
+        "weights_hash": trained.weights_hash,
+        "index": index.content_hash,
+        "scale_in_logits": True,
+        "head": head,
+        "scale": None if head == "linear" else trained.settings["scale"],
+        "training_prior": trained.config["training_prior"],
+        "predicts_prior": trained.config["predicts_prior"],
         **test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder),
-    }  # fmt: skip
+    }
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta, index.group_ids[rows])

@@ -16,9 +16,15 @@ from mien.nn.training.pixel_loader import to_tensor
 
 
 def predict_logits(
-    network: nn.Module, pixels: PixelRows, rows: NDArray[np.int64], *,
-    batch_size: int = 256, device: torch.device | None = None, bf16: bool = False, advance: Callable[[int], None] = lambda n: None,
-) -> NDArray[np.float64]:  # fmt: skip
+    network: nn.Module,
+    pixels: PixelRows,
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int = 256,
+    device: torch.device | None = None,
+    bf16: bool = False,
+    advance: Callable[[int], None] = lambda n: None,
+) -> NDArray[np.float64]:
     """Scaled logits (n, 7) in float64, in CPU memory, of the images `rows`, in their order.
 
     The network is moved to `device`, by default to the one that this process computes on, and stays there. It computes

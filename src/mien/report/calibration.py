@@ -15,20 +15,77 @@ def calibration(material: Material) -> Section:
     """Temperatures, and calibration errors before and after with their floors."""
     models = material.models
     before = {id(m): m["test_uncalibrated"] for m in models}
-    fitted = tuple(row(m["name"].quote(), c["method"].quote(), estimate(c["T"], c["ci95"]), c["n"].count(), m.at("test", "brier").number(), before[id(m)]["nll"].number(), m.at("test", "nll").number()) for m in models for c in [m["calibration"]])  # fmt: skip
-    errors = tuple(
-        row(m["name"].quote(), before[id(m)]["ece"].number(), *(m.at("test", key).number() for key in ("ece", "ece_floor", "ece_debiased", "smooth_ece", "ece_classwise")),
-         before[id(m)]["signed_gap"].number(style="signed"), m.at("test", "signed_gap").number(style="signed"))
+    fitted = tuple(
+        row(
+            m["name"].quote(),
+            c["method"].quote(),
+            estimate(c["T"], c["ci95"]),
+            c["n"].count(),
+            m.at("test", "brier").number(),
+            before[id(m)]["nll"].number(),
+            m.at("test", "nll").number(),
+        )
         for m in models
-    )  # fmt: skip
+        for c in [m["calibration"]]
+    )
+    errors = tuple(
+        row(
+            m["name"].quote(),
+            before[id(m)]["ece"].number(),
+            *(
+                m.at("test", key).number()
+                for key in ("ece", "ece_floor", "ece_debiased", "smooth_ece", "ece_classwise")
+            ),
+            before[id(m)]["signed_gap"].number(style="signed"),
+            m.at("test", "signed_gap").number(style="signed"),
+        )
+        for m in models
+    )
     blocks: list[Block] = [
         Text(_effect(models)),
         _reliability(material),
-        Table("calibration", "Calibration by NLL on calib; Brier and NLL on test", ("model", "scaling", "temperature", "rows", "Brier", "NLL before", "NLL after"), fitted, note=("An interval is that of the ", Constant("95 %", "level"), " bootstrap. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib.")),
-        Table("calibration-errors", "Calibration errors on test", ("model", "ECE before", "ECE after", "ECE floor", "debiased", "smooth", "class-wise", "gap before", "gap after"), errors, note=("ECE has ", Constant("15", "bins of the ECE"), " bins. The floor is what a perfectly calibrated model would show at this number of images. Gap: mean confidence minus accuracy.")),
-        *_joined(material), *_diagrams(material), *_scalings(models),
-        Table("class-calibration", "Calibration error of each class's probability on test", ("model", *LABELS), tuple(row(m["name"].quote(), *(m.at("test", "per_class_ece", n).number() for n in LABELS)) for m in models)),
-    ]  # fmt: skip
+        Table(
+            "calibration",
+            "Calibration by NLL on calib; Brier and NLL on test",
+            ("model", "scaling", "temperature", "rows", "Brier", "NLL before", "NLL after"),
+            fitted,
+            note=(
+                "An interval is that of the ",
+                Constant("95 %", "level"),
+                " bootstrap. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib.",
+            ),
+        ),
+        Table(
+            "calibration-errors",
+            "Calibration errors on test",
+            (
+                "model",
+                "ECE before",
+                "ECE after",
+                "ECE floor",
+                "debiased",
+                "smooth",
+                "class-wise",
+                "gap before",
+                "gap after",
+            ),
+            errors,
+            note=(
+                "ECE has ",
+                Constant("15", "bins of the ECE"),
+                " bins. The floor is what a perfectly calibrated model would show at this number of images. Gap: mean confidence minus accuracy.",
+            ),
+        ),
+        *_joined(material),
+        *_diagrams(material),
+        *_scalings(models),
+        Table(
+            "class-calibration",
+            "Calibration error of each class's probability on test",
+            ("model", *LABELS),
+            tuple(row(m["name"].quote(), *(m.at("test", "per_class_ece", n).number() for n in LABELS)) for m in models),
+        ),
+    ]
     return Section("calibration-section", "Calibration", blocks)
 
 
@@ -67,7 +124,11 @@ def _effect(models: list[Node]) -> Spans:
     if better:
         out += ["Calibration lowered the ECE on test of ", *listed(list(better)), ". "]
     if worse:
-        out += ["It did not lower that of ", *listed(list(worse)), ": the temperature is fitted by NLL on calib, whose few rows it follows. "]  # fmt: skip
+        out += [
+            "It did not lower that of ",
+            *listed(list(worse)),
+            ": the temperature is fitted by NLL on calib, whose few rows it follows. ",
+        ]
     return (*out, "An ECE at its floor is as good as it can be measured.")
 
 
@@ -77,11 +138,28 @@ def _joined(material: Material) -> list[Block]:
         evaluation = material.evaluations.get(e.value["name"])
         if evaluation is not None and evaluation.get("test_uncalibrated"):
             before = evaluation["test_uncalibrated"]
-            rows.append(row(e["name"].quote(), e["T"].number(), before["ece"].number(), *(e.at("test", k).number() for k in ("ece", "ece_floor", "brier")), before["nll"].number(), e.at("test", "nll").number()))  # fmt: skip
+            rows.append(
+                row(
+                    e["name"].quote(),
+                    e["T"].number(),
+                    before["ece"].number(),
+                    *(e.at("test", k).number() for k in ("ece", "ece_floor", "brier")),
+                    before["nll"].number(),
+                    e.at("test", "nll").number(),
+                )
+            )
     if not rows:
         return []
     head = ("ensemble", "temperature", "ECE before", "ECE after", "ECE floor", "Brier", "NLL before", "NLL after")
-    return [Table("ensemble-calibration", "Ensembles: before and after the temperature of the pool, on test", head, tuple(rows), note="Members come calibrated into a pool; before means without the pool's own temperature.")]  # fmt: skip
+    return [
+        Table(
+            "ensemble-calibration",
+            "Ensembles: before and after the temperature of the pool, on test",
+            head,
+            tuple(rows),
+            note="Members come calibrated into a pool; before means without the pool's own temperature.",
+        )
+    ]
 
 
 def _diagrams(material: Material) -> list[Block]:
@@ -93,22 +171,53 @@ def _diagrams(material: Material) -> list[Block]:
     diagrams = {name: e.value["reliability"] for name, e in found.items()}
     lines = {name: (e.value["sweep"], e.value["temperature"]) for name, e in found.items()}
     return [
-        Figure("reliability", "Reliability before and after calibration, on test; the larger a dot, the more images", figures.reliability(diagrams), "Reliability diagrams: accuracy over confidence, a panel a model", _bins(found)),
-        Figure("temperature-sweep", "NLL and ECE over temperature on test, for the eye only; dotted: the temperature found on calib", figures.sweeps(lines), "Curves of NLL and ECE over temperature, a line a model", _sweep(found)),
-    ]  # fmt: skip
+        Figure(
+            "reliability",
+            "Reliability before and after calibration, on test; the larger a dot, the more images",
+            figures.reliability(diagrams),
+            "Reliability diagrams: accuracy over confidence, a panel a model",
+            _bins(found),
+        ),
+        Figure(
+            "temperature-sweep",
+            "NLL and ECE over temperature on test, for the eye only; dotted: the temperature found on calib",
+            figures.sweeps(lines),
+            "Curves of NLL and ECE over temperature, a line a model",
+            _sweep(found),
+        ),
+    ]
 
 
 def _bins(found: dict[str, Node]) -> Table:
     rows = tuple(
-        row(e["name"].quote(), when, *(e.at("reliability", when, key, i).number(0 if key == "count" else 3) for key in ("count", "confidence", "accuracy")))
-        for e in found.values() for when in ("before", "after") for i, n in enumerate(e.value["reliability"][when]["count"]) if n > 0
-    )  # fmt: skip
-    return Table("reliability-bins", "Bins of the reliability diagrams", ("model", "calibration", "images", "confidence", "accuracy"), rows)  # fmt: skip
+        row(
+            e["name"].quote(),
+            when,
+            *(
+                e.at("reliability", when, key, i).number(0 if key == "count" else 3)
+                for key in ("count", "confidence", "accuracy")
+            ),
+        )
+        for e in found.values()
+        for when in ("before", "after")
+        for i, n in enumerate(e.value["reliability"][when]["count"])
+        if n > 0
+    )
+    return Table(
+        "reliability-bins",
+        "Bins of the reliability diagrams",
+        ("model", "calibration", "images", "confidence", "accuracy"),
+        rows,
+    )
 
 
 def _sweep(found: dict[str, Node]) -> Table:
     shown = range(0, min(len(e.value["sweep"]["temperature"]) for e in found.values()), 4)
-    rows = tuple(row(e["name"].quote(), *(e.at("sweep", key, i).number() for key in ("temperature", "nll", "ece"))) for e in found.values() for i in shown)  # fmt: skip
+    rows = tuple(
+        row(e["name"].quote(), *(e.at("sweep", key, i).number() for key in ("temperature", "nll", "ece")))
+        for e in found.values()
+        for i in shown
+    )
     return Table("temperature-sweep-points", "Points of these curves", ("model", "temperature", "NLL", "ECE"), rows)
 
 
@@ -117,11 +226,21 @@ def _scalings(models: list[Node]) -> list[Block]:
     rows = []
     for m in tried:
         held = m.at("calibration", "heldout")
-        cells = (Blank("not tried", _AUTO) if held.get(k) is None else held.at(k, "nll").number(4) for k in ("temperature", "vector", "dirichlet"))  # fmt: skip
+        cells = (
+            Blank("not tried", _AUTO) if held.get(k) is None else held.at(k, "nll").number(4)
+            for k in ("temperature", "vector", "dirichlet")
+        )
         rows.append(row(m["name"].quote(), *cells, m.at("calibration", "why").quote()))
     if not rows:
         return []
-    return [Table("scalings", "Held-out NLL of each scaling, by cross-validation on calib", ("model", "temperature", "vector", "Dirichlet", "chosen"), tuple(rows))]  # fmt: skip
+    return [
+        Table(
+            "scalings",
+            "Held-out NLL of each scaling, by cross-validation on calib",
+            ("model", "temperature", "vector", "Dirichlet", "chosen"),
+            tuple(rows),
+        )
+    ]
 
 
 def answers(material: Material) -> Section:
@@ -129,10 +248,30 @@ def answers(material: Material) -> Section:
     models = list({m.value["name"]: m for m in [*material.models, material.chosen]}.values())
     curves = {m.value["name"]: m.value["abstain"]["curve"] for m in models}
     blocks: list[Block] = [
-        Table("abstention", "Saying nothing when unsure: thresholds from calib, figures on test", ("model", "confidence needed", "answered (%)", "accuracy of answers", "accuracy of all", ("accuracy of the surest ", Constant("80 %", "share of the surest images")), "AURC"), tuple(_abstention(m) for m in models)),
-        Figure("risk-coverage", "Risk and coverage on test: the error rate when only the surest are answered", figures.risk_coverage(curves), "Error rate over the share of images that is answered, a line a model", _curve(models)),
-        *_false_positives(models), *_sets(models),
-    ]  # fmt: skip
+        Table(
+            "abstention",
+            "Saying nothing when unsure: thresholds from calib, figures on test",
+            (
+                "model",
+                "confidence needed",
+                "answered (%)",
+                "accuracy of answers",
+                "accuracy of all",
+                ("accuracy of the surest ", Constant("80 %", "share of the surest images")),
+                "AURC",
+            ),
+            tuple(_abstention(m) for m in models),
+        ),
+        Figure(
+            "risk-coverage",
+            "Risk and coverage on test: the error rate when only the surest are answered",
+            figures.risk_coverage(curves),
+            "Error rate over the share of images that is answered, a line a model",
+            _curve(models),
+        ),
+        *_false_positives(models),
+        *_sets(models),
+    ]
     return Section("answers", "Knowing when not to answer", blocks)
 
 
@@ -145,7 +284,15 @@ def _abstention(m: Node) -> tuple[Span | Spans, ...]:
     a = m["abstain"]
     answered = a.get("accuracy_answered")
     accuracy = "it answers nothing" if answered is None else answered.number()
-    return (m["name"].quote(), _threshold(a["threshold"]), a["coverage"].percent(), accuracy, m.at("test", "accuracy").number(), a["accuracy_at_80"].number(), a["aurc"].number())  # fmt: skip
+    return (
+        m["name"].quote(),
+        _threshold(a["threshold"]),
+        a["coverage"].percent(),
+        accuracy,
+        m.at("test", "accuracy").number(),
+        a["accuracy_at_80"].number(),
+        a["aurc"].number(),
+    )
 
 
 def _curve(models: list[Node]) -> Table:
@@ -160,11 +307,25 @@ def _curve(models: list[Node]) -> Table:
 
 def _false_positives(models: list[Node]) -> list[Block]:
     rows = tuple(
-        row(m["name"].quote(), r["class"].quote(), r["bound"].number(), _threshold(r["threshold"]), r["rate_unthresholded"].number(), estimate(r["rate"], r["ci95"]), "yes" if r.value["holds"] else "no")
-        for m in models for r in m.at("abstain", "false_positives") if r.value["bound"] is not None
-    )  # fmt: skip
+        row(
+            m["name"].quote(),
+            r["class"].quote(),
+            r["bound"].number(),
+            _threshold(r["threshold"]),
+            r["rate_unthresholded"].number(),
+            estimate(r["rate"], r["ci95"]),
+            "yes" if r.value["holds"] else "no",
+        )
+        for m in models
+        for r in m.at("abstain", "false_positives")
+        if r.value["bound"] is not None
+    )
     head = ("model", "class", "wanted at most", "confidence needed", "without thresholds", "on test", "holds")
-    return [Table("false-positives", "False positives: the share of other classes' images that get this name", head, rows)] if rows else []  # fmt: skip
+    return (
+        [Table("false-positives", "False positives: the share of other classes' images that get this name", head, rows)]
+        if rows
+        else []
+    )
 
 
 def _sets(models: list[Node]) -> list[Block]:
@@ -174,13 +335,41 @@ def _sets(models: list[Node]) -> list[Block]:
         for r in m.at("abstain", "conformal"):
             kind = r.value["kind"].replace("_", "-")
             expected = r.get("expected")
-            ends: Span | Spans = "not one quantile" if expected is None else (expected[0].number(), " to ", expected[1].number())  # fmt: skip
-            rows.append(row(m["name"].quote(), kind, r["target"].number(2), r["coverage"].number(), ends, r["mean_size"].number(2), r["one_class"].percent()))  # fmt: skip
+            ends: Span | Spans = (
+                "not one quantile" if expected is None else (expected[0].number(), " to ", expected[1].number())
+            )
+            rows.append(
+                row(
+                    m["name"].quote(),
+                    kind,
+                    r["target"].number(2),
+                    r["coverage"].number(),
+                    ends,
+                    r["mean_size"].number(2),
+                    r["one_class"].percent(),
+                )
+            )
             held = r["by_class"]
-            by_class.append(row(m["name"].quote(), kind, *("not in test" if held.get(n) is None else held[n].number(2) for n in LABELS)))  # fmt: skip
+            by_class.append(
+                row(
+                    m["name"].quote(),
+                    kind,
+                    *("not in test" if held.get(n) is None else held[n].number(2) for n in LABELS),
+                )
+            )
     if not rows:
         return []
     return [
-        Table("conformal", "Conformal sets of classes: coverage on test", ("model", "kind", "target", "coverage", "expected range", "mean size", "one class (%)"), tuple(rows), note=("The expected range (beta-binomial, ", Constant("95 %", "level"), ") is that of the kinds that have one quantile.")),
+        Table(
+            "conformal",
+            "Conformal sets of classes: coverage on test",
+            ("model", "kind", "target", "coverage", "expected range", "mean size", "one class (%)"),
+            tuple(rows),
+            note=(
+                "The expected range (beta-binomial, ",
+                Constant("95 %", "level"),
+                ") is that of the kinds that have one quantile.",
+            ),
+        ),
         Table("conformal-classes", "Coverage of these sets by class", ("model", "kind", *LABELS), tuple(by_class)),
-    ]  # fmt: skip
+    ]

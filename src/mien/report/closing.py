@@ -40,7 +40,12 @@ def limitations(material: Material) -> Section:
 def _problems(material: Material) -> list[Block]:
     if not material.problems:
         return []
-    texts = [Text((Quote(path, Source(path, "$")), " is left out of this report. ", Quote(text, Source(path, "$"))), "warning") for path, text in material.problems]  # fmt: skip
+    texts = [
+        Text(
+            (Quote(path, Source(path, "$")), " is left out of this report. ", Quote(text, Source(path, "$"))), "warning"
+        )
+        for path, text in material.problems
+    ]
     return [Heading("Files that could not be read"), *texts]
 
 
@@ -53,7 +58,11 @@ def _warnings(material: Material) -> list[Block]:
             said.setdefault(warning.text, {})[model.value["name"]] = model["name"].quote()
             quotes.setdefault(warning.text, warning.quote())
     rows = tuple((listed(list(models.values()), ", "), quotes[text]) for text, models in said.items())
-    return [Heading("Warnings"), Table("warnings", "What the stages warned of", ("models", "warning"), rows)] if rows else []  # fmt: skip
+    return (
+        [Heading("Warnings"), Table("warnings", "What the stages warned of", ("models", "warning"), rows)]
+        if rows
+        else []
+    )
 
 
 def _thin(material: Material) -> tuple[Spans, ...]:
@@ -70,7 +79,11 @@ def _thin(material: Material) -> tuple[Spans, ...]:
         least = min(LABELS, key=lambda name: int(train.value[name]["train"]))
         points.append((f"The class with the fewest train images is {least}, ", train.at(least, "train").count(), "."))
         if len(material.index.value["by_source"]) == 1:
-            points.append(("All images come from one source: what other cameras and people would give is not known from these figures.",))  # fmt: skip
+            points.append(
+                (
+                    "All images come from one source: what other cameras and people would give is not known from these figures.",
+                )
+            )
     return tuple(points)
 
 
@@ -79,7 +92,11 @@ def _not_run(material: Material) -> tuple[Spans, ...]:
     settings = {name: c["settings"].value for name, c in material.configs.items() if c.get("settings")}
     backbones = [s["backbone"]["value"] for s in settings.values()]
     if settings and len(set(backbones)) == len(backbones):
-        points.append(("No training was repeated with another seed: how much of a difference is luck of the start is not known. `mien sweep` repeats trainings.",))  # fmt: skip
+        points.append(
+            (
+                "No training was repeated with another seed: how much of a difference is luck of the start is not known. `mien sweep` repeats trainings.",
+            )
+        )
     if settings and all(s["pretrained"]["value"] == "none" for s in settings.values()):
         points.append(("No network started from pretrained weights (`pretrained`).",))
     chosen = material.chosen
@@ -95,7 +112,13 @@ def _not_run(material: Material) -> tuple[Spans, ...]:
         points.append(("There are no official test rows here, so that published figures cannot be compared.",))
     untried = [m["name"].quote() for m in material.models if not m.at("calibration", "heldout")]
     if untried:
-        points.append(("Richer calibration than a temperature was not tried for ", *listed(list(untried)), ", as calib has few rows."))  # fmt: skip
+        points.append(
+            (
+                "Richer calibration than a temperature was not tried for ",
+                *listed(list(untried)),
+                ", as calib has few rows.",
+            )
+        )
     return tuple(points)
 
 
@@ -106,7 +129,11 @@ def _test_reads(material: Material) -> list[Block]:
     )
     blocks: list[Block] = [Heading("How often test was opened"), Text(accesses(material))]
     if rows:
-        blocks.append(Table("test-accesses", "Accesses to test on record before each model's figures", ("model", "accesses"), rows))  # fmt: skip
+        blocks.append(
+            Table(
+                "test-accesses", "Accesses to test on record before each model's figures", ("model", "accesses"), rows
+            )
+        )
     return blocks
 
 
@@ -114,10 +141,18 @@ def reproduction(material: Material) -> Section:
     """Commands, environment, hashes, times, terms."""
     blocks: list[Block] = [Heading("Commands")]
     if material.index is None:
-        blocks.append(Code("mien calibrate RUN                        # for each run\nmien ensemble RUN RUN --out ENS\nmien evaluate ENS --all                   # with --index DIR where there is one\nmien report ENS --format html,docx,pdf,md"))  # fmt: skip
+        blocks.append(
+            Code(
+                "mien calibrate RUN                        # for each run\nmien ensemble RUN RUN --out ENS\nmien evaluate ENS --all                   # with --index DIR where there is one\nmien report ENS --format html,docx,pdf,md"
+            )
+        )
     else:
         blocks.append(Code("mien study study.toml --out DIR\nmien report DIR --format html,docx,pdf,md"))
-        blocks.append(Text("`study.toml` lies beside this report's folder where the study was run from a file; `request.json` there holds the same with every default."))  # fmt: skip
+        blocks.append(
+            Text(
+                "`study.toml` lies beside this report's folder where the study was run from a file; `request.json` there holds the same with every default."
+            )
+        )
     blocks += [*_environment(material), *_hashes(material), *_times(material), *_terms(material)]
     return Section("reproduction", "How to make it again", blocks)
 
@@ -127,9 +162,25 @@ def _environment(material: Material) -> list[Block]:
     rows = []
     for name, e in material.environments.items():
         packages: list[Span | Spans] = [(f"`{key}` ", version.quote()) for key, version in e["packages"].items()]
-        rows.append((f"`{name}`", e["python"].quote(), e["platform"].quote(), e["processor"].quote() if e["processor"] else e["machine"].quote(), listed(packages, ", ")))  # fmt: skip
+        rows.append(
+            (
+                f"`{name}`",
+                e["python"].quote(),
+                e["platform"].quote(),
+                e["processor"].quote() if e["processor"] else e["machine"].quote(),
+                listed(packages, ", "),
+            )
+        )
     if rows:
-        blocks += [Heading("Environment"), Table("environment", "Where each training ran", ("run", "Python", "system", "processor", "packages"), tuple(rows))]  # fmt: skip
+        blocks += [
+            Heading("Environment"),
+            Table(
+                "environment",
+                "Where each training ran",
+                ("run", "Python", "system", "processor", "packages"),
+                tuple(rows),
+            ),
+        ]
     return blocks
 
 
@@ -153,14 +204,43 @@ def _times(material: Material) -> list[Block]:
         return []
     rows = tuple((Quote(stage, seconds.source), seconds.number(1, style="count")) for stage, seconds in wall.items())
     total = combined("sum", [seconds for _, seconds in wall.items()], Rounding(0, style="count"))
-    return [Heading("Time"), Table("wall-time", "Wall time of each stage", ("stage", "seconds"), rows, note=("Together ", total, " seconds."))]  # fmt: skip
+    return [
+        Heading("Time"),
+        Table(
+            "wall-time", "Wall time of each stage", ("stage", "seconds"), rows, note=("Together ", total, " seconds.")
+        ),
+    ]
 
 
 def _terms(material: Material) -> list[Block]:
     study, blocks = material.study, list[Block]()
     if study["terms"]:
-        blocks.append(Text(("Weights carry the terms of the data they learned from: ", *listed([t.quote() for t in study["terms"]], "; "), ".")))  # fmt: skip
+        blocks.append(
+            Text(
+                (
+                    "Weights carry the terms of the data they learned from: ",
+                    *listed([t.quote() for t in study["terms"]], "; "),
+                    ".",
+                )
+            )
+        )
     if study["imported"]:
-        blocks.append(Text(("Imported predictions, whose terms are not known here: ", *listed([n.quote() for n in study["imported"]]), ".")))  # fmt: skip
-    blocks.append(Text(("The law quoted in this report is ", Constant("Regulation (EU) 2024/1689", "the law's number"), "; this is no legal advice.")))  # fmt: skip
+        blocks.append(
+            Text(
+                (
+                    "Imported predictions, whose terms are not known here: ",
+                    *listed([n.quote() for n in study["imported"]]),
+                    ".",
+                )
+            )
+        )
+    blocks.append(
+        Text(
+            (
+                "The law quoted in this report is ",
+                Constant("Regulation (EU) 2024/1689", "the law's number"),
+                "; this is no legal advice.",
+            )
+        )
+    )
     return [Heading("Terms"), *blocks]

@@ -8,10 +8,23 @@ from mien.report.material import Material, listed
 from mien.report.node import counted, named
 
 _SECTIONS = (
-    decision.section, joined.selection, models.classes, models.singles, joined.ensembles, calibration.calibration, calibration.answers,
-    elsewhere.section, deployment.deployment, deployment.student, dynamics.section, models.settings, data.section, closing.limitations,
-    earlier.section, closing.reproduction,
-)  # fmt: skip
+    decision.section,
+    joined.selection,
+    models.classes,
+    models.singles,
+    joined.ensembles,
+    calibration.calibration,
+    calibration.answers,
+    elsewhere.section,
+    deployment.deployment,
+    deployment.student,
+    dynamics.section,
+    models.settings,
+    data.section,
+    closing.limitations,
+    earlier.section,
+    closing.reproduction,
+)
 
 
 def compose(material: Material) -> Document:
@@ -27,6 +40,12 @@ def _subtitle(material: Material) -> Spans:
     revision: Spans = ("mien, released",) if git is None else ("mien revision ", git.quote())
     if material.index is None:
         teachers = list(study["teachers"])
-        return (counted(teachers), " models and what can be made of them; " if len(teachers) > 1 else " model; ", *revision)  # fmt: skip
-    rows: list[Span | Spans] = [(n.count(), " rows of ", named(name, n)) for name, n in material.index["source_rows"].items()]  # fmt: skip
+        return (
+            counted(teachers),
+            " models and what can be made of them; " if len(teachers) > 1 else " model; ",
+            *revision,
+        )
+    rows: list[Span | Spans] = [
+        (n.count(), " rows of ", named(name, n)) for name, n in material.index["source_rows"].items()
+    ]
     return (*listed(rows), "; seed ", study["seed"].number(0), "; ", *revision)

@@ -16,9 +16,23 @@ def section(material: Material) -> Section:
         return Section("data", "Data")
     crop = audit["crop"]
     blocks: list[Block] = [
-        Text((audit["rows"].count(), " source rows became ", audit.at("totals", "total").count(), " distinct images. ", *_shares(audit))),
+        Text(
+            (
+                audit["rows"].count(),
+                " source rows became ",
+                audit.at("totals", "total").count(),
+                " distinct images. ",
+                *_shares(audit),
+            )
+        ),
         _distribution(audit),
-        Figure("composition", "Distinct images by class, a panel a split", figures.composition(audit.value["distribution"], SPLITS), "Bars: the number of images of each class in train, val, calib and test", "class-distribution"),
+        Figure(
+            "composition",
+            "Distinct images by class, a panel a split",
+            figures.composition(audit.value["distribution"], SPLITS),
+            "Bars: the number of images of each class in train, val, calib and test",
+            "class-distribution",
+        ),
         _sources(material, audit),
         Figure(
             "sources-by-split",
@@ -28,18 +42,42 @@ def section(material: Material) -> Section:
             "sources",
         ),
         _facts(audit),
-        Text(("Every image is packed as ", crop["size"].count(), " × ", crop["size"].count(), " pixels, ", crop["color"].quote(), ". An image that official splits show in several of them stands in the strictest: test over val over calib over train.")),
+        Text(
+            (
+                "Every image is packed as ",
+                crop["size"].count(),
+                " × ",
+                crop["size"].count(),
+                " pixels, ",
+                crop["color"].quote(),
+                ". An image that official splits show in several of them stands in the strictest: test over val over calib over train.",
+            )
+        ),
         *_suspicious(audit),
-    ]  # fmt: skip
+    ]
     if material.sheet:
-        blocks.append(Figure("contact-sheet", "Drawn faces of the train split, a row a class", figures.contact_sheet(material.sheet), "Rows of drawn faces, one row a class", None))  # fmt: skip
+        blocks.append(
+            Figure(
+                "contact-sheet",
+                "Drawn faces of the train split, a row a class",
+                figures.contact_sheet(material.sheet),
+                "Rows of drawn faces, one row a class",
+                None,
+            )
+        )
     return Section("data", "Data", blocks)
 
 
 def _shares(audit: Node) -> Spans:
     shares = audit.at("minority", "share")
     parts: list[Span | Spans] = [(shares[s].percent(2), f" per cent of {s}") for s in SPLITS]
-    return (f"The minority classes {', '.join(MINORITY)} are ", *listed(parts), ", ", shares["total"].percent(2), " per cent of all.")  # fmt: skip
+    return (
+        f"The minority classes {', '.join(MINORITY)} are ",
+        *listed(parts),
+        ", ",
+        shares["total"].percent(2),
+        " per cent of all.",
+    )
 
 
 def _distribution(audit: Node) -> Table:
@@ -51,7 +89,9 @@ def _distribution(audit: Node) -> Table:
     shares = audit.at("minority", "share")
     whole = combined("ratio", [totals["total"], totals["total"]], Rounding(2, 100))
     rows.append(("all classes", *(totals[s].count() for s in (*SPLITS, "total")), whole))
-    rows.append(("minority classes (%)", *(shares[s].percent(2) for s in (*SPLITS, "total")), shares["total"].percent(2)))  # fmt: skip
+    rows.append(
+        ("minority classes (%)", *(shares[s].percent(2) for s in (*SPLITS, "total")), shares["total"].percent(2))
+    )
     head = ("class", *SPLITS, "total", "share (%)")
     return Table(
         "class-distribution", "Distinct images by class and split", head, tuple(rows), frozenset({len(LABELS)})
@@ -64,7 +104,11 @@ def _sources(material: Material, audit: Node) -> Table:
         known = {entry.value["name"]: entry["license"] for entry in material.provenance["sources"]}
     rows: list[tuple[Span | Spans, ...]] = []
     for name, counts in audit["by_source"].items():
-        terms = known[name].quote() if name in known else Blank("not recorded", "mien index build --source NAME=WHERE --out DIR")  # fmt: skip
+        terms = (
+            known[name].quote()
+            if name in known
+            else Blank("not recorded", "mien index build --source NAME=WHERE --out DIR")
+        )
         cells = [counts[s].count() for s in SPLITS]
         rows.append((named(name, counts), audit.at("source_rows", name).count(), *cells, terms))
     return Table("sources", "Sources, and their terms", ("source", "source rows", *SPLITS, "terms"), tuple(rows))
@@ -82,10 +126,16 @@ def _facts(audit: Node) -> Table:
         ("clusters of near-duplicates, verified on the pixels", near["clusters"].count()),
         ("distinct images in them", near["pictures"].count()),
         ("clusters that cross the official splits", near["groups_crossing_official_splits"].count()),
-        ("official val rows with a copy in train, identical or near", near.at("official_rows_also_in_train", "val").count()),
-        ("official test rows with a copy in train, identical or near", near.at("official_rows_also_in_train", "test").count()),
+        (
+            "official val rows with a copy in train, identical or near",
+            near.at("official_rows_also_in_train", "val").count(),
+        ),
+        (
+            "official test rows with a copy in train, identical or near",
+            near.at("official_rows_also_in_train", "test").count(),
+        ),
         ("groups that stand in two splits of this index", audit["groups_on_two_sides"].count()),
-    ]  # fmt: skip
+    ]
     for key, words in (("moved", "moved by their group"), ("dropped", "dropped"), ("rejected", "rejected")):
         rows += [((f"{words}: ", named(what, count)), count.count()) for what, count in audit[key].items()]
     return Table("duplicates", "Duplicates, and what was left out", ("what", "count"), tuple(rows))

@@ -28,9 +28,18 @@ def section(material: Material) -> Section:
     """The decision and its reasons."""
     blocks: list[Block] = []
     if material.is_synthetic:
-        blocks.append(Text("All images of this study are drawn by mien. Its figures show that every stage works; they say nothing about real faces.", "note"))  # fmt: skip
+        blocks.append(
+            Text(
+                "All images of this study are drawn by mien. Its figures show that every stage works; they say nothing about real faces.",
+                "note",
+            )
+        )
     if material.problems:
-        blocks.append(Text("Some files could not be read, and what stands in them is missing here: see the limitations.", "warning"))  # fmt: skip
+        blocks.append(
+            Text(
+                "Some files could not be read, and what stands in them is missing here: see the limitations.", "warning"
+            )
+        )
     blocks += [
         Text(("Adopted: ", material.chosen["name"].quote(), ". ", *_what_it_is(material))),
         Text(_how_good(material)),
@@ -51,22 +60,51 @@ def _what_it_is(material: Material) -> Spans:
     chosen = material.chosen
     members = material.teachers_of(chosen)
     if len(members) == 1:
-        return ("It is a single model with the backbone ", members[0]["backbone"].quote(), ", calibrated by ", members[0].at("calibration", "method").quote(), " scaling.")  # fmt: skip
-    parts: list[Span | Spans] = [(m.quote(), " (weight ", w.number(2), ")") for m, w in zip(chosen["members"], chosen["weights"], strict=True)]  # fmt: skip
+        return (
+            "It is a single model with the backbone ",
+            members[0]["backbone"].quote(),
+            ", calibrated by ",
+            members[0].at("calibration", "method").quote(),
+            " scaling.",
+        )
+    parts: list[Span | Spans] = [
+        (m.quote(), " (weight ", w.number(2), ")") for m, w in zip(chosen["members"], chosen["weights"], strict=True)
+    ]
     searched = {"equal": "equal", "fixed": "given"}.get(chosen.value["weighting"], "searched")
     return (
-        "It joins ", *listed(parts), " by their ", "log-probabilities" if chosen.value["pool"] == "logit" else "probabilities",
-        " at temperature ", chosen["T"].number(3), f", with {searched} weights: ", chosen["why"].quote(), ".",
-    )  # fmt: skip
+        "It joins ",
+        *listed(parts),
+        " by their ",
+        "log-probabilities" if chosen.value["pool"] == "logit" else "probabilities",
+        " at temperature ",
+        chosen["T"].number(3),
+        f", with {searched} weights: ",
+        chosen["why"].quote(),
+        ".",
+    )
 
 
 def _how_good(material: Material) -> Spans:
     test = material.chosen["test"]
     return (
-        "On ", test["n"].count(), " test images it reaches accuracy ", test.scored("accuracy"), ", macro-F1 ", test.scored("macro_f1"), " and minority-F1 ", test.scored("minority_f1"),
-        " (the mean F1 of ", ", ".join(MINORITY), "). Its expected calibration error is ", test.scored("ece"), "; a perfectly calibrated model would show ", test["ece_floor"].number(),
-        " at this number of images. Brackets are ", LEVEL, " bootstrap intervals.",
-    )  # fmt: skip
+        "On ",
+        test["n"].count(),
+        " test images it reaches accuracy ",
+        test.scored("accuracy"),
+        ", macro-F1 ",
+        test.scored("macro_f1"),
+        " and minority-F1 ",
+        test.scored("minority_f1"),
+        " (the mean F1 of ",
+        ", ".join(MINORITY),
+        "). Its expected calibration error is ",
+        test.scored("ece"),
+        "; a perfectly calibrated model would show ",
+        test["ece_floor"].number(),
+        " at this number of images. Brackets are ",
+        LEVEL,
+        " bootstrap intervals.",
+    )
 
 
 def _table(material: Material) -> Table:
@@ -80,7 +118,14 @@ def _table(material: Material) -> Table:
         (m["name"].quote(), kind, *scores(m["test"]), m.at("test", "ece_floor").number()) for kind, m in kinds
     ]
     head = ("model", "role", "accuracy", "macro-F1", "minority-F1", "ECE", "ECE floor")
-    return Table("headline", ("On test, calibrated, with ", LEVEL, " bootstrap intervals"), head, tuple(rows), frozenset({0}), _guessers(material))  # fmt: skip
+    return Table(
+        "headline",
+        ("On test, calibrated, with ", LEVEL, " bootstrap intervals"),
+        head,
+        tuple(rows),
+        frozenset({0}),
+        _guessers(material),
+    )
 
 
 def _guessers(material: Material) -> Spans:
@@ -124,10 +169,25 @@ def _how_sure(material: Material) -> tuple[Spans, ...]:
     ends = chosen.at("test", "ci95", "macro_f1")
     half = combined("difference", [ends[1], ends[0]], Rounding(3, 0.5))
     points: list[Spans] = [("Its macro-F1 on test is known to about ± ", half, "."), *_against(material)]
-    margin = [e for e in material.ensembles if e.value["name"] != chosen.value["name"] and e.at("val", "macro_f1").value > chosen.at("val", "macro_f1").value]  # fmt: skip
+    margin = [
+        e
+        for e in material.ensembles
+        if e.value["name"] != chosen.value["name"]
+        and e.at("val", "macro_f1").value > chosen.at("val", "macro_f1").value
+    ]
     if margin:
         best = max(margin, key=lambda e: float(e.at("val", "macro_f1").value))
-        points.append(("On val ", best["name"].quote(), " scores higher in macro-F1, ", best.at("val", "macro_f1").number(), " against ", chosen.at("val", "macro_f1").number(), "; the criteria above say why it was passed over."))  # fmt: skip
+        points.append(
+            (
+                "On val ",
+                best["name"].quote(),
+                " scores higher in macro-F1, ",
+                best.at("val", "macro_f1").number(),
+                " against ",
+                chosen.at("val", "macro_f1").number(),
+                "; the criteria above say why it was passed over.",
+            )
+        )
     return (*points, accesses(material))
 
 
@@ -136,15 +196,44 @@ def _against(material: Material) -> list[Spans]:
     versus = material.chosen.get("vs_best_single")
     if versus is None:
         joined = [e for e in material.joined if e.get("vs_best_single")]
-        better = [e for e in joined if excludes_zero(e.at("vs_best_single", "ci95", "macro_f1")) and e.at("vs_best_single", "delta", "macro_f1").value > 0]  # fmt: skip
+        better = [
+            e
+            for e in joined
+            if excludes_zero(e.at("vs_best_single", "ci95", "macro_f1"))
+            and e.at("vs_best_single", "delta", "macro_f1").value > 0
+        ]
         if not joined:
             return []
         if not better:
-            return [("No combination of models is better on test by more than chance explains (macro-F1, paired bootstrap); a single model is cheaper.",)]  # fmt: skip
-        return [("On test ", *listed([e["name"].quote() for e in better]), " would have scored higher in macro-F1. That is not a reason to change: test decides nothing.")]  # fmt: skip
+            return [
+                (
+                    "No combination of models is better on test by more than chance explains (macro-F1, paired bootstrap); a single model is cheaper.",
+                )
+            ]
+        return [
+            (
+                "On test ",
+                *listed([e["name"].quote() for e in better]),
+                " would have scored higher in macro-F1. That is not a reason to change: test decides nothing.",
+            )
+        ]
     clear = excludes_zero(versus.at("ci95", "macro_f1"))
-    verdict = "; the interval excludes zero" if clear else "; the interval includes zero, so that test does not show a difference"  # fmt: skip
-    return [("Against the best single model, ", versus["rival"].quote(), ", its macro-F1 differs by ", difference(versus, "macro_f1"), " on the same test images", verdict, ".")]  # fmt: skip
+    verdict = (
+        "; the interval excludes zero"
+        if clear
+        else "; the interval includes zero, so that test does not show a difference"
+    )
+    return [
+        (
+            "Against the best single model, ",
+            versus["rival"].quote(),
+            ", its macro-F1 differs by ",
+            difference(versus, "macro_f1"),
+            " on the same test images",
+            verdict,
+            ".",
+        )
+    ]
 
 
 def difference(versus: Node, key: str) -> Estimate:
@@ -185,23 +274,52 @@ def _forbidden(material: Material) -> tuple[Spans, ...]:
         ("Do not take its answer for what a person feels. It names an apparent expression.",),
         (
             "Do not use it to infer emotions at work or in education in the EU: that is prohibited except for medical or safety reasons (",
-            Constant("Regulation (EU) 2024/1689, Art. 5(1)(f)", "the law's number"), "). People exposed to emotion recognition must be told (", Constant("Art. 50(3)", "the law's number"), ").",
+            Constant("Regulation (EU) 2024/1689, Art. 5(1)(f)", "the law's number"),
+            "). People exposed to emotion recognition must be told (",
+            Constant("Art. 50(3)", "the law's number"),
+            ").",
         ),
         *_below_threshold(chosen),
-    ]  # fmt: skip
+    ]
     weakest = min(LABELS, key=lambda name: float(chosen.value["test"]["per_class_f1"][name]))
-    points.append((f"Do not rely on it for {weakest}, its weakest class: F1 ", chosen.at("test", "per_class_f1", weakest).number(), " on test."))  # fmt: skip
+    points.append(
+        (
+            f"Do not rely on it for {weakest}, its weakest class: F1 ",
+            chosen.at("test", "per_class_f1", weakest).number(),
+            " on test.",
+        )
+    )
     points += _worst_corruption(chosen)
     if material.study["terms"]:
-        points.append(("Do not pass its weights on without the terms of the data they learned from: ", *listed([t.quote() for t in material.study["terms"]], "; "), "."))  # fmt: skip
+        points.append(
+            (
+                "Do not pass its weights on without the terms of the data they learned from: ",
+                *listed([t.quote() for t in material.study["terms"]], "; "),
+                ".",
+            )
+        )
     return tuple(points)
 
 
 def _below_threshold(chosen: Node) -> list[Spans]:
     abstain = chosen["abstain"]
     if abstain.value["threshold"] > 1 or abstain.get("accuracy_answered") is None:
-        return [("Do not take its answers without a look of your own: no threshold reaches the precision that was asked for.",)]  # fmt: skip
-    return [("Do not take answers below a confidence of ", abstain["threshold"].number(), ". Above it ", abstain["coverage"].percent(), " per cent of the test images are answered, with accuracy ", abstain["accuracy_answered"].number(), ".")]  # fmt: skip
+        return [
+            (
+                "Do not take its answers without a look of your own: no threshold reaches the precision that was asked for.",
+            )
+        ]
+    return [
+        (
+            "Do not take answers below a confidence of ",
+            abstain["threshold"].number(),
+            ". Above it ",
+            abstain["coverage"].percent(),
+            " per cent of the test images are answered, with accuracy ",
+            abstain["accuracy_answered"].number(),
+            ".",
+        )
+    ]
 
 
 def _worst_corruption(chosen: Node) -> list[Spans]:
@@ -210,7 +328,13 @@ def _worst_corruption(chosen: Node) -> list[Spans]:
         return []
     name, levels = min(found.items(), key=lambda item: float(item[1].value[-1]["change"]["accuracy"]["value"]))
     change = levels[-1].at("change", "accuracy", "value")
-    return [(f"Do not rely on it under strong {WHAT.get(name, 'corruption')}: there its accuracy changes by ", change.number(style="signed"), ".")]  # fmt: skip
+    return [
+        (
+            f"Do not rely on it under strong {WHAT.get(name, 'corruption')}: there its accuracy changes by ",
+            change.number(style="signed"),
+            ".",
+        )
+    ]
 
 
 def retention(student: Node) -> Estimate:
@@ -223,4 +347,18 @@ def _student(material: Material) -> list[Block]:
     student = material.student
     if student is None:
         return []
-    return [Text(("The student model, ", student["name"].quote(), ", keeps ", retention(student), " per cent of its teacher's macro-F1 with ", material.parameters(student), " million parameters instead of ", material.parameters(material.chosen), " million."))]  # fmt: skip
+    return [
+        Text(
+            (
+                "The student model, ",
+                student["name"].quote(),
+                ", keeps ",
+                retention(student),
+                " per cent of its teacher's macro-F1 with ",
+                material.parameters(student),
+                " million parameters instead of ",
+                material.parameters(material.chosen),
+                " million.",
+            )
+        )
+    ]

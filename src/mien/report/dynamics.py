@@ -21,12 +21,28 @@ def section(material: Material) -> Section:
     part.blocks += [
         *_events(models),
         Items(tuple(_in_words(m, found[m.value["name"]]) for m in models)),
-        Table("peaks", "Trainings: val macro-F1 at its peak, whose weights are kept, and at the end", ("run", "peak", "at epoch", "of", "at the end", "fall since", "raw weights at the peak"), tuple(_peak(m, found[m.value["name"]]) for m in models),
-              note="Kept and evaluated are the moving averages of the weights, where a run has them; the last column is what the weights themselves scored."),
-        Figure("training-curves", "Training curves: loss, val macro-F1, learning rate and margin over epochs", figures.curves(plain), "Four panels over epochs, a line a run: training loss, val macro-F1, learning rate, margin", _epochs(found)),
+        Table(
+            "peaks",
+            "Trainings: val macro-F1 at its peak, whose weights are kept, and at the end",
+            ("run", "peak", "at epoch", "of", "at the end", "fall since", "raw weights at the peak"),
+            tuple(_peak(m, found[m.value["name"]]) for m in models),
+            note="Kept and evaluated are the moving averages of the weights, where a run has them; the last column is what the weights themselves scored.",
+        ),
+        Figure(
+            "training-curves",
+            "Training curves: loss, val macro-F1, learning rate and margin over epochs",
+            figures.curves(plain),
+            "Four panels over epochs, a line a run: training loss, val macro-F1, learning rate, margin",
+            _epochs(found),
+        ),
         *_class_curves(found),
-        Table("training-cost", "Cost of the trainings", ("run", "steps", "precision", "device", "processes", "seconds"), tuple(_cost(m) for m in models)),
-    ]  # fmt: skip
+        Table(
+            "training-cost",
+            "Cost of the trainings",
+            ("run", "steps", "precision", "device", "processes", "seconds"),
+            tuple(_cost(m) for m in models),
+        ),
+    ]
     return part
 
 
@@ -44,7 +60,15 @@ def _peak(model: Node, history: Node) -> tuple[Span | Spans, ...]:
     raw = best.get("val_raw")
     peak, end = best.at("val", "macro_f1"), last.at("val", "macro_f1")
     fall = combined("difference", [peak, end], Rounding())
-    return (model["name"].quote(), peak.number(), best["epoch"].number(0), model["epochs"].number(0), end.number(), fall, "the same" if raw is None else raw["macro_f1"].number())  # fmt: skip
+    return (
+        model["name"].quote(),
+        peak.number(),
+        best["epoch"].number(0),
+        model["epochs"].number(0),
+        end.number(),
+        fall,
+        "the same" if raw is None else raw["macro_f1"].number(),
+    )
 
 
 def _in_words(model: Node, history: Node) -> Spans:
@@ -56,14 +80,35 @@ def _in_words(model: Node, history: Node) -> Spans:
         return (*name, "was best at its last epoch: more epochs may help.")
     fall = combined("difference", [best.at("val", "macro_f1"), last.at("val", "macro_f1")], Rounding())
     early = "peaked early, at epoch " if epoch <= epochs / 2 else "was best at epoch "
-    return (*name, early, best["epoch"].number(0), " of ", model["epochs"].number(0), ", and lost ", fall, " of macro-F1 on val by the end. The weights of that epoch are kept.")  # fmt: skip
+    return (
+        *name,
+        early,
+        best["epoch"].number(0),
+        " of ",
+        model["epochs"].number(0),
+        ", and lost ",
+        fall,
+        " of macro-F1 on val by the end. The weights of that epoch are kept.",
+    )
 
 
 def _events(models: list[Node]) -> list[Block]:
     blocks: list[Block] = []
     for model in models:
         for event in model.at("training", "events"):
-            blocks.append(Text((model["name"].quote(), ", ", event["kind"].quote(), ": ", event["text"].quote(), ". The best weights before were kept."), "warning"))  # fmt: skip
+            blocks.append(
+                Text(
+                    (
+                        model["name"].quote(),
+                        ", ",
+                        event["kind"].quote(),
+                        ": ",
+                        event["text"].quote(),
+                        ". The best weights before were kept.",
+                    ),
+                    "warning",
+                )
+            )
     return blocks or [Text("No training diverged or collapsed.")]
 
 
@@ -73,8 +118,22 @@ def _epochs(found: dict[str, Node]) -> Table:
         for line in history:
             validated = line.get("val")
             score = "not validated" if validated is None else validated["macro_f1"].number()
-            rows.append(row(f"`{name}`", line["epoch"].number(0), line["train_loss"].number(), score, line["lr"].number(2, style="significant"), line["margin"].number()))  # fmt: skip
-    return Table("epochs", "Epochs of each run", ("run", "epoch", "training loss", "val macro-F1", "learning rate", "margin"), tuple(rows))  # fmt: skip
+            rows.append(
+                row(
+                    f"`{name}`",
+                    line["epoch"].number(0),
+                    line["train_loss"].number(),
+                    score,
+                    line["lr"].number(2, style="significant"),
+                    line["margin"].number(),
+                )
+            )
+    return Table(
+        "epochs",
+        "Epochs of each run",
+        ("run", "epoch", "training loss", "val macro-F1", "learning rate", "margin"),
+        tuple(rows),
+    )
 
 
 def _class_curves(found: dict[str, Node]) -> list[Block]:
@@ -85,11 +144,28 @@ def _class_curves(found: dict[str, Node]) -> list[Block]:
         return []
     rows = tuple(
         row(f"`{name}`", line["epoch"].number(0), *(line.at("val", "per_class_f1", label).number() for label in LABELS))
-        for name, history in whole.items() for line in history if "val" in line.value
-    )  # fmt: skip
-    return [Figure("class-curves", "F1 of each class on val over epochs", figures.class_curves({name: h.value for name, h in whole.items()}), "A panel a run, a line a class: F1 on val over epochs", Table("class-epochs", "F1 of each class on val by epoch", ("run", "epoch", *LABELS), rows))]  # fmt: skip
+        for name, history in whole.items()
+        for line in history
+        if "val" in line.value
+    )
+    return [
+        Figure(
+            "class-curves",
+            "F1 of each class on val over epochs",
+            figures.class_curves({name: h.value for name, h in whole.items()}),
+            "A panel a run, a line a class: F1 on val over epochs",
+            Table("class-epochs", "F1 of each class on val by epoch", ("run", "epoch", *LABELS), rows),
+        )
+    ]
 
 
 def _cost(model: Node) -> tuple[Span | Spans, ...]:
     t = model["training"]
-    return (model["name"].quote(), t["steps"].count(), t["precision"].quote() if t.value["precision"] != "no" else "single", t["device"].quote(), t["processes"].count(), t["seconds"].number(0, style="count"))  # fmt: skip
+    return (
+        model["name"].quote(),
+        t["steps"].count(),
+        t["precision"].quote() if t.value["precision"] != "no" else "single",
+        t["device"].quote(),
+        t["processes"].count(),
+        t["seconds"].number(0, style="count"),
+    )

@@ -157,7 +157,15 @@ def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
             validated = [line for line in lines if "per_class_f1" in line.get("val", {})]
             for style, label in zip(_styles(), LABELS, strict=False):
                 f1 = [line["val"]["per_class_f1"][label] for line in validated]
-                axis.plot([line["epoch"] for line in validated], f1, lw=1, ms=3, label=label, color=style["color"], marker=style["marker"])  # fmt: skip
+                axis.plot(
+                    [line["epoch"] for line in validated],
+                    f1,
+                    lw=1,
+                    ms=3,
+                    label=label,
+                    color=style["color"],
+                    marker=style["marker"],
+                )
             axis.set(title=name, ylim=(0, 1), xlabel="epoch")
         axes[0].set_ylabel("F1 on val")
         figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=7)
@@ -171,8 +179,15 @@ def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Dr
         for y, (name, (value, low, high)) in enumerate(scores.items()):
             chosen = name == strong
             axis.errorbar(
-                value, y, xerr=[[max(0, value - low)], [max(0, high - value)]], fmt="D" if chosen else "o", color=COLOURS[1 if chosen else 0], ms=6 if chosen else 4, lw=1.2, capsize=2,
-            )  # fmt: skip
+                value,
+                y,
+                xerr=[[max(0, value - low)], [max(0, high - value)]],
+                fmt="D" if chosen else "o",
+                color=COLOURS[1 if chosen else 0],
+                ms=6 if chosen else 4,
+                lw=1.2,
+                capsize=2,
+            )
         axis.set_yticks(range(len(scores)), list(scores))
         axis.set(xlabel="macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(scores) - 0.3))
         axis.grid(axis="x", color="0.9", lw=0.8)
@@ -304,7 +319,15 @@ def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Drawn:
             axis.imshow(values, cmap="Blues", vmin=0, vmax=max(1e-9, float(values.max()) / 0.9))
             for i, j in np.ndindex(values.shape):
                 dark = values[i, j] > 0.55 * values.max() / 0.9
-                axis.text(j, i, f"{values[i, j]:.3f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")  # fmt: skip
+                axis.text(
+                    j,
+                    i,
+                    f"{values[i, j]:.3f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "black",
+                )
             axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
             axis.set_yticks(range(len(names)), names)
             axis.set(title=title, xlabel="judged on", ylabel="learned from")

@@ -7,7 +7,19 @@ from mien.report.decision import difference
 from mien.report.material import Material, excludes_zero
 from mien.report.node import Node
 
-_HEAD = ("ensemble", "weighting", "weights", "temperature", "accuracy", "macro-F1", "minority-F1", "ECE before", "ECE after", "ECE floor", "NLL")  # fmt: skip
+_HEAD = (
+    "ensemble",
+    "weighting",
+    "weights",
+    "temperature",
+    "accuracy",
+    "macro-F1",
+    "minority-F1",
+    "ECE before",
+    "ECE after",
+    "ECE floor",
+    "NLL",
+)
 
 
 def given_weights(material: Material) -> list[Block]:

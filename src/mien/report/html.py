@@ -86,7 +86,9 @@ class _Writer:
         if isinstance(block, Heading):
             return Markup("<h3>{}</h3>").format(block.text)
         if isinstance(block, Items):
-            return Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(_inline(i)) for i in block.items))  # fmt: skip
+            return Markup("<ul>{}</ul>").format(
+                Markup("").join(Markup("<li>{}</li>").format(_inline(i)) for i in block.items)
+            )
         if isinstance(block, Code):
             return Markup('<pre tabindex="0"><code>{}</code></pre>').format(block.text)
         if isinstance(block, Figure):
@@ -105,9 +107,13 @@ class _Writer:
         data = base64.b64encode(block.drawing.svg()).decode()
         behind = Markup("")
         if isinstance(block.data, Table):
-            behind = Markup("<details><summary>The numbers of this figure</summary>{}</details>").format(self._table(block.data))  # fmt: skip
+            behind = Markup("<details><summary>The numbers of this figure</summary>{}</details>").format(
+                self._table(block.data)
+            )
         elif block.data is not None:
-            behind = Markup('<p class="under">Its numbers: <a href="#{}">table {}</a>.</p>').format(block.data, self.numbering[block.data])  # fmt: skip
+            behind = Markup('<p class="under">Its numbers: <a href="#{}">table {}</a>.</p>').format(
+                block.data, self.numbering[block.data]
+            )
         return Markup(
             '<figure id="{}"><img alt="{}" src="data:image/svg+xml;base64,{}"><figcaption>Figure {}. {}</figcaption>{}</figure>'
         ).format(block.name, block.alt, data, self.numbering[block.name], _inline(block.caption), behind)
@@ -125,7 +131,9 @@ class _Writer:
 
 
 def _row(row: tuple[Span | Spans, ...], classes: list[Markup], strong: bool) -> Markup:
-    cells = Markup("").join(Markup("<td{}>{}</td>").format(c, _inline(cell)) for c, cell in zip(classes[1:], row[1:], strict=True))  # fmt: skip
+    cells = Markup("").join(
+        Markup("<td{}>{}</td>").format(c, _inline(cell)) for c, cell in zip(classes[1:], row[1:], strict=True)
+    )
     start = Markup('<tr class="strong">') if strong else Markup("<tr>")
     return start + Markup('<th scope="row">{}</th>{}</tr>\n').format(_inline(row[0]), cells)
 

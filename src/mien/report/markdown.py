@@ -66,7 +66,10 @@ def _figure(block: Figure, numbering: dict[str, int]) -> str:
 
 
 def _table(table: Table, numbering: dict[str, int]) -> str:
-    lines = [_row(table.head), "|" + "|".join("---:" if table.numeric(i) else "---" for i in range(len(table.head))) + "|"]  # fmt: skip
+    lines = [
+        _row(table.head),
+        "|" + "|".join("---:" if table.numeric(i) else "---" for i in range(len(table.head))) + "|",
+    ]
     for number, row in enumerate(table.rows):
         cells = [_inline(cell) for cell in row]
         lines.append("| " + " | ".join(f"**{c}**" if number in table.strong else c for c in cells) + " |")

@@ -109,7 +109,11 @@ class Material:
         parts = [model] if "members" not in model.value else self.teachers_of(model)
         if any(part.value["latency"] is None for part in parts):
             imported = any(part.value["training"] is None for part in parts)
-            command = "mien train --index DIR --out RUN --backbone NAME" if imported else "mien predict RUN --index DIR --split val"  # fmt: skip
+            command = (
+                "mien train --index DIR --out RUN --backbone NAME"
+                if imported
+                else "mien predict RUN --index DIR --split val"
+            )
             return Blank("not measured", command)
         return combined("sum", [part["latency"]["p50_ms"] for part in parts], Rounding(2))
 

@@ -22,25 +22,56 @@ def settings(material: Material) -> Section:
     if not configs:
         return section
     known = {m.value["name"]: m for m in material.models}
-    rows = tuple(row(known[name]["name"].quote(), *(setting(config[key]["value"]) for key in _MAIN), material.parameters(known[name])) for name, config in configs.items() if name in known)  # fmt: skip
+    rows = tuple(
+        row(
+            known[name]["name"].quote(),
+            *(setting(config[key]["value"]) for key in _MAIN),
+            material.parameters(known[name]),
+        )
+        for name, config in configs.items()
+        if name in known
+    )
     head = ("run", *(key.replace("_", " ") for key in _MAIN), "parameters (M)")
     section.blocks.append(Table("main-settings", "Main settings of each run", head, rows))
-    keys = [key for key in next(iter(configs.values())).value if key not in _NO_RESULT and all(key in c.value for c in configs.values())]  # fmt: skip
+    keys = [
+        key
+        for key in next(iter(configs.values())).value
+        if key not in _NO_RESULT and all(key in c.value for c in configs.values())
+    ]
     differing = [key for key in keys if len({str(c.value[key]["value"]) for c in configs.values()}) > 1]
     section.blocks += _differing(configs, [key for key in differing if key not in _MAIN])
     first = next(iter(configs.values()))
     shared = [key for key in keys if key not in differing]
     rows = tuple(row(f"`{key}`", setting(first[key]["value"]), first[key]["from"].quote()) for key in shared)
-    section.blocks.append(Table("shared-settings", "Settings that are the same in all runs, and where each came from", ("setting", "value", "from"), rows))  # fmt: skip
+    section.blocks.append(
+        Table(
+            "shared-settings",
+            "Settings that are the same in all runs, and where each came from",
+            ("setting", "value", "from"),
+            rows,
+        )
+    )
     return section
 
 
 def _differing(configs: dict[str, Node], keys: list[str]) -> list[Block]:
     rows: list[tuple[Span | Spans, ...]] = [
         (f"`{key}`", f"`{name}`", setting(config[key]["value"]), config[key]["from"].quote())
-        for key in keys for name, config in configs.items()
-    ]  # fmt: skip
-    return [Table("differing-settings", "Other settings that differ between runs", ("setting", "run", "value", "from"), tuple(rows))] if rows else []  # fmt: skip
+        for key in keys
+        for name, config in configs.items()
+    ]
+    return (
+        [
+            Table(
+                "differing-settings",
+                "Other settings that differ between runs",
+                ("setting", "run", "value", "from"),
+                tuple(rows),
+            )
+        ]
+        if rows
+        else []
+    )
 
 
 def singles(material: Material) -> Section:
@@ -51,17 +82,35 @@ def singles(material: Material) -> Section:
     rows = tuple(row(m["name"].quote(), *scores(m["test"]), m.at("test", "ece_floor").number()) for m in models)
     rows = tuple((*cells, _note(material, m)) for cells, m in zip(rows, models, strict=True))
     head = ("model", "accuracy", "macro-F1", "minority-F1", "ECE", "ECE floor", "note")
-    more = tuple(row(m["name"].quote(), m["backbone"].quote(), material.parameters(m), m.at("test", "brier").number(), m.at("test", "nll").number(), m.at("calibration", "T").number(), *_epoch(m)) for m in models)  # fmt: skip
+    more = tuple(
+        row(
+            m["name"].quote(),
+            m["backbone"].quote(),
+            material.parameters(m),
+            m.at("test", "brier").number(),
+            m.at("test", "nll").number(),
+            m.at("calibration", "T").number(),
+            *_epoch(m),
+        )
+        for m in models
+    )
     columns: tuple[str, ...] = ("model", "backbone", "parameters (M)", "Brier", "NLL", "temperature")
     if any(m.value["training"] is not None for m in models):
         columns += ("epoch kept",)
     more = tuple(row[: len(columns)] for row in more)
     blocks: list[Block] = [
-        Table("single-models", "Single models on test, calibrated on calib", head, rows, strong, "The marked row is the best single model, fixed on val by macro-F1."),
+        Table(
+            "single-models",
+            "Single models on test, calibrated on calib",
+            head,
+            rows,
+            strong,
+            "The marked row is the best single model, fixed on val by macro-F1.",
+        ),
         Table("single-models-more", "The same models: size, proper scores, temperature", columns, more, strong),
         *variants(material),
         *_as_distributed([*models, *material.joined]),
-    ]  # fmt: skip
+    ]
     return Section("single-models-section", "Single models", blocks)
 
 
@@ -96,9 +145,26 @@ def _as_distributed(models: list[Node]) -> list[Block]:
             rows.append(row(m["name"].quote(), *cells, theirs["left_out"].count()))
     if not rows:
         return []
-    head = ("model", "distinct images", "accuracy", "macro-F1", "rows as distributed", "accuracy there", "macro-F1 there", "left out")  # fmt: skip
-    note = "As distributed: every official test row with its own label, repeats included; left out are rows whose image has no majority label."  # fmt: skip
-    return [Table("as-distributed", "Test as this index has it, and as its source distributes it", head, tuple(rows), note=note)]  # fmt: skip
+    head = (
+        "model",
+        "distinct images",
+        "accuracy",
+        "macro-F1",
+        "rows as distributed",
+        "accuracy there",
+        "macro-F1 there",
+        "left out",
+    )
+    note = "As distributed: every official test row with its own label, repeats included; left out are rows whose image has no majority label."
+    return [
+        Table(
+            "as-distributed",
+            "Test as this index has it, and as its source distributes it",
+            head,
+            tuple(rows),
+            note=note,
+        )
+    ]
 
 
 def classes(material: Material) -> Section:
@@ -106,19 +172,50 @@ def classes(material: Material) -> Section:
     chosen, models = material.chosen, material.models
     f1, counts = chosen.at("test", "per_class_f1"), chosen.at("test", "confusion")
     rows = tuple(row(name, _class_f1(chosen, name)) for name in LABELS)
-    all_rows = tuple(row(m["name"].quote(), *(m.at("test", "per_class_f1", name).number() for name in LABELS)) for m in [*models, *material.joined])  # fmt: skip
+    all_rows = tuple(
+        row(m["name"].quote(), *(m.at("test", "per_class_f1", name).number() for name in LABELS))
+        for m in [*models, *material.joined]
+    )
     confusion = tuple(row(name, *(counts[i][j].count() for j in range(len(LABELS)))) for i, name in enumerate(LABELS))
     shown = {chosen.value["name"]: chosen} | {m.value["name"]: m for m in models}
     weakest, best = (pick(LABELS, key=lambda name: float(f1.value[name])) for pick in (min, max))
     blocks: list[Block] = [
-        Text((f"Of the adopted model {best} is the strongest class, F1 ", f1[best].number(), f", and {weakest} the weakest, F1 ", f1[weakest].number(), ".")),
+        Text(
+            (
+                f"Of the adopted model {best} is the strongest class, F1 ",
+                f1[best].number(),
+                f", and {weakest} the weakest, F1 ",
+                f1[weakest].number(),
+                ".",
+            )
+        ),
         Table("per-class-f1", ("F1 of each class on test, ", chosen["name"].quote()), ("class", "F1"), rows),
         Table("per-class-f1-all", "F1 of each class on test, all models", ("model", *LABELS), all_rows),
-        Figure("class-f1", "F1 of each class on test, with intervals", figures.class_f1({n: m.value["test"]["per_class_f1"] for n, m in shown.items()}, {n: m.value["test"]["ci95"] for n, m in shown.items()}), "Bars: F1 by class, a colour a model", "per-class-f1-all"),
-        Table("confusion", ("Confusion of the adopted model on test: rows are labels, columns what it said",), ("label", *LABELS), confusion),
+        Figure(
+            "class-f1",
+            "F1 of each class on test, with intervals",
+            figures.class_f1(
+                {n: m.value["test"]["per_class_f1"] for n, m in shown.items()},
+                {n: m.value["test"]["ci95"] for n, m in shown.items()},
+            ),
+            "Bars: F1 by class, a colour a model",
+            "per-class-f1-all",
+        ),
+        Table(
+            "confusion",
+            ("Confusion of the adopted model on test: rows are labels, columns what it said",),
+            ("label", *LABELS),
+            confusion,
+        ),
         *_confusion_less(material),
-        Figure("confusions", "Per cent of each label's test images that get each name", figures.confusions({n: m.value["test"]["confusion"] for n, m in shown.items()}), "Confusion matrices, a panel a model", _confusions(shown)),
-    ]  # fmt: skip
+        Figure(
+            "confusions",
+            "Per cent of each label's test images that get each name",
+            figures.confusions({n: m.value["test"]["confusion"] for n, m in shown.items()}),
+            "Confusion matrices, a panel a model",
+            _confusions(shown),
+        ),
+    ]
     return Section("classes", "Classes", blocks)
 
 
@@ -153,6 +250,7 @@ def _confusion_less(material: Material) -> list[Block]:
 def _confusions(models: dict[str, Node]) -> Table:
     rows = tuple(
         row(m["name"].quote(), name, *(m.at("test", "confusion", i, j).count() for j in range(len(LABELS))))
-        for m in models.values() for i, name in enumerate(LABELS)
-    )  # fmt: skip
+        for m in models.values()
+        for i, name in enumerate(LABELS)
+    )
     return Table("confusion-all", "Test images by label and what each model said", ("model", "label", *LABELS), rows)

@@ -12,11 +12,17 @@ def numbers(document: Document) -> list[dict[str, Any]]:
     """A row a number: where it stands in the document, its text, file, JSON paths, operation and rounding."""
     return [
         {
-            "where": where, "text": number.text, "sources": [{"file": s.file, "path": s.path} for s in number.sources],
-            "operation": number.operation, "scale": number.rounding.scale, "digits": number.rounding.digits, "style": number.rounding.style,
+            "where": where,
+            "text": number.text,
+            "sources": [{"file": s.file, "path": s.path} for s in number.sources],
+            "operation": number.operation,
+            "scale": number.rounding.scale,
+            "digits": number.rounding.digits,
+            "style": number.rounding.style,
         }
-        for where, span in _spans(document) for number in _numbers(span)
-    ]  # fmt: skip
+        for where, span in _spans(document)
+        for number in _numbers(span)
+    ]
 
 
 def blanks(document: Document) -> list[dict[str, str]]:

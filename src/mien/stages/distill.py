@@ -43,9 +43,16 @@ def run(
     folder, selection_path = _find(teacher)
     ensemble, selection = read_ensemble(folder), read_selection(selection_path)
     mark = base.fingerprint(
-        KIND, VERSION, config.identity(),
-        {"index": index.content_hash, "teacher": ensemble.weights_hash, "T": str(ensemble.temperature), **starting_point(config, index)},
-    )  # fmt: skip
+        KIND,
+        VERSION,
+        config.identity(),
+        {
+            "index": index.content_hash,
+            "teacher": ensemble.weights_hash,
+            "T": str(ensemble.temperature),
+            **starting_point(config, index),
+        },
+    )
     if base.is_complete(out, mark):
         say(f"{out} is taught already.")
         return with_stated_terms(read_run(out), config, origin)
@@ -55,10 +62,14 @@ def run(
     members = _members(ensemble, folder)
     for member in members:
         check_index(member, index)
-    extra: dict[str, dict[str, Any]] = {"teacher": {
-        "name": ensemble.name, "weights_hash": ensemble.weights_hash, "selection_hash": selection["hash"],
-        "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
-    }}  # fmt: skip
+    extra: dict[str, dict[str, Any]] = {
+        "teacher": {
+            "name": ensemble.name,
+            "weights_hash": ensemble.weights_hash,
+            "selection_hash": selection["hash"],
+            "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
+        }
+    }
     from mien.nn.distillation.teacher import Teacher, tempered_teacher  # noqa: PLC0415  (torch)
     from mien.nn.training.run import train_run  # noqa: PLC0415
 

@@ -116,9 +116,11 @@ def run(
             )
     _jobs(members, config)
     mark = base.fingerprint(
-        "ensembles", store.VERSION, config.model_dump(mode="json"),
+        "ensembles",
+        store.VERSION,
+        config.model_dump(mode="json"),
         {m.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
-    )  # fmt: skip
+    )
     if base.is_complete(out, mark):
         say(f"{out} holds these ensembles already.")
         return store.read_selection(out / store.SELECTION)
@@ -169,7 +171,11 @@ def _jobs(members: list[_Member], config: EnsembleConfig) -> list[_Job]:
     jobs += [_Job(*_weighted(members, entry), pool) for entry in config.fixed for pool in config.pools]
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"Two combinations would be called {twice[0]!r}.", rule="A combination's name is its members' joined by +.", fix="Rename that run's folder.")  # fmt: skip
+        raise UsageError(
+            f"Two combinations would be called {twice[0]!r}.",
+            rule="A combination's name is its members' joined by +.",
+            fix="Rename that run's folder.",
+        )
     return jobs
 
 
@@ -211,18 +217,35 @@ def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
     }
     decisions = fit_decisions(
         rows[0].with_logits(pooled["calib"]).part("thresholds"),
-        coverage=config.coverage, precision=config.precision, max_fpr=config.fpr_bounds, alpha=config.alpha,
-    )  # fmt: skip
+        coverage=config.coverage,
+        precision=config.precision,
+        max_fpr=config.fpr_bounds,
+        alpha=config.alpha,
+    )
     ensemble = store.Ensemble(
-        name=name, pool=pool, weighting=fitted.weighting, temperature=fitted.temperature.value, temperature_ci95=fitted.temperature.ci95,
-        decisions=decisions, heldout=fitted.heldout, why=fitted.why, warnings=_shortcomings(rows[0]),
+        name=name,
+        pool=pool,
+        weighting=fitted.weighting,
+        temperature=fitted.temperature.value,
+        temperature_ci95=fitted.temperature.ci95,
+        decisions=decisions,
+        heldout=fitted.heldout,
+        why=fitted.why,
+        warnings=_shortcomings(rows[0]),
         members=tuple(
             store.Member(
-                name=m.name, run=os.path.relpath(m.judged.folder.resolve(), folder.resolve()), weights_hash=m.judged.weights_hash,
-                weight=float(w), method=m.calibration.method, temperature=m.calibration.temperature, matrix=m.calibration.matrix, bias=m.calibration.bias,
-            ) for m, w in zip(group, fitted.weights, strict=True)
+                name=m.name,
+                run=os.path.relpath(m.judged.folder.resolve(), folder.resolve()),
+                weights_hash=m.judged.weights_hash,
+                weight=float(w),
+                method=m.calibration.method,
+                temperature=m.calibration.temperature,
+                matrix=m.calibration.matrix,
+                bias=m.calibration.bias,
+            )
+            for m, w in zip(group, fitted.weights, strict=True)
         ),
-    )  # fmt: skip
+    )
     store.write_ensemble(folder, ensemble)
     meta = store.pooled_meta(ensemble, group[0].val.meta["index"])
     written = {}
@@ -250,10 +273,14 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
     seeds, latencies = _reruns(members), _latencies(members)
     candidates = [
         Candidate(
-            m.ensemble.name, softmax(m.val.logits), m.parameters, m.latency_ms(latencies),
+            m.ensemble.name,
+            softmax(m.val.logits),
+            m.parameters,
+            m.latency_ms(latencies),
             min((seeds[x.name] for x in m.members), key=lambda s: (len(s) >= 2, -np.std(s))),
-        ) for m in made
-    ]  # fmt: skip
+        )
+        for m in made
+    ]
     choice = select(candidates, labels, resamples=config.resamples, seed=config.seed, groups=groups)
     scores = {
         c.name: with_intervals(c.probabilities, labels, resamples=config.resamples, seed=config.seed, groups=groups)
@@ -267,14 +294,33 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
         for m in made
     ]
     store.write_summary(out, rows)
-    store.write_selection(out, {
-        "kind": "selection", "format": store.VERSION, "name": choice.name, "why": choice.why, "split": "val", "test_accesses": accesses_before, "index": members[0].val.meta["index"], "best_single": best_single,
-        "candidates": {m.ensemble.name: {"weights_hash": m.ensemble.weights_hash, "hash": m.ensemble.hash, "kind": m.kind, "val": scores[m.ensemble.name]} for m in made},
-        "warnings": _shortcomings(FitRows.of(members[0].calib)), "runs": {m.name: m.judged.weights_hash for m in members},
-        "calibrations": [store.known_as(m.judged.weights_hash, m.calibration) for m in members],
-        "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
-        "rivals": _rivals(members, config),
-    })  # fmt: skip
+    store.write_selection(
+        out,
+        {
+            "kind": "selection",
+            "format": store.VERSION,
+            "name": choice.name,
+            "why": choice.why,
+            "split": "val",
+            "test_accesses": accesses_before,
+            "index": members[0].val.meta["index"],
+            "best_single": best_single,
+            "candidates": {
+                m.ensemble.name: {
+                    "weights_hash": m.ensemble.weights_hash,
+                    "hash": m.ensemble.hash,
+                    "kind": m.kind,
+                    "val": scores[m.ensemble.name],
+                }
+                for m in made
+            },
+            "warnings": _shortcomings(FitRows.of(members[0].calib)),
+            "runs": {m.name: m.judged.weights_hash for m in members},
+            "calibrations": [store.known_as(m.judged.weights_hash, m.calibration) for m in members],
+            "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
+            "rivals": _rivals(members, config),
+        },
+    )
 
 
 def _reruns(members: list[_Member]) -> dict[str, tuple[float, ...]]:
@@ -324,7 +370,9 @@ def _against_best(
     labels, wanted = val.labels, {"resamples": config.resamples, "seed": config.seed}
     several = resampled_many(list(probabilities.values()), labels, **wanted, full=False, groups=val.groups)
     drawn = dict(zip(probabilities, several, strict=True))
-    f1 = {name: float(f1_scores(confusion(labels, p.argmax(1), p.shape[1])).mean()) for name, p in probabilities.items()}  # fmt: skip
+    f1 = {
+        name: float(f1_scores(confusion(labels, p.argmax(1), p.shape[1])).mean()) for name, p in probabilities.items()
+    }
     best_hit = probabilities[best].argmax(1) == labels
     out = {}
     for name, p in probabilities.items():
@@ -334,17 +382,40 @@ def _against_best(
     return out
 
 
-def _summary_row(made: _Made, score: dict[str, Any], against: dict[str, float], best: str, latency: float | None) -> dict[str, Any]:  # fmt: skip
+def _summary_row(
+    made: _Made, score: dict[str, Any], against: dict[str, float], best: str, latency: float | None
+) -> dict[str, Any]:
     """The report's columns and ours; an unknown cost is an empty cell."""
     e = made.ensemble
     ends = score["ci95"]["macro_f1"]
     return {
-        "ensemble": e.name, "kind": made.kind, "members": len(e.members), "pool": e.pool, "weighting": e.weighting,
-        "weights": "/".join(f"{w:.3f}" for w in e.weights), "T": round(e.temperature, 4), "T_low": round(e.temperature_ci95[0], 4), "T_high": round(e.temperature_ci95[1], 4),
-        "macro_f1": round(score["macro_f1"], 5), "macro_f1_low": round(ends[0], 5), "macro_f1_high": round(ends[1], 5), "minority_f1": round(score["minority_f1"], 5),
-        "accuracy": round(score["accuracy"], 5), **{f"f1_{name}": round(value, 5) for name, value in score["per_class_f1"].items()},
-        "ece": round(score["ece"], 5), "ece_floor": round(score["ece_floor"], 5), "ece_debiased": round(score["ece_debiased"], 5), "smooth_ece": round(score["smooth_ece"], 5),
-        "brier": round(score["brier"], 5), "nll": round(score["nll"], 5), "best_single": best,
-        "delta_macro_f1": round(against["delta"], 5), "delta_macro_f1_low": round(against["low"], 5), "delta_macro_f1_high": round(against["high"], 5), "mcnemar_p": round(against["p"], 5),
-        "parameters": made.parameters if made.parameters is not None else "", "latency_ms": round(latency, 3) if latency is not None else "", "comment": e.why,
-    }  # fmt: skip
+        "ensemble": e.name,
+        "kind": made.kind,
+        "members": len(e.members),
+        "pool": e.pool,
+        "weighting": e.weighting,
+        "weights": "/".join(f"{w:.3f}" for w in e.weights),
+        "T": round(e.temperature, 4),
+        "T_low": round(e.temperature_ci95[0], 4),
+        "T_high": round(e.temperature_ci95[1], 4),
+        "macro_f1": round(score["macro_f1"], 5),
+        "macro_f1_low": round(ends[0], 5),
+        "macro_f1_high": round(ends[1], 5),
+        "minority_f1": round(score["minority_f1"], 5),
+        "accuracy": round(score["accuracy"], 5),
+        **{f"f1_{name}": round(value, 5) for name, value in score["per_class_f1"].items()},
+        "ece": round(score["ece"], 5),
+        "ece_floor": round(score["ece_floor"], 5),
+        "ece_debiased": round(score["ece_debiased"], 5),
+        "smooth_ece": round(score["smooth_ece"], 5),
+        "brier": round(score["brier"], 5),
+        "nll": round(score["nll"], 5),
+        "best_single": best,
+        "delta_macro_f1": round(against["delta"], 5),
+        "delta_macro_f1_low": round(against["low"], 5),
+        "delta_macro_f1_high": round(against["high"], 5),
+        "mcnemar_p": round(against["p"], 5),
+        "parameters": made.parameters if made.parameters is not None else "",
+        "latency_ms": round(latency, 3) if latency is not None else "",
+        "comment": e.why,
+    }

@@ -113,9 +113,12 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     for text in warnings:
         warn(f"{judged.name}: {text}")
     document |= {
-        "calibration": calibration.method, "calibration_hash": calibration.hash, "latency": read_latency(target), "warnings": [*warnings, *calibration.warnings, *calibration.decisions.warnings],
+        "calibration": calibration.method,
+        "calibration_hash": calibration.hash,
+        "latency": read_latency(target),
+        "warnings": [*warnings, *calibration.warnings, *calibration.decisions.warnings],
         "abstain": judge(probabilities, test.labels, calibration.decisions),
-    }  # fmt: skip
+    }
     before = accesses.record(
         document,
         test.image_ids.tolist(),
@@ -163,8 +166,9 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
             groups=test.groups,
         )
     document |= {
-        "abstain": judge(probabilities, test.labels, ensemble.decisions), "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
-    }  # fmt: skip
+        "abstain": judge(probabilities, test.labels, ensemble.decisions),
+        "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
+    }
     members = [read_judged(target / m.run) for m in ensemble.members]
     document |= _elsewhere(
         members, probabilities, test, job, lambda several: ensemble_logits(several, ensemble) / ensemble.temperature
@@ -193,7 +197,10 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
 
 def _check_pictures(index_folder: Path | None, config: EvaluateConfig) -> None:
     if config.corruptions and index_folder is None:
-        raise UsageError("--corruptions needs pictures, and there is no index.", fix="Name it (--index DIR), or leave --corruptions out.")  # fmt: skip
+        raise UsageError(
+            "--corruptions needs pictures, and there is no index.",
+            fix="Name it (--index DIR), or leave --corruptions out.",
+        )
 
 
 def _done(target: Path, mark: str) -> dict[str, Any] | None:
@@ -262,11 +269,14 @@ def _scores(
     for text in alarms(scored):
         warn(f"{name}: {text}")
     return {
-        "name": name, "temperature": temperature, "test": scored, "test_uncalibrated": metrics(before, test.labels),
+        "name": name,
+        "temperature": temperature,
+        "test": scored,
+        "test_uncalibrated": metrics(before, test.labels),
         "test_as_distributed": None if job.index is None else _as_distributed(probabilities, test, job.index),
         "reliability": {"before": reliability(before, test.labels), "after": reliability(probabilities, test.labels)},
         "sweep": sweep(logits, test.labels, np.geomspace(0.25, 4, 33)),
-    }  # fmt: skip
+    }
 
 
 def _elsewhere(
@@ -298,7 +308,9 @@ def _elsewhere(
             seen = []
             for strength in STRENGTHS:
                 changed = corrupt(pixels, name, strength, seed=config.seed)
-                several = [predict_logits(n, changed, np.arange(len(drawn)), batch_size=config.batch_size) for n in networks]  # fmt: skip
+                several = [
+                    predict_logits(n, changed, np.arange(len(drawn)), batch_size=config.batch_size) for n in networks
+                ]
                 seen.append(softmax(join(several)))
                 progress.advance()
             found["corruptions"][name] = degradation(

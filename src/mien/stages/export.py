@@ -96,10 +96,20 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
 
 def _card(trained: Run, calibration: Calibration, index: Index) -> ModelCard:
     return ModelCard(
-        name=trained.name, labels=LABELS, crop=index.crop, calibration=calibration.method, temperature=calibration.temperature, decisions=calibration.decisions,
-        parameters=trained.config["parameters"], weights_hash=trained.weights_hash, backbone=trained.settings["backbone"],
-        mien=mien.__version__, git=base.git_revision(), sources=trained.config["index"]["sources"], licenses=trained.terms,
-    )  # fmt: skip
+        name=trained.name,
+        labels=LABELS,
+        crop=index.crop,
+        calibration=calibration.method,
+        temperature=calibration.temperature,
+        decisions=calibration.decisions,
+        parameters=trained.config["parameters"],
+        weights_hash=trained.weights_hash,
+        backbone=trained.settings["backbone"],
+        mien=mien.__version__,
+        git=base.git_revision(),
+        sources=trained.config["index"]["sources"],
+        licenses=trained.terms,
+    )
 
 
 def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -151,13 +161,18 @@ def _int8(
     except CalibrationError as error:
         raise MienError(
             f"The int8 model cannot be calibrated: {error.seen}",
-            rule="It is calibrated on its own logits of calib.", fix="Nothing was written. Export without --int8.",
-        ) from None  # fmt: skip
+            rule="It is calibrated on its own logits of calib.",
+            fix="Nothing was written. Export without --int8.",
+        ) from None
     set_calibration(quantized, found.scaling.matrix, found.scaling.bias)
     changes = {
-        "calibration": found.scaling.method, "temperature": found.temperature, "decisions": found.decisions, "weights_hash": own, "int8": True,
+        "calibration": found.scaling.method,
+        "temperature": found.temperature,
+        "decisions": found.decisions,
+        "weights_hash": own,
+        "int8": True,
         "quantized_from": card.weights_hash,
-    }  # fmt: skip
+    }
     describe(quantized, card.model_copy(update=changes))
     compared = compare(_answers(proto, index, val)[0], _answers(quantized, index, val)[0], index.labels[val])
     check_int8(compared)

@@ -32,16 +32,31 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
     if found.left_out:
         warn(f"{file}: left out, as no class of ours: {', '.join(found.left_out)}")
     source = base.sha256_file(file)
-    mark = base.fingerprint(store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content})  # fmt: skip
+    mark = base.fingerprint(
+        store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content}
+    )
     weights = base.fingerprint("imported-weights", 1, {}, {"import": mark})
     document = {
-        "file": file.name, "source_hash": weights, "file_sha256": source, "index": content, "backbone": config.backbone, "parameters": config.parameters,
-        "numbers": found.kind, "left_out": list(found.left_out), "rows": {split: len(part[0]) for split, part in parts.items()},
-    }  # fmt: skip
+        "file": file.name,
+        "source_hash": weights,
+        "file_sha256": source,
+        "index": content,
+        "backbone": config.backbone,
+        "parameters": config.parameters,
+        "numbers": found.kind,
+        "left_out": list(found.left_out),
+        "rows": {split: len(part[0]) for split, part in parts.items()},
+    }
     if base.is_complete(out, mark):
         say(f"{out} holds this import already.")
         return document
-    meta = {"name": out.resolve().name, "weights_hash": weights, "index": content, "scale_in_logits": True, "head": config.head}  # fmt: skip
+    meta = {
+        "name": out.resolve().name,
+        "weights_hash": weights,
+        "index": content,
+        "scale_in_logits": True,
+        "head": config.head,
+    }
     meta |= test_meta(out, _test_images(parts, index), index_folder)
     predictions = [
         Predictions(
@@ -121,7 +136,9 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
         picked = np.array(places)
         if (found.splits[picked] != split).any():
             other = int(np.flatnonzero(found.splits[picked] != split)[0])
-            raise InputError(f"{file} has {str(found.ids[picked[other]])!r} in {found.splits[picked[other]]}, the index in {split}.")  # fmt: skip
+            raise InputError(
+                f"{file} has {str(found.ids[picked[other]])!r} in {found.splits[picked[other]]}, the index in {split}."
+            )
         labels = index.labels[rows]
         if found.labels is not None and (found.labels[picked] != labels).any():
             wrong = np.flatnonzero(found.labels[picked] != labels)
@@ -134,5 +151,7 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
         parts[split] = (index.image_ids[rows], labels, found.logits[picked])
     extra = len(found.ids) - sum(len(part[0]) for part in parts.values())
     if extra:
-        raise InputError(f"{file} has {extra} rows whose split is not that of {index.folder}.", rule="Each picture has one split.")  # fmt: skip
+        raise InputError(
+            f"{file} has {extra} rows whose split is not that of {index.folder}.", rule="Each picture has one split."
+        )
     return parts

@@ -138,9 +138,13 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             finder = _FinderMaker(DetectConfig(**config.model_dump(include=set(DetectConfig.model_fields))))
             parts, found = build(config, sources, Scratch(building / _PIECES), engine, finder)
             write_index(
-                building, parts, fingerprint=_mark(settings, sources, found.content), meta={"seen": found.signs},
-                shard_bytes=work.shard_mib << 20, where=work.pixels,
-            )  # fmt: skip
+                building,
+                parts,
+                fingerprint=_mark(settings, sources, found.content),
+                meta={"seen": found.signs},
+                shard_bytes=work.shard_mib << 20,
+                where=work.pixels,
+            )
     except MienError:
         _keep_pieces(building, out)
         raise

@@ -75,7 +75,9 @@ def run(
     marked = _intervals(intervals) if intervals is not None else []
     minutes = sum(float(face.times[-1] - face.times[0]) for face in faces) / 60
     return {
-        "rules": rules.model_dump(), "faces": len(faces), "rows": int(sum(len(f.rows) for f in faces)),
+        "rules": rules.model_dump(),
+        "faces": len(faces),
+        "rows": int(sum(len(f.rows) for f in faces)),
         "flips_per_minute": {
             "raw": _per_minute(sum(changes(f.raw) for f in faces), minutes),
             "before": _per_minute(sum(before), minutes),
@@ -83,7 +85,7 @@ def run(
         },
         "unsure": float(np.mean(np.concatenate([f.shown for f in faces]) < 0)) if faces else None,
         "scores": _scores(faces, marked) if intervals is not None else None,
-    }  # fmt: skip
+    }
 
 
 def _flips(face: Face) -> int:
@@ -155,7 +157,11 @@ def _intervals(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path} has the columns {', '.join(row)}.", rule="It needs start_s, end_s and label.")
         if row["label"] not in NUMBERS:
             raise InputError(f"{path}, line {number}: label {row['label']!r}.", rule=f"One of {', '.join(LABELS)}.")
-        if not (isinstance(row["start_s"], int | float) and isinstance(row["end_s"], int | float) and row["start_s"] < row["end_s"]):  # fmt: skip
+        if not (
+            isinstance(row["start_s"], int | float)
+            and isinstance(row["end_s"], int | float)
+            and row["start_s"] < row["end_s"]
+        ):
             raise InputError(
                 f"{path}, line {number}: from {row['start_s']} to {row['end_s']}.", rule="start_s < end_s."
             )
@@ -165,9 +171,10 @@ def _intervals(path: Path) -> list[dict[str, Any]]:
 def _of(face: Face, rows: list[dict[str, Any]]) -> list[Interval]:
     """The intervals that were marked for a face."""
     mine = (
-        r for r in rows
+        r
+        for r in rows
         if r.get("video") in (None, face.video) and (r.get("face_id") is None or int(r["face_id"]) == face.face_id)
-    )  # fmt: skip
+    )
     return [Interval(float(r["start_s"]), float(r["end_s"]), NUMBERS[r["label"]]) for r in mine]
 
 
@@ -176,7 +183,10 @@ def _scores(faces: list[Face], rows: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = [(face, _of(face, rows)) for face in faces]
     marked = [truth(face.times, intervals) for face, intervals in pairs]
     if not any((m >= 0).any() for m in marked):
-        raise InputError("No row of a face lies in a marked interval.", rule="Times are in seconds; face_id and video, where given, are those of the table.")  # fmt: skip
+        raise InputError(
+            "No row of a face lies in a marked interval.",
+            rule="Times are in seconds; face_id and video, where given, are those of the table.",
+        )
     true = np.concatenate(marked)
     waits = {
         kind: [switch_seconds(f.times, getattr(f, kind), i) for f, intervals in pairs for i in intervals]

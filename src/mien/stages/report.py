@@ -137,22 +137,30 @@ def _collect(root: Path) -> Material:
     folders = _run_folders(ensembles, study, reader)
     if study["student"]:
         folders[study["student"]["name"]] = folder.student
-    trained = {m["name"]: folders[m["name"]] for m in study["teachers"] + ([study["student"]] if study["student"] else []) if m["training"] and m["name"] in folders}  # fmt: skip
+    trained = {
+        m["name"]: folders[m["name"]]
+        for m in study["teachers"] + ([study["student"]] if study["student"] else [])
+        if m["training"] and m["name"] in folders
+    }
     evaluated = folders | {e["name"]: ensembles / e["name"] for e in study["ensembles"] if e["name"] not in folders}
-    provenance = None if study["index"] is None else reader.json(folder.index / "provenance.json", "provenance of an index")  # fmt: skip
+    provenance = (
+        None if study["index"] is None else reader.json(folder.index / "provenance.json", "provenance of an index")
+    )
     sheet = None
     if study["index"] and study["drawn"]:
         found = reader.node(folder.index, lambda: _sheet(folder.index))
         sheet = None if found is None else found.value
     return Material(
-        study=node, provenance=provenance, sheet=sheet,
+        study=node,
+        provenance=provenance,
+        sheet=sheet,
         histories=_each(trained, lambda p: reader.node(p / "metrics.jsonl", lambda: _history(p))),
         evaluations=_each(evaluated, lambda p: reader.node(p / "evaluation.json", lambda: read_evaluation(p))),
         configs=_each(trained, lambda p: reader.json(p / "config.json", "run configuration")),
         environments=_each(trained, lambda p: reader.json(p / "environment.json", "training environment")),
         manifests=_each(trained, lambda p: reader.json(p / base.MANIFEST, "manifest")),
         problems=tuple(reader.problems),
-    )  # fmt: skip
+    )
 
 
 def _run_folders(ensembles: Path, study: dict[str, Any], reader: _Reader) -> dict[str, Path]:

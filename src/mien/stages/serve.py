@@ -20,9 +20,15 @@ from mien.web import assets
 def page_card(card: ModelCard) -> dict[str, Any]:
     """What the page needs to know of a model, and what it says about it."""
     return {
-        "name": card.name, "backbone": card.backbone, "labels": list(card.labels), "crop": card.crop.model_dump(),
-        "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(), "sources": card.sources, "licenses": card.licenses, "columns": SCHEMA.names,
-    }  # fmt: skip
+        "name": card.name,
+        "backbone": card.backbone,
+        "labels": list(card.labels),
+        "crop": card.crop.model_dump(),
+        "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(),
+        "sources": card.sources,
+        "licenses": card.licenses,
+        "columns": SCHEMA.names,
+    }
 
 
 def answers_of(model: Path) -> Callable[[bytes], dict[str, Any]]:

@@ -36,9 +36,11 @@ def run(root: Path) -> dict[str, Any]:
     folder, request = StudyFolder(root), read_request(root)
     study, index = request["study"], read_index(folder.index)
     document = _judged(folder.ensembles) | {
-        "name": request["name"], "seed": study["seed"], "wall_s": read_timings(root),
+        "name": request["name"],
+        "seed": study["seed"],
+        "wall_s": read_timings(root),
         "index": read_audit(folder.index) | {"crop": index.crop.model_dump(), "fingerprint": index.fingerprint},
-    }  # fmt: skip
+    }
     if study["student"] is not None:
         chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
         student = _model(folder.student)
@@ -77,8 +79,9 @@ def judged(ensembles: Path) -> dict[str, Any]:
     if closed:
         raise ArtifactError(
             f"{len(closed)} models in {ensembles} were not judged on test as they are now: {', '.join(list(closed)[:5])}{' …' if len(closed) > 5 else ''}.",
-            rule="A report has no empty cells, and none that belong to another selection or calibration.", fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
-        )  # fmt: skip
+            rule="A report has no empty cells, and none that belong to another selection or calibration.",
+            fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
+        )
     document = _judged(ensembles)
     document["latency"] = _latencies(document)
     write_study(ensembles, document)
@@ -92,7 +95,10 @@ def _is_judged(folder: Path, selection: dict[str, Any]) -> bool:
     except ArtifactError:
         return False
     path = folder / "calibration.json"
-    same = not path.is_file() or read_calibration(path, weights_hash=read_judged(folder).weights_hash).hash == found["calibration_hash"]  # fmt: skip
+    same = (
+        not path.is_file()
+        or read_calibration(path, weights_hash=read_judged(folder).weights_hash).hash == found["calibration_hash"]
+    )
     return same and bool(found["selection_hash"] == selection["hash"])
 
 
@@ -106,16 +112,27 @@ def _judged(ensembles: Path) -> dict[str, Any]:
     origins = [accesses.origin_of(j.folder, read_predictions(predictions_path(j.folder, "val")).meta) for j in opened]
     counts = np.sum(read_evaluation(first)["test"]["confusion"], axis=1)  # of test's labels
     return {
-        "schema": SCHEMA, "name": ensembles.resolve().name, "git": base.git_revision(), "seed": None, "index": None,
+        "schema": SCHEMA,
+        "name": ensembles.resolve().name,
+        "git": base.git_revision(),
+        "seed": None,
+        "index": None,
         "baselines": {"test": baselines(val, np.repeat(np.arange(len(counts)), counts))},
         "drawn": len(ours) == len(runs) and all(run.config["index"]["licenses"] == [Synthetic.license] for run in ours),
-        "terms": sorted({text for run in ours for text in run.terms}), "imported": [j.name for j in opened if j.run is None],
-        "teachers": [_model(folder) for folder in runs.values()], "variants": _variants(opened),
+        "terms": sorted({text for run in ours for text in run.terms}),
+        "imported": [j.name for j in opened if j.run is None],
+        "teachers": [_model(folder) for folder in runs.values()],
+        "variants": _variants(opened),
         "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
         "selected": {key: selection[key] for key in ("name", "why", "hash", "best_single", "diversity", "rivals")},
-        "test_accesses": {"before_selection": selection["test_accesses"], "in_all": len(accesses.read_accesses(origins, ensembles.resolve().parent))},
-        "student": None, "latency": [], "wall_s": {},
-    }  # fmt: skip
+        "test_accesses": {
+            "before_selection": selection["test_accesses"],
+            "in_all": len(accesses.read_accesses(origins, ensembles.resolve().parent)),
+        },
+        "student": None,
+        "latency": [],
+        "wall_s": {},
+    }
 
 
 def _variants(runs: list[Judged]) -> list[dict[str, Any]]:
@@ -150,23 +167,42 @@ def _model(run_folder: Path) -> dict[str, Any]:
     judged, training = read_judged(run_folder), dict.fromkeys(("size_mb", "best_epoch", "epochs", "training"))
     if (run := judged.run) is not None:
         training = {
-            "size_mb": round(run.weights.stat().st_size / 1e6, 2), "best_epoch": run.manifest["best"]["best_epoch"], "epochs": run.settings["epochs"],
+            "size_mb": round(run.weights.stat().st_size / 1e6, 2),
+            "best_epoch": run.manifest["best"]["best_epoch"],
+            "epochs": run.settings["epochs"],
             "training": run.environment["training"],
-        }  # fmt: skip
+        }
     calibration = read_calibration(run_folder / "calibration.json", weights_hash=judged.weights_hash)
     val = read_predictions(predictions_path(run_folder, "val"))
     evaluation = read_evaluation(run_folder)
     return {
-        "name": judged.name, "backbone": judged.backbone, "params": judged.parameters, **training,
+        "name": judged.name,
+        "backbone": judged.backbone,
+        "params": judged.parameters,
+        **training,
         "val": with_intervals(softmax(scaling_of(calibration).apply(val.logits)), val.labels, groups=val.groups),
-        "test": evaluation["test"], "test_uncalibrated": evaluation["test_uncalibrated"], "test_as_distributed": evaluation["test_as_distributed"],
+        "test": evaluation["test"],
+        "test_uncalibrated": evaluation["test_uncalibrated"],
+        "test_as_distributed": evaluation["test_as_distributed"],
         "calibration": {
-            "method": calibration.method, "why": calibration.why, "heldout": calibration.heldout, "T": calibration.temperature, "ci95": list(calibration.temperature_ci95), "range": list(RANGE), "at_edge": at_edge(calibration.temperature),
-            "n": calibration.n, "test_accesses": calibration.test_accesses, "before": calibration.before, "after": calibration.after,
+            "method": calibration.method,
+            "why": calibration.why,
+            "heldout": calibration.heldout,
+            "T": calibration.temperature,
+            "ci95": list(calibration.temperature_ci95),
+            "range": list(RANGE),
+            "at_edge": at_edge(calibration.temperature),
+            "n": calibration.n,
+            "test_accesses": calibration.test_accesses,
+            "before": calibration.before,
+            "after": calibration.after,
         },
         "warnings": evaluation["warnings"],
-        "abstain": evaluation["abstain"], "latency": evaluation["latency"], **_elsewhere(evaluation), "transfer": [_transfer(found) for found in read_transfers(run_folder)],
-    }  # fmt: skip
+        "abstain": evaluation["abstain"],
+        "latency": evaluation["latency"],
+        **_elsewhere(evaluation),
+        "transfer": [_transfer(found) for found in read_transfers(run_folder)],
+    }
 
 
 def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
@@ -177,12 +213,25 @@ def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
         probabilities = softmax(predictions.logits)
         scores[split], entropy[split] = metrics(probabilities, predictions.labels), mean_entropy(probabilities)
     return {
-        "name": ensemble.name, "kind": kind, "members": [m.name for m in ensemble.members], "pool": ensemble.pool, "weighting": ensemble.weighting,
-        "heldout": ensemble.heldout, "weights": [m.weight for m in ensemble.members], "T": ensemble.temperature, "why": ensemble.why, **scores,
-        "mean_entropy": entropy["val"], "minority_recall": minority_recall(np.asarray(evaluation["test"]["confusion"])),
-        "test": evaluation["test"], "test_as_distributed": evaluation["test_as_distributed"],
-        "vs_best_single": evaluation.get("vs_best_single"), "abstain": evaluation["abstain"], "warnings": evaluation["warnings"], **_elsewhere(evaluation),
-    }  # fmt: skip
+        "name": ensemble.name,
+        "kind": kind,
+        "members": [m.name for m in ensemble.members],
+        "pool": ensemble.pool,
+        "weighting": ensemble.weighting,
+        "heldout": ensemble.heldout,
+        "weights": [m.weight for m in ensemble.members],
+        "T": ensemble.temperature,
+        "why": ensemble.why,
+        **scores,
+        "mean_entropy": entropy["val"],
+        "minority_recall": minority_recall(np.asarray(evaluation["test"]["confusion"])),
+        "test": evaluation["test"],
+        "test_as_distributed": evaluation["test_as_distributed"],
+        "vs_best_single": evaluation.get("vs_best_single"),
+        "abstain": evaluation["abstain"],
+        "warnings": evaluation["warnings"],
+        **_elsewhere(evaluation),
+    }
 
 
 def _elsewhere(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from mien.evaluate.metrics import metrics, score_logits, softmax
 from mien.evaluate.noise import find_suspects, spread_groups
 
 
-def run(config: TrainConfig, origin: dict[str, dict[str, Any]], noise: SuspectsConfig, index_folder: Path, out: Path) -> dict[str, Any]:  # fmt: skip
+def run(
+    config: TrainConfig, origin: dict[str, dict[str, Any]], noise: SuspectsConfig, index_folder: Path, out: Path
+) -> dict[str, Any]:
     """Train one network a fold, predict the rows that it did not see, and write what is in doubt; goes on after a kill."""
     index = read_index(index_folder)
     settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
@@ -64,7 +66,9 @@ def _heldout(
     from mien.nn.predict import predict_logits  # noqa: PLC0415
     from mien.nn.training.run import train_run  # noqa: PLC0415
 
-    trained = read_run(out) if base.is_complete(out, mine) else train_run(config, origin, view, out, mine, score=score_logits)  # fmt: skip
+    trained = (
+        read_run(out) if base.is_complete(out, mine) else train_run(config, origin, view, out, mine, score=score_logits)
+    )
     return predict_logits(load_network(trained), index.pixels, rows[held])
 
 
@@ -76,8 +80,16 @@ def _summary(
     changes = np.zeros((len(LABELS), len(LABELS)), dtype=int)
     np.add.at(changes, (labels[suspect], suggested[suspect]), 1)
     return {
-        "index": index.content_hash, "folds": noise.folds, "rows": len(labels), "suspects": int(suspect.sum()), "share": float(suspect.mean()),
+        "index": index.content_hash,
+        "folds": noise.folds,
+        "rows": len(labels),
+        "suspects": int(suspect.sum()),
+        "share": float(suspect.mean()),
         "by_class": {name: int((suspect & (labels == c)).sum()) for c, name in enumerate(LABELS)},
-        "suggested": {LABELS[a]: {LABELS[b]: int(changes[a, b]) for b in np.flatnonzero(changes[a])} for a in range(len(LABELS)) if changes[a].any()},
+        "suggested": {
+            LABELS[a]: {LABELS[b]: int(changes[a, b]) for b in np.flatnonzero(changes[a])}
+            for a in range(len(LABELS))
+            if changes[a].any()
+        },
         "out_of_fold": {key: scored[key] for key in ("accuracy", "macro_f1", "nll", "ece")},
-    }  # fmt: skip
+    }

@@ -37,9 +37,14 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     curve = sweep(logits, labels, grid, bins=bins)
     at = int(np.argmin(curve["nll"]))
     found = {
-        "rows": len(labels), "bins": bins, "fitted_temperature": fitted.temperature, "best_temperature": curve["temperature"][at],
-        "at_edge": at in (0, len(grid) - 1), "ece_floor": ece_floor(softmax(logits / grid[at]), bins), "curve": curve,
-    }  # fmt: skip
+        "rows": len(labels),
+        "bins": bins,
+        "fitted_temperature": fitted.temperature,
+        "best_temperature": curve["temperature"][at],
+        "at_edge": at in (0, len(grid) - 1),
+        "ece_floor": ece_floor(softmax(logits / grid[at]), bins),
+        "curve": curve,
+    }
     base.write_json(run_folder / f"{NAME}.json", found)
     base.write_text(run_folder / f"{NAME}.csv", _table(curve))
     picture = _figure(found)

@@ -96,9 +96,12 @@ def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path)
     videos.join(out, [job.name for job in jobs])
     summaries = {job.name: videos.read_summary(job.folder) for job in jobs}
     return {
-        "videos": len(jobs), "analysed": len(left), "frames": sum(s["frames"] for s in summaries.values()),
-        "failed": {name: s["error"] for name, s in summaries.items() if s["error"]}, "out": str(out),
-    }  # fmt: skip
+        "videos": len(jobs),
+        "analysed": len(left),
+        "frames": sum(s["frames"] for s in summaries.values()),
+        "failed": {name: s["error"] for name, s in summaries.items() if s["error"]},
+        "out": str(out),
+    }
 
 
 def cores() -> int:

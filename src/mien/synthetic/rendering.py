@@ -192,10 +192,13 @@ def draw_nose(canvas: Canvas, who: Identity, au: dict[int, float]) -> None:
             y = -0.24 + 0.085 * k
             canvas.stroke(np.array([[side * 0.02, y], [side * 0.16, y - 0.055]]), who.skin * 0.52, 0.025, 0.95 * au[9])
         pull = 0.12 * au[12] + 0.05 * au[20]
-        fold = np.array([
-            [side * (wing + 0.04), tip - 0.07 - 0.05 * au[9]], [side * (wing + 0.17 + pull), tip + 0.10],
-            [side * (who.mouth_width + 0.10 + pull), who.mouth_y - 0.04],
-        ])  # fmt: skip
+        fold = np.array(
+            [
+                [side * (wing + 0.04), tip - 0.07 - 0.05 * au[9]],
+                [side * (wing + 0.17 + pull), tip + 0.10],
+                [side * (who.mouth_width + 0.10 + pull), who.mouth_y - 0.04],
+            ]
+        )
         strength = 0.15 * who.age + 0.75 * au[9] + 0.55 * au[10] + 0.65 * au[12]
         canvas.stroke(fold, who.skin * 0.6, 0.03, min(0.95, strength))
 

@@ -85,9 +85,14 @@ class _Builder:
         weight = kernel.transpose(3, 0, 1, 2) if depthwise else kernel.transpose(0, 3, 1, 2)
         names = [data, self.constant(f"{out}_w", weight), self.constant(f"{out}_b", bias)]
         self.node(
-            "Conv", names, out, strides=_pair(one.options, 1), auto_pad=_padding(one.options),
-            kernel_shape=list(weight.shape[2:]), group=weight.shape[0] if depthwise else 1,
-        )  # fmt: skip
+            "Conv",
+            names,
+            out,
+            strides=_pair(one.options, 1),
+            auto_pad=_padding(one.options),
+            kernel_shape=list(weight.shape[2:]),
+            group=weight.shape[0] if depthwise else 1,
+        )
 
 
 def _pair(options: Table | None, first: int) -> list[int]:

@@ -37,11 +37,16 @@ def rows() -> list[tuple[str, np.ndarray]]:
     a, b, c, d = (face(100 + i) for i in range(4))
     return [
         *single,
-        ("train", a), ("test", a),                      # 12, 13: identical in Training
-        ("train", b), ("val", b[:, ::-1]),              # 14, 15: mirrored in Training
-        ("test", c), ("val", c),                        # 16, 17: identical, none of them in Training
-        ("train", d[:, ::-1]), ("test", d), ("test", d),  # 18-20: identical to each other, near to one in Training
-    ]  # fmt: skip
+        ("train", a),
+        ("test", a),  # 12, 13: identical in Training
+        ("train", b),
+        ("val", b[:, ::-1]),  # 14, 15: mirrored in Training
+        ("test", c),
+        ("val", c),  # 16, 17: identical, none of them in Training
+        ("train", d[:, ::-1]),
+        ("test", d),
+        ("test", d),  # 18-20: identical to each other, near to one in Training
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +62,16 @@ def test_planted_copies_have_their_kinds(folder):
     lines, counts = copies(folder)
     found = {int(line["row"]): (line["split"], line["kind"], line["training"]) for line in lines}
     assert found == {
-        12: ("train", "identical", ""), 13: ("test", "identical", "identical"),
-        14: ("train", "near", ""), 15: ("val", "near", "near"),
-        16: ("test", "identical", "none"), 17: ("val", "identical", "none"),
-        18: ("train", "near", ""), 19: ("test", "identical", "near"), 20: ("test", "identical", "near"),
-    }  # fmt: skip
+        12: ("train", "identical", ""),
+        13: ("test", "identical", "identical"),
+        14: ("train", "near", ""),
+        15: ("val", "near", "near"),
+        16: ("test", "identical", "none"),
+        17: ("val", "identical", "none"),
+        18: ("train", "near", ""),
+        19: ("test", "identical", "near"),
+        20: ("test", "identical", "near"),
+    }
     group = {int(line["row"]): line["group"] for line in lines}
     assert [len({group[row] for row in rows}) for rows in ((12, 13), (14, 15), (16, 17), (18, 19, 20))] == [1, 1, 1, 1]
     assert len(set(group.values())) == 4

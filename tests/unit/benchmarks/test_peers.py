@@ -39,8 +39,12 @@ def test_figures_are_scikit_learns_on_each_set():
     relabelled = (np.arange(0, 210, 2), (labels[::2] + 1) % 7)
     found = peers.score(5 * p, sets | {"ferplus": relabelled}, resamples=50)
     assert {name: one["n"] for name, one in found.items()} == {
-        "all": 210, "copy identical": 30, "copy near": 30, "copy none": 150, "ferplus": 105,
-    }  # fmt: skip
+        "all": 210,
+        "copy identical": 30,
+        "copy near": 30,
+        "copy none": 150,
+        "ferplus": 105,
+    }
     rows = {"all": np.arange(210), "copy identical": np.arange(0, 90, 3), "copy none": np.r_[2:90:3, 90:210]}
     for name, kept in rows.items():
         predicted = p[kept].argmax(1)

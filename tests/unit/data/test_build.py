@@ -68,9 +68,12 @@ def test_duplicates_go_to_the_strictest_side_and_are_counted(fer, tmp_path):
     index = build(tmp_path / "i", f"fer2013={fer}", size=48)
     audit = stage.audit(tmp_path / "i")
     assert audit["duplicates"] == {
-        "identical_groups": 4, "pictures_in_groups": 10, "groups_crossing_official_splits": 2,
-        "official_rows_also_in_train": {"val": 1, "test": 2}, "groups_with_conflicting_labels": 2,
-    }  # fmt: skip
+        "identical_groups": 4,
+        "pictures_in_groups": 10,
+        "groups_crossing_official_splits": 2,
+        "official_rows_also_in_train": {"val": 1, "test": 2},
+        "groups_with_conflicting_labels": 2,
+    }
     assert audit["dropped"] == {"label_conflict": 2}
     assert audit["groups_on_two_sides"] == 0
     assert len(index.table) == 73

@@ -35,10 +35,16 @@ def built(out, root, **settings):
     return stage.run(config, out, work=WorkConfig(workers=1))
 
 
-@pytest.mark.parametrize("rule, expected", [
-    ("side>=35", lambda k: k % 2 != 0), ("csv:agreement>0.5", lambda k: round(k / 210, 3) > 0.5), ("place = in", lambda k: k % 3),
-    ("label!=fear", lambda k: LABELS[k % 7] != "fear"), ("width<40", lambda k: k % 2 == 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule, expected",
+    [
+        ("side>=35", lambda k: k % 2 != 0),
+        ("csv:agreement>0.5", lambda k: round(k / 210, 3) > 0.5),
+        ("place = in", lambda k: k % 3),
+        ("label!=fear", lambda k: LABELS[k % 7] != "fear"),
+        ("width<40", lambda k: k % 2 == 0),
+    ],
+)
 def test_filters(tmp_path, root, rule, expected):
     index = built(tmp_path / "i", root, keep=(rule,))
     numbers = {int(p.split(":")[1].removesuffix(".png")) for p in index.table["path"].to_pylist()}
@@ -51,10 +57,18 @@ def test_filters_go_together(tmp_path, root):
     assert len(index.table) == sum(k % 2 != 0 and k % 3 != 0 for k in range(210))
 
 
-@pytest.mark.parametrize("rule, expected", [
-    ("side", "no condition"), ("agrement>1", "Did you mean 'agreement'"), ("side>big", "no number"), ("label>fear", "orders labels"),
-    ("place>3", "no number"), ("fer:side>3", "no source of this index"), ("label=joyous", "Did you mean 'joy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule, expected",
+    [
+        ("side", "no condition"),
+        ("agrement>1", "Did you mean 'agreement'"),
+        ("side>big", "no number"),
+        ("label>fear", "orders labels"),
+        ("place>3", "no number"),
+        ("fer:side>3", "no source of this index"),
+        ("label=joyous", "Did you mean 'joy"),
+    ],
+)
 def test_filters_that_cannot_be(tmp_path, root, rule, expected):
     with pytest.raises((UsageError, InputError), match=expected):
         built(tmp_path / "i", root, keep=(rule,))
@@ -83,10 +97,16 @@ def test_relabelling_is_applied_and_recorded(tmp_path, root):
     assert again.table == index.table
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("name,label\nx,sad\n", "has the columns"), ("path,label\ncsv:999.png,sad\n", "does not have"), ("path,label\n", "no rows"),
-    ("path,label\ncsv:1.png,sad\ncsv:1.png,fear\n", "twice"), ("path,label\ncsv:1.png,sadd\n", "Did you mean 'sad'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("name,label\nx,sad\n", "has the columns"),
+        ("path,label\ncsv:999.png,sad\n", "does not have"),
+        ("path,label\n", "no rows"),
+        ("path,label\ncsv:1.png,sad\ncsv:1.png,fear\n", "twice"),
+        ("path,label\ncsv:1.png,sadd\n", "Did you mean 'sad'"),
+    ],
+)
 def test_relabelling_files_that_cannot_be(tmp_path, root, text, expected):
     (tmp_path / "r.csv").write_text(text)
     with pytest.raises(InputError, match=expected):

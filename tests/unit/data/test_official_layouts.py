@@ -43,10 +43,15 @@ def test_rafdb_originals_have_boxes_and_points(tmp_path):
     assert item.picture.load(min_side=16).shape == (120, 160, 3)
 
 
-@pytest.mark.parametrize("line, expected", [
-    ("train_00001.jpg 8", "a number from 1 to 7"), ("train_00001.jpg", "a number from 1 to 7"), ("x_1.jpg 3", "begin with train or test"),
-    ("train_/../../../etc/passwd 3", "stay inside"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("train_00001.jpg 8", "a number from 1 to 7"),
+        ("train_00001.jpg", "a number from 1 to 7"),
+        ("x_1.jpg 3", "begin with train or test"),
+        ("train_/../../../etc/passwd 3", "stay inside"),
+    ],
+)
 def test_rafdb_damaged_table(tmp_path, line, expected):
     root = layouts.rafdb(tmp_path / "basic")
     (root / "EmoLabel" / "list_patition_label.txt").write_text(line)
@@ -85,11 +90,14 @@ def test_affectnet_tables(tmp_path):
     assert items[0].picture.load(min_side=16).shape == (120, 160, 3)
 
 
-@pytest.mark.parametrize("damage, expected", [
-    (lambda r: np.save(r / "train_set/annotations/0_exp.npy", np.array("11")), "from 0 to 10"),
-    (lambda r: (r / "train_set/annotations/0_exp.npy").write_bytes(b"junk"), "cannot be read"),
-    (lambda r: np.save(r / "train_set/annotations/0_exp.npy", np.array([{}], dtype=object)), "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda r: np.save(r / "train_set/annotations/0_exp.npy", np.array("11")), "from 0 to 10"),
+        (lambda r: (r / "train_set/annotations/0_exp.npy").write_bytes(b"junk"), "cannot be read"),
+        (lambda r: np.save(r / "train_set/annotations/0_exp.npy", np.array([{}], dtype=object)), "cannot be read"),
+    ],
+)
 def test_affectnet_damaged(tmp_path, damage, expected):
     root = layouts.affectnet_folders(tmp_path / "a")
     damage(root)
@@ -132,18 +140,26 @@ def test_csv_columns(tmp_path):
     )
     items = list(opened(f"csv={path}"))
     assert [(i.label, i.why, i.official_split, i.subject) for i in items] == [
-        ("happy", "", "train", "bob"), (None, "no_label", "test", None), ("sad", "", None, None),
-    ]  # fmt: skip
+        ("happy", "", "train", "bob"),
+        (None, "no_label", "test", None),
+        ("sad", "", None, None),
+    ]
     assert items[1].picture.box == (4, 4, 30, 30)
     assert items[0].attributes == (("age", "31"),)
     assert items[0].path == "csv:0.png"
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("file,label\n0.png,sad\n", "has the columns file, label"), ("path,label\n", "has no rows"),
-    ("path,label\n/etc/passwd,sad\n", "stay inside"), ("path,label\n0.png,hapy\n", "Did you mean 'happy'"),
-    ("path,label,split\n0.png,sad,later\n", "split 'later'"), ("path,label,x,y,width,height\n0.png,sad,1,2,3,\n", "all empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("file,label\n0.png,sad\n", "has the columns file, label"),
+        ("path,label\n", "has no rows"),
+        ("path,label\n/etc/passwd,sad\n", "stay inside"),
+        ("path,label\n0.png,hapy\n", "Did you mean 'happy'"),
+        ("path,label,split\n0.png,sad,later\n", "split 'later'"),
+        ("path,label,x,y,width,height\n0.png,sad,1,2,3,\n", "all empty"),
+    ],
+)
 def test_csv_damaged(tmp_path, text, expected):
     with pytest.raises(InputError, match=expected):
         opened(f"csv={table(tmp_path / 'c', text)}")

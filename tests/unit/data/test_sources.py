@@ -113,12 +113,15 @@ def test_ferplus_rules(votes):
 
 
 def test_ferplus_folder(tmp_path):
-    root = write_ferplus(tmp_path / "fp", [
-        ("Training", "fer0000000.png", [0, 9, 1, 0, 0, 0, 0, 0, 0, 0]),
-        ("PublicTest", "fer0000001.png", [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]),
-        ("PrivateTest", "fer0000002.png", [0, 0, 0, 0, 0, 0, 0, 8, 2, 0]),
-        ("Training", "fer0000003.png", [0, 0, 0, 0, 0, 0, 0, 0, 0, 10]),
-    ])  # fmt: skip
+    root = write_ferplus(
+        tmp_path / "fp",
+        [
+            ("Training", "fer0000000.png", [0, 9, 1, 0, 0, 0, 0, 0, 0, 0]),
+            ("PublicTest", "fer0000001.png", [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]),
+            ("PrivateTest", "fer0000002.png", [0, 0, 0, 0, 0, 0, 0, 8, 2, 0]),
+            ("Training", "fer0000003.png", [0, 0, 0, 0, 0, 0, 0, 0, 0, 10]),
+        ],
+    )
     items = list(opened(f"ferplus={root}"))
     assert [(i.label, i.why) for i in items] == [
         ("happy", ""),

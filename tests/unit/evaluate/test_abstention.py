@@ -149,7 +149,9 @@ def test_coverage_interval_is_that_of_a_simulation():
 
 
 def decide(n=600, **changes):
-    return fit_decisions(faces.fit_rows(n), **({"coverage": 0.9, "precision": None, "max_fpr": {"disgust": 0.1}, "alpha": 0.1} | changes))  # fmt: skip
+    return fit_decisions(
+        faces.fit_rows(n), **({"coverage": 0.9, "precision": None, "max_fpr": {"disgust": 0.1}, "alpha": 0.1} | changes)
+    )
 
 
 def test_decisions_say_what_they_lack():
@@ -164,7 +166,14 @@ def test_decisions_say_what_they_lack():
 
 def test_labels_obey_both_thresholds():
     d = decide().model_copy(update={"abstain_below": 0.3, "class_thresholds": {"disgust": 0.8}})
-    p = np.array([[0.1, 0.7, 0.1, 0.1, 0, 0, 0], [0.05, 0.9, 0.05, 0, 0, 0, 0], [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [0.25, 0.15, 0.12, 0.12, 0.12, 0.12, 0.12]])  # fmt: skip
+    p = np.array(
+        [
+            [0.1, 0.7, 0.1, 0.1, 0, 0, 0],
+            [0.05, 0.9, 0.05, 0, 0, 0, 0],
+            [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1],
+            [0.25, 0.15, 0.12, 0.12, 0.12, 0.12, 0.12],
+        ]
+    )
     assert [d.label(row) for row in p] == [None, "disgust", "angry", None]
     assert d.answered_rows(p).tolist() == [False, True, True, False]
 
@@ -230,7 +239,13 @@ def test_a_wanted_precision_is_that_of_what_class_thresholds_let_answer():
     z, y = rows(60_000)
     p, kept = softmax(z), 0
     for _ in range(12):
-        fitted = fit_decisions(FitRows.of(faces.predictions(*rows(1500))), coverage=1.0, precision=0.7, max_fpr={"disgust": 0.001}, alpha=0.1)  # fmt: skip
+        fitted = fit_decisions(
+            FitRows.of(faces.predictions(*rows(1500))),
+            coverage=1.0,
+            precision=0.7,
+            max_fpr={"disgust": 0.001},
+            alpha=0.1,
+        )
         answered = fitted.answered_rows(p)
         kept += not answered.any() or (p.argmax(1) == y)[answered].mean() >= 0.69
     assert kept >= 11

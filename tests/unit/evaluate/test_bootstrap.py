@@ -26,7 +26,19 @@ def test_every_metric_equals_that_of_the_resampled_rows():
     for r, w in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(80), w)
         truth = m.metrics(p[rows], y[rows])
-        for key in ("accuracy", "macro_f1", "macro_f1_present", "minority_f1", "ece", "ece_debiased", "ece_classwise", "brier", "nll", "mean_confidence", "signed_gap"):  # fmt: skip
+        for key in (
+            "accuracy",
+            "macro_f1",
+            "macro_f1_present",
+            "minority_f1",
+            "ece",
+            "ece_debiased",
+            "ece_classwise",
+            "brier",
+            "nll",
+            "mean_confidence",
+            "signed_gap",
+        ):
             assert found[key][r] == near(truth[key]), key
         assert found["f1_fear"][r] == near(truth["per_class_f1"]["fear"])
         assert found["ece_fear"][r] == near(truth["per_class_ece"]["fear"])
@@ -146,7 +158,9 @@ def test_near_duplicates_widen_every_interval():
     z, y = faces.simulated(300, seed=1, sharpness=1.4)
     p, groups = m.softmax(z), np.array([f"g{i}" for i in range(300)])
     alone = bootstrap.intervals(p, y, resamples=300, smooth=60)
-    copied = bootstrap.intervals(np.repeat(p, 4, 0), np.repeat(y, 4), resamples=300, smooth=60, groups=np.repeat(groups, 4))  # fmt: skip
+    copied = bootstrap.intervals(
+        np.repeat(p, 4, 0), np.repeat(y, 4), resamples=300, smooth=60, groups=np.repeat(groups, 4)
+    )
     blind = bootstrap.intervals(np.repeat(p, 4, 0), np.repeat(y, 4), resamples=300, smooth=60)
     for name in ("accuracy", "macro_f1", "nll", "smooth_ece"):
         assert copied[name] == pytest.approx(alone[name], abs=1e-5)

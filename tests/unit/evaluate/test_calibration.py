@@ -16,10 +16,18 @@ from mien.evaluate.calibration_error import ece, ece_floor
 from mien.evaluate.metrics import softmax
 
 FITTERS = (
-    c.fit_temperature, c.fit_by_sweep, scaling.fit_vector, scaling.fit_dirichlet, lambda r: scaling.choose(r, 1.0), lambda r: pooling.fit_pool([r], [1.0], "logit"),
+    c.fit_temperature,
+    c.fit_by_sweep,
+    scaling.fit_vector,
+    scaling.fit_dirichlet,
+    lambda r: scaling.choose(r, 1.0),
+    lambda r: pooling.fit_pool([r], [1.0], "logit"),
     lambda r: pooling.rivals([r, r], [1.0, 1.0], "logit"),
-    lambda r: abstention.threshold_for_coverage(r, 0.9), lambda r: abstention.threshold_for_precision(r, 0.9), lambda r: abstention.class_thresholds(r, {}), conformal.fit_conformal,
-)  # fmt: skip
+    lambda r: abstention.threshold_for_coverage(r, 0.9),
+    lambda r: abstention.threshold_for_precision(r, 0.9),
+    lambda r: abstention.class_thresholds(r, {}),
+    conformal.fit_conformal,
+)
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 3.0, 10.0])
@@ -112,7 +120,13 @@ def test_the_reports_sweep_finds_what_lies_inside_and_refuses_its_edges():
 def test_the_sweep_orders_by_nll_then_ece():
     rows = faces.fit_rows(3000)
     grid = np.linspace(0.8, 1.2, 21)
-    naive = min(grid, key=lambda t: (round(c.nll_at(t, rows.logits, rows.labels), 6), round(ece(softmax(rows.logits / t), rows.labels), 6)))  # fmt: skip
+    naive = min(
+        grid,
+        key=lambda t: (
+            round(c.nll_at(t, rows.logits, rows.labels), 6),
+            round(ece(softmax(rows.logits / t), rows.labels), 6),
+        ),
+    )
     assert c.fit_by_sweep(rows).value == pytest.approx(naive)
 
 

@@ -116,7 +116,16 @@ def test_the_documented_example_runs(capsys):
     rng = np.random.default_rng(4)
     a, b = (truth + rng.normal(0, 1, truth.shape) for _ in range(2))
     half = slice(1200), slice(1200, None)
-    names = {"logits": a[half[0]], "labels": labels[half[0]], "other_logits": a[half[1]], "other_labels": labels[half[1]], "a": a[half[0]], "b": b[half[0]], "other_a": a[half[1]], "other_b": b[half[1]]}  # fmt: skip
+    names = {
+        "logits": a[half[0]],
+        "labels": labels[half[0]],
+        "other_logits": a[half[1]],
+        "other_labels": labels[half[1]],
+        "a": a[half[0]],
+        "b": b[half[0]],
+        "other_a": a[half[1]],
+        "other_b": b[half[1]],
+    }
     exec(compile(code, "docs/judging.md", "exec"), names)
     assert "equal ones" in capsys.readouterr().out
     covered = names["sets"].predict_set(names["probabilities"])[np.arange(1200), labels[half[1]]].mean()

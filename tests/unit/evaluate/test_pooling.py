@@ -185,8 +185,14 @@ def general_minimum(logs, labels, pool):
         z = combine(logs, np.clip(x[:m], 0, None) / max(x[:m].clip(0).sum(), 1e-9), pool)
         return nll_rows(softmax(z / np.exp(x[m])), labels).mean()
 
-    done = minimize(loss, np.append(np.full(m, 1 / m), 0.0), method="SLSQP", bounds=[(0, 1)] * m + [(-2, 2)],
-                    constraints={"type": "eq", "fun": lambda x: x[:m].sum() - 1}, options={"ftol": 1e-12, "maxiter": 300})  # fmt: skip
+    done = minimize(
+        loss,
+        np.append(np.full(m, 1 / m), 0.0),
+        method="SLSQP",
+        bounds=[(0, 1)] * m + [(-2, 2)],
+        constraints={"type": "eq", "fun": lambda x: x[:m].sum() - 1},
+        options={"ftol": 1e-12, "maxiter": 300},
+    )
     return done.x[:m], done.fun
 
 
@@ -281,7 +287,9 @@ def test_selection_passes_over_what_is_not_known_and_uses_what_is():
     logits, labels = members(500, 6, (1.0,))
     same = softmax(logits[0])
     steady, wild = (0.40, 0.401, 0.399, 0.40, 0.40), (0.40, 0.60, 0.20, 0.55, 0.25)
-    found = select([Candidate("wild", same, 1, 1.0, wild), Candidate("steady", same, 9, 9.0, steady)], labels, resamples=100)  # fmt: skip
+    found = select(
+        [Candidate("wild", same, 1, 1.0, wild), Candidate("steady", same, 9, 9.0, steady)], labels, resamples=100
+    )
     assert found.name == "steady"
     assert "stability" in found.why[-1]
     found = select([Candidate("a", same, None, 5.0), Candidate("b", same, 3, 1.0)], labels, resamples=100)
@@ -294,7 +302,9 @@ def test_selection_loses_the_best_of_equals_rarely():
     thrown = 0
     for seed in range(40):
         logits, labels = members(400, 100 + seed, (1.0,) * 12)
-        found = select([Candidate(str(i), softmax(z / 1.4), 1) for i, z in enumerate(logits)], labels, resamples=300, seed=seed)  # fmt: skip
+        found = select(
+            [Candidate(str(i), softmax(z / 1.4), 1) for i, z in enumerate(logits)], labels, resamples=300, seed=seed
+        )
         thrown += "significantly worse:" in found.why[0]
     assert thrown <= 6
 

@@ -19,10 +19,21 @@ ASKED = {"coverage": 0.8, "precision": None, "max_fpr": {"disgust": 0.05}, "alph
 def origin(rows: FitRows, **changes) -> Calibration:
     """A calibration of temperature 1 on `rows`."""
     values = {
-        "fingerprint": "f", "method": "temperature", "matrix": np.eye(7).tolist(), "bias": (0.0,) * 7, "temperature": 1.0, "temperature_ci95": (0.9, 1.1),
-        "n": len(rows), "weights_hash": "w", "predictions_hash": "p", "map_hash": "m", "decisions": fit_decisions(rows.part("thresholds"), **ASKED),
-        "before": {}, "after": {}, "test_accesses": 0,
-    }  # fmt: skip
+        "fingerprint": "f",
+        "method": "temperature",
+        "matrix": np.eye(7).tolist(),
+        "bias": (0.0,) * 7,
+        "temperature": 1.0,
+        "temperature_ci95": (0.9, 1.1),
+        "n": len(rows),
+        "weights_hash": "w",
+        "predictions_hash": "p",
+        "map_hash": "m",
+        "decisions": fit_decisions(rows.part("thresholds"), **ASKED),
+        "before": {},
+        "after": {},
+        "test_accesses": 0,
+    }
     return Calibration(**(values | changes))
 
 

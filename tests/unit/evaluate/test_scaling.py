@@ -67,7 +67,10 @@ def test_a_constant_added_to_all_logits_changes_nothing(seed, constant):
 
 def test_richer_maps_are_chosen_where_their_error_is_planted_and_rarely_elsewhere():
     crossed = np.eye(7) + 0.5 * np.roll(np.eye(7), 1, 1)
-    planted = {"vector": (np.diag([0.4, 1.6, 1, 1, 0.5, 1.8, 1]), np.array([1.0, -1, 0, 0, 0, 0, 0])), "dirichlet": (crossed, np.zeros(7))}  # fmt: skip
+    planted = {
+        "vector": (np.diag([0.4, 1.6, 1, 1, 0.5, 1.8, 1]), np.array([1.0, -1, 0, 0, 0, 0, 0])),
+        "dirichlet": (crossed, np.zeros(7)),
+    }
     for method, (matrix, bias) in planted.items():
         rows = distorted(4000, 2, matrix, bias)
         choice = scaling.choose(rows, fit_temperature(rows, resamples=0).value)
@@ -126,9 +129,16 @@ def overconfident(n, shares, learned, seed):
     return 1.8 * log_softmax(seen @ centres.T + np.log(learned)), y
 
 
-@pytest.mark.parametrize(("learned", "declared", "said"), [
-    (UNIFORM, True, "declares"), (UNIFORM, False, "uniform|asked"), (NATURAL, False, "calib|asked"), (OTHER, False, "estimated|asked"), (OTHER, True, "declares"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("learned", "declared", "said"),
+    [
+        (UNIFORM, True, "declares"),
+        (UNIFORM, False, "uniform|asked"),
+        (NATURAL, False, "calib|asked"),
+        (OTHER, False, "estimated|asked"),
+        (OTHER, True, "declares"),
+    ],
+)
 @pytest.mark.parametrize("target", [UNIFORM, NATURAL, OTHER])
 def test_true_shares_never_cost_after_a_temperature(learned, declared, said, target):
     z, y = overconfident(1200, NATURAL, learned, 1)
@@ -138,7 +148,9 @@ def test_true_shares_never_cost_after_a_temperature(learned, declared, said, tar
     assert re.search(said, found.why)
     assert np.log(found.shares) == pytest.approx(np.log(learned), abs=0.45)
     held, truth = overconfident(20_000, target, learned, 2)
-    before, after = (nll_rows(softmax(m.apply(held)), truth).mean() for m in (fitted, fitted.with_prior(found.shares, target)))  # fmt: skip
+    before, after = (
+        nll_rows(softmax(m.apply(held)), truth).mean() for m in (fitted, fitted.with_prior(found.shares, target))
+    )
     assert after <= before + 0.005
     if not np.array_equal(learned, target):
         assert after < before - 0.05

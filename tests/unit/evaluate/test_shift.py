@@ -70,7 +70,10 @@ def test_groups_against_a_naive_loop():
     z, y = faces.simulated(400, seed=2)
     p = softmax(z)
     rng = np.random.default_rng(0)
-    rows = [{"age": str(rng.integers(0, 3)), "name": str(i)} | ({"glasses": "yes"} if i < 5 else {"glasses": "no"}) for i in range(400)]  # fmt: skip
+    rows = [
+        {"age": str(rng.integers(0, 3)), "name": str(i)} | ({"glasses": "yes"} if i < 5 else {"glasses": "no"})
+        for i in range(400)
+    ]
     found = by_group(p, y, rows)
     assert set(found) == {"age", "glasses"}  # every picture has its own name
     for value, group in found["age"]["groups"].items():
@@ -99,7 +102,9 @@ def test_groups_and_degradation_resample_near_duplicates_in_whole():
     z, y = faces.simulated(200, seed=2)
     p, copies = softmax(np.repeat(z, 4, 0)), np.repeat(np.arange(200), 4).astype(str)
     rows, labels = [{"sex": "ab"[i // 4 % 2]} for i in range(800)], np.repeat(y, 4)
-    widths = [np.diff(by_group(p, labels, rows, groups=g)["sex"]["groups"]["a"]["ci95"]["accuracy"]) for g in (None, copies)]  # fmt: skip
+    widths = [
+        np.diff(by_group(p, labels, rows, groups=g)["sex"]["groups"]["a"]["ci95"]["accuracy"]) for g in (None, copies)
+    ]
     assert widths[1] > 1.5 * widths[0]
     worse = [p[:, ::-1]]
     widths = [np.diff(degradation(p, worse, labels, groups=g)[0]["change"]["accuracy"]["ci95"]) for g in (None, copies)]

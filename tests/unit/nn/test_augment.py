@@ -44,8 +44,15 @@ def test_identity_augmentation_is_bit_for_bit():
 
 
 STRENGTHS = [
-    {"flip": True}, {"crop_min": 0.5}, {"rotate": 15.0}, {"jitter": 0.4}, {"erase": 1.0}, {"clahe": 0.5}, {"randaugment": 2}, {"degrade": 0.8},
-]  # fmt: skip
+    {"flip": True},
+    {"crop_min": 0.5},
+    {"rotate": 15.0},
+    {"jitter": 0.4},
+    {"erase": 1.0},
+    {"clahe": 0.5},
+    {"randaugment": 2},
+    {"degrade": 0.8},
+]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -51,7 +51,14 @@ def test_a_teacher_answers_on_the_accelerator(pool):
 
 
 # adamw-safe, since meta has no fused kernels
-SMALL = {"backbone": "cnn", "batch_size": 64, "epochs": 1, "warmup_epochs": 0, "save_every_steps": 5, "optimizer": "adamw-safe"}  # fmt: skip
+SMALL = {
+    "backbone": "cnn",
+    "batch_size": 64,
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "save_every_steps": 5,
+    "optimizer": "adamw-safe",
+}
 RICH = {
     "center_weight": 0.01,
     "mixing": "mixcut",

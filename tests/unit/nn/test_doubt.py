@@ -28,7 +28,11 @@ def doubted(small_index, tmp_path_factory):
     index = read_index(small_index)
     rows = index.rows("train")
     labels = index.labels[rows]
-    found = {"suspect": np.arange(len(rows)) % 10 == 0, "quality": np.full(len(rows), 0.5), "suggested": (labels + 1) % N_CLASSES}  # fmt: skip
+    found = {
+        "suspect": np.arange(len(rows)) % 10 == 0,
+        "quality": np.full(len(rows), 0.5),
+        "suggested": (labels + 1) % N_CLASSES,
+    }
     folder = tmp_path_factory.mktemp("doubt") / "s"
     summary = {"index": index.content_hash}
     write_suspects(folder, index.image_ids[rows], labels, found, np.full((len(rows), 7), 1 / 7), summary, b"", "mark")
@@ -128,7 +132,9 @@ def before_training(monkeypatch, folder, out, **settings):
     return json.loads((out / "config.json").read_text()), len(reads)
 
 
-def test_a_training_computes_its_rows_once_and_records_the_prior_that_it_shows(doubted, small_index, tmp_path, monkeypatch):  # fmt: skip
+def test_a_training_computes_its_rows_once_and_records_the_prior_that_it_shows(
+    doubted, small_index, tmp_path, monkeypatch
+):
     index, folder, found = doubted
     (tmp_path / "index").symlink_to(small_index)
     weights = {"suspect_treatment": "downweight", "suspect_weight": 0.25}
@@ -140,7 +146,9 @@ def test_a_training_computes_its_rows_once_and_records_the_prior_that_it_shows(d
     assert config["training_prior"] == pytest.approx(counts / counts.sum())
 
 
-def test_under_hard_example_mining_the_prior_is_unknown_and_no_other_can_be_asked_for(doubted, small_index, tmp_path, monkeypatch):  # fmt: skip
+def test_under_hard_example_mining_the_prior_is_unknown_and_no_other_can_be_asked_for(
+    doubted, small_index, tmp_path, monkeypatch
+):
     _, folder, _ = doubted
     (tmp_path / "index").symlink_to(small_index)
     config, _ = before_training(monkeypatch, folder, tmp_path / "r", hard_share=0.5)
@@ -161,7 +169,10 @@ def test_without_suspects_the_order_is_what_it_was():
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_the_hardest_share_against_a_naive_loop(share):
     generator = torch.Generator().manual_seed(0)
-    z, t = torch.randn(20, 7, generator=generator, dtype=torch.float64), torch.eye(7, dtype=torch.float64)[torch.arange(20) % 7]  # fmt: skip
+    z, t = (
+        torch.randn(20, 7, generator=generator, dtype=torch.float64),
+        torch.eye(7, dtype=torch.float64)[torch.arange(20) % 7],
+    )
     each = sorted((float(soft_cross_entropy(z[i : i + 1], t[i : i + 1])) for i in range(20)), reverse=True)
     kept = each[: max(1, round(share * 20))]
     assert float(soft_cross_entropy(z, t, share)) == pytest.approx(np.mean(kept))

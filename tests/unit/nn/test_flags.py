@@ -16,8 +16,18 @@ from mien.nn.models.network import make_network
 from mien.nn.training.train_rows import train_rows
 from mien.nn.training.trainer import Trainer
 
-PLAIN = {"backbone": "cnn", "batch_size": 32, "amp": "no", "label_smoothing": 0.0, "warmup_epochs": 0, "lr": 1e-3, "min_lr": 1e-5, "epochs": 12,
-         "plain_logits_epochs": 0, "arcface_warmup_epochs": 0}  # fmt: skip
+PLAIN = {
+    "backbone": "cnn",
+    "batch_size": 32,
+    "amp": "no",
+    "label_smoothing": 0.0,
+    "warmup_epochs": 0,
+    "lr": 1e-3,
+    "min_lr": 1e-5,
+    "epochs": 12,
+    "plain_logits_epochs": 0,
+    "arcface_warmup_epochs": 0,
+}
 OFF = {"crop_min": 1.0, "rotate": 0.0, "flip": False, "jitter": 0.0, "erase": 0.0}
 
 
@@ -62,7 +72,7 @@ SCHEDULES = [
     ({"mixing": "mixup", "mix_warmup_epochs": 4.0}, "mixing", (0, 1, 4), (0.0, 0.25, 1.0)),
     ({"mixing": "mixup", "mix_off_epochs": 2.0}, "mixing", (9, 10, 11), (1.0, 0.0, 0.0)),
     ({"freeze_backbone_epochs": 2}, "frozen", (0, 1, 2), (True, True, False)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -76,17 +86,31 @@ def test_schedules(make, settings, what, epochs, values):
 SHAPES = [
     ({"epochs": 5}, lambda t: t.total / t.sampler.steps_per_epoch, 5),
     ({"batch_size": 16}, lambda t: len(t.batches(0, 0.0).images), 16),
-    ({"optimizer": "sgd"}, lambda t: (type(t.optimizer.optimizer), t.optimizer.defaults["momentum"]), (torch.optim.SGD, 0.9)),
+    (
+        {"optimizer": "sgd"},
+        lambda t: (type(t.optimizer.optimizer), t.optimizer.defaults["momentum"]),
+        (torch.optim.SGD, 0.9),
+    ),
     ({"weight_decay": 0.5}, lambda t: sorted({g["weight_decay"] for g in t.optimizer.param_groups}), [0.0, 0.5]),
     ({"layer_decay": 0.5}, lambda t: min(g["lr_scale"] for g in t.optimizer.param_groups), 0.125),
     ({"ema_decay": 0.9}, lambda t: t.ema.decay, 0.9),
     ({"ema_decay": 0.0}, lambda t: t.ema, None),
     ({"sam_rho": 0.05}, lambda t: t.sam.rho, 0.05),
-    ({"freeze_backbone_epochs": 1}, lambda t: len(t.frozen), len(list(make_network(TrainConfig(**PLAIN).model_dump(), crop_size=32, color="rgb").backbone.named_parameters()))),
+    (
+        {"freeze_backbone_epochs": 1},
+        lambda t: len(t.frozen),
+        len(
+            list(make_network(TrainConfig(**PLAIN).model_dump(), crop_size=32, color="rgb").backbone.named_parameters())
+        ),
+    ),
     ({"freeze_backbone_epochs": 1, "freeze_blocks": 1}, lambda t: {n.split(".")[1] for n in t.frozen}, {"0"}),
     ({"amp": "bf16"}, lambda t: t.precision, "bf16"),
     ({"drop_rate": 0.4}, lambda t: t.network.backbone.drop.p, 0.4),
-    ({"backbone": "hybrid", "drop_path": 0.5}, lambda t: max(getattr(m, "drop_prob", 0) for m in t.network.modules()), 0.5),
+    (
+        {"backbone": "hybrid", "drop_path": 0.5},
+        lambda t: max(getattr(m, "drop_prob", 0) for m in t.network.modules()),
+        0.5,
+    ),
     ({"attention": "cbam"}, lambda t: any("cbam" in name for name, _ in t.network.named_modules()), True),
     ({"img_size": 40}, lambda t: t.network.preprocess(torch.zeros(1, 3, 32, 32)).shape[-1], 40),
     ({"backbone": "vit_tiny", "patch_size": 16}, lambda t: t.network.backbone.patch_embed.proj.kernel_size, (16, 16)),
@@ -100,7 +124,7 @@ SHAPES = [
     ({"minority_boost": 2.0}, lambda t: sorted(set(t.batches.boost.tolist())), [1.0, 2.0]),
     ({"balanced_sampling": False}, lambda t: t.config.balanced, False),
     ({"loss": "balanced_softmax"}, lambda t: t.config.balanced, False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("settings", "what", "value"), SHAPES, ids=lambda v: "" if callable(v) else str(v)[:60])
@@ -109,8 +133,16 @@ def test_shapes(make, settings, what, value):
     assert found == (pytest.approx(value) if isinstance(value, float) else value)
 
 
-STRENGTHS = [{"crop_min": 0.4}, {"rotate": 30.0}, {"flip": True}, {"jitter": 0.5}, {"erase": 1.0}, {"clahe": 0.5}, {"degrade": 0.5},
-             {"randaugment": 1, "randaugment_magnitude": 9.0}]  # fmt: skip
+STRENGTHS = [
+    {"crop_min": 0.4},
+    {"rotate": 30.0},
+    {"flip": True},
+    {"jitter": 0.5},
+    {"erase": 1.0},
+    {"clahe": 0.5},
+    {"degrade": 0.5},
+    {"randaugment": 1, "randaugment_magnitude": 9.0},
+]
 
 
 @pytest.mark.parametrize("strength", STRENGTHS, ids=str)

@@ -194,7 +194,10 @@ def test_the_distillation_teacher_is_the_ensemble_of_evaluate(small_study):
     for pool in ("probability", "logit"):
         folder = small_study / "ensembles" / f"arc+plain.{pool}"
         ensemble = read_ensemble(folder)
-        members = [(load_network(read_run(folder / m.run)), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias)) for m in ensemble.members]  # fmt: skip
+        members = [
+            (load_network(read_run(folder / m.run)), m.weight, torch.tensor(m.matrix), torch.tensor(m.bias))
+            for m in ensemble.members
+        ]
         teach = ensemble_teacher(members, ensemble.pool, ensemble.temperature, torch.device("cpu"))
         x = torch.from_numpy(np.array(index.pixels[rows])).permute(0, 3, 1, 2)
         found = teach(x).numpy()
@@ -305,7 +308,10 @@ def test_corrected_terms_reach_a_finished_run_without_training(small_index, tmp_
             before.weights_hash,
             before.manifest["fingerprint"],
         )
-        assert base.check_file(after.folder, after.manifest, "config.json") != before.manifest["files"]["config.json"]["sha256"]  # fmt: skip
+        assert (
+            base.check_file(after.folder, after.manifest, "config.json")
+            != before.manifest["files"]["config.json"]["sha256"]
+        )
         assert {p.name for p in after.folder.iterdir()} == {p.name for p in before.folder.iterdir()}
     write = base.write_json
 

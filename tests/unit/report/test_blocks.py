@@ -98,13 +98,21 @@ def test_nodes_know_their_paths():
 def test_provenance_and_csv_of_a_table():
     found = STUDY.at("teachers", 0)
     cells = estimate(found["f1"], found["ci95"])
-    rows = (("a", cells, STUDY.at("by source", "it's").count()), ("b", Blank("not measured", "mien x"), found["f1"].number()))  # fmt: skip
+    rows = (
+        ("a", cells, STUDY.at("by source", "it's").count()),
+        ("b", Blank("not measured", "mien x"), found["f1"].number()),
+    )
     table = Table("scores", "caption", ("model", "macro-F1", "rows"), rows)
     document = Document("d", "", [Section("s", "S", [table])])
     assert [n["text"] for n in numbers(document)] == ["0.770", "0.750", "0.790", "12,345", "0.770"]
     assert numbers(document)[3]["where"] == "s: table scores, row 1, rows"
-    assert blanks(document) == [{"where": "s: table scores, row 2, macro-F1", "text": "not measured", "command": "mien x"}]  # fmt: skip
-    assert to_csv(table) == "model,macro-F1,macro-F1 low,macro-F1 high,rows\na,0.770,0.750,0.790,12345\nb,not measured,,,0.770\n"  # fmt: skip
+    assert blanks(document) == [
+        {"where": "s: table scores, row 2, macro-F1", "text": "not measured", "command": "mien x"}
+    ]
+    assert (
+        to_csv(table)
+        == "model,macro-F1,macro-F1 low,macro-F1 high,rows\na,0.770,0.750,0.790,12345\nb,not measured,,,0.770\n"
+    )
     assert isinstance(cells, Estimate)
 
 

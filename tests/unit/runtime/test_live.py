@@ -267,7 +267,9 @@ def test_a_full_disk_in_the_middle_keeps_what_was_done(source, tmp_path, model, 
     monkeypatch.setattr(base.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free, 1000)))
     log = tmp_path / "f.parquet" if log_too else None
     with pytest.raises(OSError, match="No space left"):
-        live.run(source([RED] * 200, [40.0 * k for k in range(200)]), model, settings(), out=tmp_path / "o.mp4", log=log)  # fmt: skip
+        live.run(
+            source([RED] * 200, [40.0 * k for k in range(200)]), model, settings(), out=tmp_path / "o.mp4", log=log
+        )
     kept = len(frames_of(tmp_path / "o.mp4")[0])
     assert 10 <= kept < 60
     if log is not None:

@@ -50,7 +50,10 @@ def test_live_json_holds_every_rule_and_nothing_else():
     assert LiveConfig(dwell=0.7, detector="haar").rules.dwell == 0.7
 
 
-@pytest.mark.parametrize("wrong, said", [({"thresholds": {"glad": 0.5}}, "glad"), ({"dwel": 1}, "dwell"), ({"thresholds": {"sad": 2}}, "between 0 and 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, said",
+    [({"thresholds": {"glad": 0.5}}, "glad"), ({"dwel": 1}, "dwell"), ({"thresholds": {"sad": 2}}, "between 0 and 1")],
+)
 def test_wrong_rules_are_refused_in_words(wrong, said):
     with pytest.raises(ConfigError, match=said):
         LiveRules.parse(wrong, where="live.json")

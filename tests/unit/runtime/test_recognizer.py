@@ -75,9 +75,14 @@ def test_without_a_detector_the_crop_is_what_packing_makes(scale, shift, tmp_pat
 
 
 BAD = [
-    (500, 500, 20, 20), (-90, 0, 20, 20), (float("nan"), 0, 20, 20), (0, 0, float("inf"), 20), (5, 5, 0, 20),
-    (5, 5, 10, -3), (0, 0, 4000, 4000),
-]  # fmt: skip
+    (500, 500, 20, 20),
+    (-90, 0, 20, 20),
+    (float("nan"), 0, 20, 20),
+    (0, 0, float("inf"), 20),
+    (5, 5, 0, 20),
+    (5, 5, 10, -3),
+    (0, 0, 4000, 4000),
+]
 
 
 @pytest.mark.parametrize("box", BAD)

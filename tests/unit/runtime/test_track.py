@@ -67,7 +67,10 @@ def test_crossing_faces_keep_their_numbers(speed, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_away_for_a_second_and_back_is_the_same_face(seed):
-    paths = {"she": lambda t: None if 2 <= t < 3 else np.array([100 + 30 * min(t, 2), 100.0]), "he": straight((400, 100), (0, 0))}  # fmt: skip
+    paths = {
+        "she": lambda t: None if 2 <= t < 3 else np.array([100 + 30 * min(t, 2), 100.0]),
+        "he": straight((400, 100), (0, 0)),
+    }
     seen, tracker = run(paths, seconds=5, seed=seed)
     assert numbers(seen) == {"she": [seen["she"][0][1]], "he": [seen["he"][0][1]]}
     assert tracker.identities == 2
@@ -88,7 +91,10 @@ def test_away_for_five_seconds_is_a_new_face_and_who_stays_is_not_renumbered(see
 @pytest.mark.parametrize("seed", range(3))
 def test_who_takes_the_place_of_one_that_left_keeps_the_own_number(seed):
     """She leaves at 1 s; he, who stays in view, moves to where she was."""
-    paths = {"she": lambda t: None if t >= 1 else np.array([100.0, 100.0]), "he": lambda t: np.array([350 - 160 * min(t, 1.5), 100.0])}  # fmt: skip
+    paths = {
+        "she": lambda t: None if t >= 1 else np.array([100.0, 100.0]),
+        "he": lambda t: np.array([350 - 160 * min(t, 1.5), 100.0]),
+    }
     seen, tracker = run(paths, seconds=3, seed=seed)
     assert len(numbers(seen)["he"]) == 1
     assert tracker.identities == 2

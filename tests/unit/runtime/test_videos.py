@@ -186,7 +186,18 @@ def test_what_is_no_video_folder_is_said(folder, model, tmp_path, capsys):
         stage.find_videos([tmp_path / "nowhere"])
     with pytest.raises(UsageError, match="Two videos"):
         stage.find_videos([folder / "a.mkv", folder / "more" / "a.mkv"])
-    arguments = ["video", str(folder), "--out", str(tmp_path / "o"), "--model", str(model), "--detector", "none", "--workers", "1"]  # fmt: skip
+    arguments = [
+        "video",
+        str(folder),
+        "--out",
+        str(tmp_path / "o"),
+        "--model",
+        str(model),
+        "--detector",
+        "none",
+        "--workers",
+        "1",
+    ]
     assert run([*arguments, "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["videos"] == 4
@@ -232,7 +243,12 @@ def test_a_replay_is_scored_against_marked_intervals(folder, model, tmp_path, ca
     # 0.2 s at 25 frames a second: five frames late.
     assert scores["smoothed"]["accuracy"] == pytest.approx(55 / 60)
     assert scores["smoothed"]["median_seconds_to_switch"] == pytest.approx(0.1)
-    for text, said in (("start_s,end_s\n0,1\n", "needs start_s"), ("start_s,end_s,label\n0,1,glad\n", "'glad'"), ("start_s,end_s,label\n2,1,sad\n", "start_s < end_s"), ("start_s,end_s,label\n90,91,sad\n", "No row of a face")):  # fmt: skip
+    for text, said in (
+        ("start_s,end_s\n0,1\n", "needs start_s"),
+        ("start_s,end_s,label\n0,1,glad\n", "'glad'"),
+        ("start_s,end_s,label\n2,1,sad\n", "start_s < end_s"),
+        ("start_s,end_s,label\n90,91,sad\n", "No row of a face"),
+    ):
         marked.write_text(text)
         with pytest.raises(InputError, match=said):
             replay.run(tmp_path / "out" / "frames.parquet", {}, intervals=marked)

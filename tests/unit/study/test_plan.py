@@ -103,18 +103,27 @@ def test_a_stage_that_is_asked_says_what_it_would_do_and_does_nothing(tmp_path):
         (out / "made").touch()
 
     assert ask(lambda: None) == "there"
-    assert [ask(lambda f=folder: stage(f)) for folder in (begun, other, free)] == ["goes on", "made again", "to be made"]  # fmt: skip
+    assert [ask(lambda f=folder: stage(f)) for folder in (begun, other, free)] == [
+        "goes on",
+        "made again",
+        "to be made",
+    ]
     assert not list(tmp_path.rglob("made"))
     done.mkdir()
     stage(done)
     assert (done / "made").is_file()
 
 
-@pytest.mark.parametrize("old, new, lost", [
-    ("size = 32", "size = 32", []), ("head = \"linear\"", "head = \"linear\"\nlr = 0.1", ["plain/seed-0", "plain/seed-1"]),
-    ("margin = 0.5", "margin = 0.5\nsave_every_steps = 7", []), ("seeds = [0, 1]", "seeds = [1, 2]", []),
-    ("size = 32", "size = 40", ["margin/seed-0", "margin/seed-1", "plain/seed-0", "plain/seed-1"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "old, new, lost",
+    [
+        ("size = 32", "size = 32", []),
+        ('head = "linear"', 'head = "linear"\nlr = 0.1', ["plain/seed-0", "plain/seed-1"]),
+        ("margin = 0.5", "margin = 0.5\nsave_every_steps = 7", []),
+        ("seeds = [0, 1]", "seeds = [1, 2]", []),
+        ("size = 32", "size = 40", ["margin/seed-0", "margin/seed-1", "plain/seed-0", "plain/seed-1"]),
+    ],
+)
 def test_trainings_that_changed_settings_would_remove(finished, file, old, new, lost):
     before = contents(finished)
     steps = sweep.steps(edited(file, old, new), finished)
@@ -147,13 +156,18 @@ def test_a_sweep_removes_no_training_unasked(finished, file, capsys):
     command = ["sweep", str(file), "--out", str(finished)]
     assert run(command) == 2
     told = " ".join(capsys.readouterr().err.split())
-    for words in (f"2 trainings of other settings or pictures would be removed: {finished / 'runs' / 'plain' / 'seed-0'}", "--replace"):  # fmt: skip
+    for words in (
+        f"2 trainings of other settings or pictures would be removed: {finished / 'runs' / 'plain' / 'seed-0'}",
+        "--replace",
+    ):
         assert words in told
     assert contents(finished) == before
     assert run([*command, "--replace"]) == 0
     after = contents(finished)
     assert after.keys() == before.keys()
-    assert {path.parent.parent.name for path in before if before[path] != after[path] and path.name == "config.json"} == {"plain"}  # fmt: skip
+    assert {
+        path.parent.parent.name for path in before if before[path] != after[path] and path.name == "config.json"
+    } == {"plain"}
     assert run(command) == 0  # nothing is lost now
 
 
@@ -213,10 +227,13 @@ def test_only_what_must_change_counts_as_lost(tmp_path):
             return Step(name, product, run, needs, **options)
 
         return [
-            step("index", ()), *(step(n, ("index",), training=tmp_path / n) for n in "ab"),
-            *(step(f"judge {n}", (n,), judges=True) for n in "ab"), step("join", ("judge a", "judge b"), judges=True),
-            step("student", ("join",), training=tmp_path / "student"), step("test", ("join", "student"), judges=True),
-        ]  # fmt: skip
+            step("index", ()),
+            *(step(n, ("index",), training=tmp_path / n) for n in "ab"),
+            *(step(f"judge {n}", (n,), judges=True) for n in "ab"),
+            step("join", ("judge a", "judge b"), judges=True),
+            step("student", ("join",), training=tmp_path / "student"),
+            step("test", ("join", "student"), judges=True),
+        ]
 
     def names(*outdated):
         return [Path(folder).name for folder in lost_trainings(chain(*outdated))]

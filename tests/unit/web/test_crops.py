@@ -36,9 +36,13 @@ def picture() -> np.ndarray:
 def page_crops(rgb, boxes, spec, landmarks=None):
     rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
     given = {
-        "data": rgba.ravel().tolist(), "width": rgb.shape[1], "height": rgb.shape[0], "boxes": boxes,
-        "crop": spec.model_dump(), "landmarks": landmarks,
-    }  # fmt: skip
+        "data": rgba.ravel().tolist(),
+        "width": rgb.shape[1],
+        "height": rgb.shape[0],
+        "boxes": boxes,
+        "crop": spec.model_dump(),
+        "landmarks": landmarks,
+    }
     found = node(CROP, given)
     return [c if c is None else np.array(c, np.uint8).reshape(spec.size, spec.size, 3) for c in found]
 

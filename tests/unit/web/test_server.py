@@ -88,10 +88,15 @@ def test_every_answer_carries_the_policy(address, path):
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Host": "evil.example"}, {"Host": "127.0.0.1"}, {"Host": "127.0.0.1:1"}, {"Host": []}, {"Origin": "http://evil.example"},
-        {"Origin": "null"}, {"Origin": ["https://127.0.0.1"]},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1"},
+        {"Host": "127.0.0.1:1"},
+        {"Host": []},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": ["https://127.0.0.1"]},
     ],
-)  # fmt: skip
+)
 def test_other_hosts_and_other_sites_are_refused(address, headers):
     status, answered, body = ask(address, "/model.onnx", **headers)
     assert status in (400, 403)  # without a host the HTTP library refuses first

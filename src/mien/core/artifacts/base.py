@@ -122,8 +122,11 @@ def git_revision() -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
-            capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
@@ -151,10 +154,15 @@ def write_manifest(
     write_json(
         folder / MANIFEST,
         {
-            "kind": kind, "format": version, "fingerprint": fingerprint, "mien": mien.__version__,
-            "git": git_revision(), "files": listed, **(meta or {}),
+            "kind": kind,
+            "format": version,
+            "fingerprint": fingerprint,
+            "mien": mien.__version__,
+            "git": git_revision(),
+            "files": listed,
+            **(meta or {}),
         },
-    )  # fmt: skip
+    )
     (folder / STARTED).unlink(missing_ok=True)
 
 
@@ -170,8 +178,9 @@ def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> di
     if manifest.get("format") != version:
         raise ArtifactError(
             f"{folder} has format {manifest.get('format')} of a {kind}.",
-            rule=f"This version reads format {version}.", fix="Make it again with this version.",
-        )  # fmt: skip
+            rule=f"This version reads format {version}.",
+            fix="Make it again with this version.",
+        )
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:

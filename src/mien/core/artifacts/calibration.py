@@ -72,8 +72,9 @@ def read_calibration(path: Path, *, weights_hash: str) -> Calibration:
     if calibration.weights_hash != weights_hash:
         raise CalibrationError(
             f"{path} was fitted on weights {calibration.weights_hash[:12]}, these are {weights_hash[:12]}.",
-            rule="A calibration belongs to the weights and predictions it was fitted on.", fix=fix,
-        )  # fmt: skip
+            rule="A calibration belongs to the weights and predictions it was fitted on.",
+            fix=fix,
+        )
     return calibration
 
 

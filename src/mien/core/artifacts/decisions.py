@@ -53,9 +53,11 @@ class Decisions(_Frozen):
     def asked(self) -> dict[str, Any]:
         """What was wanted, whatever thresholds the rows gave for it."""
         return {
-            "coverage": self.coverage, "precision": None if self.precision is None else self.precision.wanted, "max_fpr": self.max_fpr,
+            "coverage": self.coverage,
+            "precision": None if self.precision is None else self.precision.wanted,
+            "max_fpr": self.max_fpr,
             "alpha": None if self.conformal is None else self.conformal.alpha,
-        }  # fmt: skip
+        }
 
     @property
     def thresholds(self) -> NDArray[np.float64]:

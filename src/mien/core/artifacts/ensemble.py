@@ -98,8 +98,13 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
 def pooled_meta(ensemble: Ensemble, index: str) -> dict[str, Any]:
     """What an ensemble's predictions say of themselves."""
     return {
-        "name": ensemble.name, "weights_hash": ensemble.weights_hash, "index": index, "scale_in_logits": True, "head": "pool", "pooled": True,
-    }  # fmt: skip
+        "name": ensemble.name,
+        "weights_hash": ensemble.weights_hash,
+        "index": index,
+        "scale_in_logits": True,
+        "head": "pool",
+        "pooled": True,
+    }
 
 
 def write_summary(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -133,7 +138,12 @@ def knows(selection: dict[str, Any], weights_hash: str, calibration: Calibration
 
 def known_as(weights_hash: str, calibration: Calibration) -> dict[str, Any]:
     """What a selection keeps of a calibration."""
-    return {"weights_hash": weights_hash, "hash": calibration.hash, "map_hash": calibration.map_hash, "asked": calibration.decisions.asked}  # fmt: skip
+    return {
+        "weights_hash": weights_hash,
+        "hash": calibration.hash,
+        "map_hash": calibration.map_hash,
+        "asked": calibration.decisions.asked,
+    }
 
 
 def selection_hash(selection: dict[str, Any]) -> str:
@@ -157,7 +167,11 @@ def read_selection(path: Path) -> dict[str, Any]:
         )
     selection: dict[str, Any] = base.read_json(path, kind="selection", fix=FIX)
     if selection.get("format") != VERSION:
-        raise ArtifactError(f"{path} has format {selection.get('format')} of a selection.", rule=f"This version reads format {VERSION}.", fix="Make the ensembles again.")  # fmt: skip
+        raise ArtifactError(
+            f"{path} has format {selection.get('format')} of a selection.",
+            rule=f"This version reads format {VERSION}.",
+            fix="Make the ensembles again.",
+        )
     if selection.get("hash") != selection_hash(selection):
         raise ArtifactError(f"{path} was altered after it was written.", fix=FIX)
     return selection

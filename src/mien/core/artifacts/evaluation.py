@@ -26,8 +26,10 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     evaluation: dict[str, Any] = base.read_json(folder / "evaluation.json", kind="evaluation", fix=FIX)
     if evaluation.get("format") != VERSION:
         raise ArtifactError(
-            f"{folder / 'evaluation.json'} has format {evaluation.get('format')}.", rule=f"This version reads format {VERSION}.", fix=FIX
-        )  # fmt: skip
+            f"{folder / 'evaluation.json'} has format {evaluation.get('format')}.",
+            rule=f"This version reads format {VERSION}.",
+            fix=FIX,
+        )
     return evaluation
 
 

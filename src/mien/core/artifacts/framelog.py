@@ -36,8 +36,18 @@ def _columns(pattern: str, unit: str, meaning: str) -> list[tuple[str, pa.DataTy
 COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     ("frame", pa.int32(), "", "number of the frame in its source, from 0"),
     ("time_s", pa.float64(), "s", "when the frame is shown: its own timestamp, seconds after the first frame"),
-    ("status", pa.string(), "", f"{OK}: a face with a label; {ABSTAINED}: a face, no label is sure enough; {NO_FACE}: no face in this frame; {DECODE_ERROR}: this frame cannot be read"),
-    ("face_id", pa.int32(), "", "number of the face in its source; by position and motion alone; missing without a face"),
+    (
+        "status",
+        pa.string(),
+        "",
+        f"{OK}: a face with a label; {ABSTAINED}: a face, no label is sure enough; {NO_FACE}: no face in this frame; {DECODE_ERROR}: this frame cannot be read",
+    ),
+    (
+        "face_id",
+        pa.int32(),
+        "",
+        "number of the face in its source; by position and motion alone; missing without a face",
+    ),
     ("x", pa.float32(), "pixels", "left edge of the face's box"),
     ("y", pa.float32(), "pixels", "upper edge of the face's box"),
     ("w", pa.float32(), "pixels", "width of the face's box"),
@@ -46,13 +56,16 @@ COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     *_columns("smooth_{}", "probability", "probability of {} after smoothing over time"),
     ("raw_label", pa.string(), "", "the likeliest class in this frame alone"),
     ("label", pa.string(), "", "apparent expression that is shown; missing while unsure"),
-]  # fmt: skip
+]
 TIME_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     ("frame", pa.int32(), "", "number of the frame in its source, from 0"),
     ("time_s", pa.float64(), "s", "when the frame is shown, seconds after the first frame"),
     ("faces", pa.int32(), "", "faces in this frame"),
-    *[(f"{name}_ms", pa.float32(), "ms", f"time that was spent: {name}; missing where it was not done") for name in STAGES],
-]  # fmt: skip
+    *[
+        (f"{name}_ms", pa.float32(), "ms", f"time that was spent: {name}; missing where it was not done")
+        for name in STAGES
+    ],
+]
 SCHEMA = pa.schema([(name, kind) for name, kind, _, _ in COLUMNS])
 TIMES_SCHEMA = pa.schema([(name, kind) for name, kind, _, _ in TIME_COLUMNS])
 
@@ -127,7 +140,9 @@ def read_frame_log(path: Path) -> pa.Table:
     names = [name for name in table.column_names if name != "video"]
     if names != SCHEMA.names or table.select(names).schema.remove_metadata() != SCHEMA:
         lacking = sorted(set(SCHEMA.names) - set(names))
-        raise ArtifactError(f"{path} has other columns than a frame table{f': {lacking} are missing' if lacking else ''}.", fix=fix)  # fmt: skip
+        raise ArtifactError(
+            f"{path} has other columns than a frame table{f': {lacking} are missing' if lacking else ''}.", fix=fix
+        )
     return table
 
 

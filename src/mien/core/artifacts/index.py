@@ -350,10 +350,12 @@ def write_index(
     """Write everything, then the manifest. `folder` is a building place that the caller renames afterwards."""
     hashes = {}
     for name, batches, schema, parquet, csv in (
-        ("index", parts.rows, SCHEMA, True, True), ("occurrences", parts.occurrences, OCCURRENCES, True, False),
-        ("rejected", parts.rejected, REJECTED, False, True), ("duplicates", parts.duplicates, DUPLICATES, False, True),
+        ("index", parts.rows, SCHEMA, True, True),
+        ("occurrences", parts.occurrences, OCCURRENCES, True, False),
+        ("rejected", parts.rejected, REJECTED, False, True),
+        ("duplicates", parts.duplicates, DUPLICATES, False, True),
         ("moved", parts.moved, MOVED, False, True),
-    ):  # fmt: skip
+    ):
         hashes[name] = _write_tables(folder, name, batches, schema, parquet=parquet, csv=csv)
     channels = 1 if parts.crop.color == "grey" else 3
     shape = (parts.count, parts.crop.size, parts.crop.size, channels)
@@ -376,6 +378,11 @@ def write_index(
         "provenance.json",
     ]
     base.write_manifest(
-        folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=[*files, *local_files(pixels)], known=known,
+        folder,
+        kind=KIND,
+        version=VERSION,
+        fingerprint=fingerprint,
+        files=[*files, *local_files(pixels)],
+        known=known,
         meta={"crop": parts.crop.model_dump(), "rows": parts.count, "content": content, "pixels": pixels, **meta},
-    )  # fmt: skip
+    )

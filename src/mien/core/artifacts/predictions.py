@@ -185,8 +185,9 @@ def check_same_rows(several: list[Predictions]) -> None:
             what = "predicted different pictures" if not same else "have different labels for the same pictures"
             raise InputError(
                 f"{first.meta.get('name')} and {other.meta.get('name')} {what} of {first.split}.",
-                rule="Members of an ensemble predict the same rows.", fix="Predict all of them with one --index, or import files of the same rows.",
-            )  # fmt: skip
+                rule="Members of an ensemble predict the same rows.",
+                fix="Predict all of them with one --index, or import files of the same rows.",
+            )
         if not np.array_equal(first.group_ids, other.group_ids):
             raise InputError(
                 f"{first.meta.get('name')} and {other.meta.get('name')} have different near-duplicate groups of {first.split}.",

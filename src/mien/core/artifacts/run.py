@@ -212,9 +212,12 @@ def environment(packages: tuple[str, ...] = ("torch", "timm", "accelerate", "num
         except metadata.PackageNotFoundError:
             continue
     return {
-        "python": platform.python_version(), "platform": platform.system(), "machine": platform.machine(),
-        "processor": _processor(), "packages": versions,
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "platform": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "packages": versions,
+    }
 
 
 def _processor() -> str:

@@ -134,5 +134,7 @@ def read_study(root: Path) -> dict[str, Any]:
     path = StudyFolder(root).summary
     document: dict[str, Any] = base.read_json(path, kind="study summary", fix=FIX)
     if document.get("schema") != SCHEMA:
-        raise ArtifactError(f"{path} has schema {document.get('schema')}.", rule=f"This version reads schema {SCHEMA}.", fix=FIX)  # fmt: skip
+        raise ArtifactError(
+            f"{path} has schema {document.get('schema')}.", rule=f"This version reads schema {SCHEMA}.", fix=FIX
+        )
     return document

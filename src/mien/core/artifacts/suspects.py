@@ -37,15 +37,24 @@ class Suspects:
 
 
 def write_suspects(
-    folder: Path, ids: NDArray[np.str_], labels: NDArray[np.int64], found: dict[str, NDArray[Any]], probabilities: NDArray[np.float64],
-    summary: dict[str, Any], sheet: bytes, mark: str,
-) -> None:  # fmt: skip
+    folder: Path,
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    found: dict[str, NDArray[Any]],
+    probabilities: NDArray[np.float64],
+    summary: dict[str, Any],
+    sheet: bytes,
+    mark: str,
+) -> None:
     """Write everything; the manifest comes last. `found` has suggested, quality and suspect, in the order of `ids`."""
     names = np.array(LABELS)
     columns = {
-        "image_id": pa.array(ids.tolist()), "label": pa.array(names[labels].tolist()), "suggested": pa.array(names[found["suggested"]].tolist()),
-        "quality": pa.array(found["quality"], pa.float64()), "suspect": pa.array(found["suspect"]),
-    } | {f"p_{name}": pa.array(probabilities[:, i], pa.float64()) for i, name in enumerate(LABELS)}  # fmt: skip
+        "image_id": pa.array(ids.tolist()),
+        "label": pa.array(names[labels].tolist()),
+        "suggested": pa.array(names[found["suggested"]].tolist()),
+        "quality": pa.array(found["quality"], pa.float64()),
+        "suspect": pa.array(found["suspect"]),
+    } | {f"p_{name}": pa.array(probabilities[:, i], pa.float64()) for i, name in enumerate(LABELS)}
     with base.atomic(folder / TABLE) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
     doubted = np.flatnonzero(found["suspect"])
@@ -54,9 +63,13 @@ def write_suspects(
     base.write_json(folder / SUMMARY, summary)
     base.write_bytes(folder / SHEET, sheet)
     base.write_manifest(
-        folder, kind=KIND, version=VERSION, fingerprint=mark, files=[TABLE, RELABEL, SUMMARY, SHEET],
+        folder,
+        kind=KIND,
+        version=VERSION,
+        fingerprint=mark,
+        files=[TABLE, RELABEL, SUMMARY, SHEET],
         meta={"index": summary["index"]},
-    )  # fmt: skip
+    )
 
 
 def read_suspects(folder: Path, *, index: str) -> Suspects:

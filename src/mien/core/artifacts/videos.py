@@ -23,7 +23,13 @@ from mien.core.labels import LABELS
 
 KIND, VERSION = "table of a video", 1
 _END = 1 << 20
-FRAMES, TIMES, CSV, TIMELINE, SUMMARY = "frames.parquet", "frames_times.parquet", "frames.csv", "timeline.png", "summary.json"  # fmt: skip
+FRAMES, TIMES, CSV, TIMELINE, SUMMARY = (
+    "frames.parquet",
+    "frames_times.parquet",
+    "frames.csv",
+    "timeline.png",
+    "summary.json",
+)
 VIDEO_COLUMN = ("video", pa.string(), "", "path of the video below the folder that was named")
 SUMMARY_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     VIDEO_COLUMN,
@@ -177,10 +183,11 @@ def _summary_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     rows = sum(counts.values())
     seen = summary["frames_with_face"] > 0
     return {
-        "video": name, **{key: summary[key] for key in ("frames", "frames_with_face", "unreadable_frames", "identities", "error")},
+        "video": name,
+        **{key: summary[key] for key in ("frames", "frames_with_face", "unreadable_frames", "identities", "error")},
         "seconds": summary["seconds"] if summary["frames"] else None,
         "flips_raw": summary["flips_per_minute"]["raw"] if seen else None,
         "flips_smoothed": summary["flips_per_minute"]["smoothed"] if seen else None,
         **{f"share_{label}": counts.get(label, 0) / rows if seen else None for label in (*LABELS, framelog.ABSTAINED)},
         "analysed_per_second": summary["fps"],
-    }  # fmt: skip
+    }

@@ -18,6 +18,25 @@ from mien.core.config.study import StudyConfig, load_study
 from mien.core.config.train import DistillConfig, TrainConfig
 
 __all__ = [
-    "CalibrateConfig", "DetectConfig", "DistillConfig", "EnsembleConfig", "EvaluateConfig", "ExportConfig", "ImportConfig", "IndexConfig",
-    "LatencyConfig", "LiveConfig", "LiveRules", "PredictConfig", "StageConfig", "StudyConfig", "SuspectsConfig", "TrainConfig", "VideoConfig", "WorkConfig", "load_study", "read_toml", "resolve",
-]  # fmt: skip
+    "CalibrateConfig",
+    "DetectConfig",
+    "DistillConfig",
+    "EnsembleConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "ImportConfig",
+    "IndexConfig",
+    "LatencyConfig",
+    "LiveConfig",
+    "LiveRules",
+    "PredictConfig",
+    "StageConfig",
+    "StudyConfig",
+    "SuspectsConfig",
+    "TrainConfig",
+    "VideoConfig",
+    "WorkConfig",
+    "load_study",
+    "read_toml",
+    "resolve",
+]

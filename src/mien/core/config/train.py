@@ -195,21 +195,54 @@ class TrainConfig(StageConfig):
         """What is allowed and most likely not meant; `given` are the settings that a user named."""
         margined, n = self.head != "linear", self.epochs
         said = [
-            (margined and self.margin > 0 and self.plain_logits_epochs >= n, f"the margin never starts: plain_logits_epochs {self.plain_logits_epochs:g} of {n} epochs"),
-            (self.warmup_epochs >= n, f"the learning rate never leaves its warm-up: warmup_epochs {self.warmup_epochs:g} of {n} epochs"),
-            (self.freeze_backbone_epochs >= n, f"what is frozen never learns: freeze_backbone_epochs {self.freeze_backbone_epochs:g} of {n} epochs"),
-            (self.mixing != "none" and self.mix_off_epochs >= n, f"nothing is ever mixed: mix_off_epochs {self.mix_off_epochs:g} of {n} epochs"),
-        ]  # fmt: skip
+            (
+                margined and self.margin > 0 and self.plain_logits_epochs >= n,
+                f"the margin never starts: plain_logits_epochs {self.plain_logits_epochs:g} of {n} epochs",
+            ),
+            (
+                self.warmup_epochs >= n,
+                f"the learning rate never leaves its warm-up: warmup_epochs {self.warmup_epochs:g} of {n} epochs",
+            ),
+            (
+                self.freeze_backbone_epochs >= n,
+                f"what is frozen never learns: freeze_backbone_epochs {self.freeze_backbone_epochs:g} of {n} epochs",
+            ),
+            (
+                self.mixing != "none" and self.mix_off_epochs >= n,
+                f"nothing is ever mixed: mix_off_epochs {self.mix_off_epochs:g} of {n} epochs",
+            ),
+        ]
         needs: dict[str, tuple[bool, str]] = {
-            "focal_gamma": (self.loss == "focal", "loss focal"), "logit_adjust_tau": (self.loss == "logit_adjusted", "loss logit_adjusted"),
-            "subcenters": (self.head == "subcenter", "head subcenter"), "joint_weight": (self.head == "joint", "head joint"),
-            **dict.fromkeys(("margin", "scale", "scale_start", "scale_warmup_epochs", "plain_logits_epochs", "arcface_warmup_epochs"), (margined, "a head with a margin")),
-            **dict.fromkeys(("mix_alpha", "mix_probability", "mix_warmup_epochs", "mix_off_epochs"), (self.mixing != "none", "mixing")),
-            "randaugment_magnitude": (self.randaugment > 0, "randaugment"), "min_lr": (self.scheduler == "cosine", "scheduler cosine"),
-            "pretrained_license": (self.pretrained not in ("none", "timm"), "pretrained FILE"), "suspect_treatment": (self.suspects is not None, "suspects"),
-            "suspect_weight": (self.suspects is not None and self.suspect_treatment == "downweight", "suspect_treatment downweight"),
-            "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"), **self._owners(),
-        }  # fmt: skip
+            "focal_gamma": (self.loss == "focal", "loss focal"),
+            "logit_adjust_tau": (self.loss == "logit_adjusted", "loss logit_adjusted"),
+            "subcenters": (self.head == "subcenter", "head subcenter"),
+            "joint_weight": (self.head == "joint", "head joint"),
+            **dict.fromkeys(
+                (
+                    "margin",
+                    "scale",
+                    "scale_start",
+                    "scale_warmup_epochs",
+                    "plain_logits_epochs",
+                    "arcface_warmup_epochs",
+                ),
+                (margined, "a head with a margin"),
+            ),
+            **dict.fromkeys(
+                ("mix_alpha", "mix_probability", "mix_warmup_epochs", "mix_off_epochs"),
+                (self.mixing != "none", "mixing"),
+            ),
+            "randaugment_magnitude": (self.randaugment > 0, "randaugment"),
+            "min_lr": (self.scheduler == "cosine", "scheduler cosine"),
+            "pretrained_license": (self.pretrained not in ("none", "timm"), "pretrained FILE"),
+            "suspect_treatment": (self.suspects is not None, "suspects"),
+            "suspect_weight": (
+                self.suspects is not None and self.suspect_treatment == "downweight",
+                "suspect_treatment downweight",
+            ),
+            "drop_path": (self.backbone != "cnn", "a backbone with residual blocks"),
+            **self._owners(),
+        }
         idle = [
             f"{key} does nothing without {owner}" for key, (acts, owner) in needs.items() if key in given and not acts
         ]
@@ -256,9 +289,27 @@ class DistillConfig(TrainConfig):
 
 # What a polish does not take over from the run that it starts from.
 OF_THE_RUN = (
-    "pretrained", "pretrained_license", "init_from", "plain_logits_epochs", "arcface_warmup_epochs", "scale_start", "scale_warmup_epochs", "lr", "scheduler",
-    "warmup_epochs", "min_lr", "epochs", "freeze_backbone_epochs", "freeze_blocks", "eval_every", "eval_raw", "patience", "seed", "save_every_steps", "tracker",
-)  # fmt: skip
+    "pretrained",
+    "pretrained_license",
+    "init_from",
+    "plain_logits_epochs",
+    "arcface_warmup_epochs",
+    "scale_start",
+    "scale_warmup_epochs",
+    "lr",
+    "scheduler",
+    "warmup_epochs",
+    "min_lr",
+    "epochs",
+    "freeze_backbone_epochs",
+    "freeze_blocks",
+    "eval_every",
+    "eval_raw",
+    "patience",
+    "seed",
+    "save_every_steps",
+    "tracker",
+)
 
 # What never changes a result, so that a run may go on under other values. `init_from`, `pretrained` and
 # `suspects` enter a run's fingerprint as the hash of what they name.

@@ -60,7 +60,8 @@ def open_sources(texts: Sequence[str], *, seed: int, size: int, drop: frozenset[
     for name in names:
         if names.count(name) > 1:
             raise UsageError(
-                f"Two sources are called {name!r}.", rule="Each needs a name of its own, by which its rows are known.",
+                f"Two sources are called {name!r}.",
+                rule="Each needs a name of its own, by which its rows are known.",
                 fix=f"Tell them apart: --source {name.partition('@')[0]}@a=… --source {name.partition('@')[0]}@b=…",
-            )  # fmt: skip
+            )
     return [open_source(text, seed=seed, size=size, drop=drop) for text in texts]

@@ -140,10 +140,14 @@ class AffectNet(Source):
             x = y = width = height = -1.0  # rows without a face have no box
         name = inside(self.root, row["subDirectory_filePath"], path)
         return _Row(
-            name if folder == "." else f"{folder}/{name}", _LISTS[path.name], self._code(row["expression"], where),
-            (x, y, width, height) if width > 0 and height > 0 else None, _eyes(row["facial_landmarks"]),
-            row.get("valence") or "", row.get("arousal") or "",
-        )  # fmt: skip
+            name if folder == "." else f"{folder}/{name}",
+            _LISTS[path.name],
+            self._code(row["expression"], where),
+            (x, y, width, height) if width > 0 and height > 0 else None,
+            _eyes(row["facial_landmarks"]),
+            row.get("valence") or "",
+            row.get("arousal") or "",
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -156,9 +160,14 @@ class AffectNet(Source):
                 (key, value) for key, value in (("arousal", row.arousal), ("valence", row.valence)) if value
             )
             yield Item(
-                f"affectnet:{row.name}", FilePicture(root, row.name, row.box, row.eyes), row.split, str(row.code), label,
-                "" if label else AFFECTNET_NONE[row.code], attributes=attributes,
-            )  # fmt: skip
+                f"affectnet:{row.name}",
+                FilePicture(root, row.name, row.box, row.eyes),
+                row.split,
+                str(row.code),
+                label,
+                "" if label else AFFECTNET_NONE[row.code],
+                attributes=attributes,
+            )
 
     def hash_table(self) -> str:
         """Hash of all annotations."""

@@ -20,9 +20,19 @@ from mien.core.geometry import Box
 from mien.core.images import MAX_PIXELS, as_three, decode_lean
 
 SPLIT_NAMES = {
-    "train": "train", "training": "train", "train_set": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "publictest": "val", "calib": "calib", "test": "test", "testing": "test", "privatetest": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "train_set": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "publictest": "val",
+    "calib": "calib",
+    "test": "test",
+    "testing": "test",
+    "privatetest": "test",
+}
 
 _READ = 1 << 16
 

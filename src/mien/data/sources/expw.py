@@ -75,9 +75,13 @@ class ExpW(Source):
         root = str(self.root)
         for name, face, box, confidence, label in self._rows:
             yield Item(
-                f"expw:{name}#{face}", FilePicture(root, name, box), None, str(label), EXPW[label],
+                f"expw:{name}#{face}",
+                FilePicture(root, name, box),
+                None,
+                str(label),
+                EXPW[label],
                 attributes=(("confidence", confidence),),
-            )  # fmt: skip
+            )
 
     def hash_table(self) -> str:
         """Hash of the table."""

@@ -161,8 +161,15 @@ class FerPlus(Source):
             label, why, soft, text, attributes = _told(row.votes)
             picture = FilePicture(root, relative) if self._pixels is None else self._pixels[row.number]
             yield Item(
-                f"ferplus:{relative}", picture, SPLIT_NAMES[row.usage], text, label, why, soft, attributes=attributes,
-            )  # fmt: skip
+                f"ferplus:{relative}",
+                picture,
+                SPLIT_NAMES[row.usage],
+                text,
+                label,
+                why,
+                soft,
+                attributes=attributes,
+            )
 
     def hash_table(self) -> str:
         """Hash of the vote table (and of the pictures' table, where they lie in one)."""

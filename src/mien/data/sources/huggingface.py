@@ -110,10 +110,14 @@ class HuggingFace(NamedSource):
                 known, why = parse_or_drop(text, self.drop | _NO_CLASS)
                 extra = {k: v for k, v in row.items() if k not in {image, label} and isinstance(v, str | int | float)}
                 yield Item(
-                    f"hf:{Path(self.where).name}/{name}#{number}", _picture(row[image]), split, text, known,
+                    f"hf:{Path(self.where).name}/{name}#{number}",
+                    _picture(row[image]),
+                    split,
+                    text,
+                    known,
                     why,
                     attributes=tuple(sorted((k, str(v)) for k, v in extra.items() if len(str(v)) <= 64)),
-                )  # fmt: skip
+                )
 
     def hash_table(self) -> str:
         """Hash of every column but the pictures."""

@@ -77,9 +77,15 @@ class Table(NamedSource):
         attributes = tuple(sorted((key, value) for key, value in row.items() if key not in special and value))
         points: Points | None = ((eyes[0], eyes[1]), (eyes[2], eyes[3])) if eyes else None
         return Item(
-            f"csv:{name}" if box is None else f"csv:{name}#{number}", FilePicture(str(self.path.parent), name, box, points), SPLIT_NAMES[split] if split else None,
-            label, known, why, subject=row.get("subject") or None, attributes=attributes,
-        )  # fmt: skip
+            f"csv:{name}" if box is None else f"csv:{name}#{number}",
+            FilePicture(str(self.path.parent), name, box, points),
+            SPLIT_NAMES[split] if split else None,
+            label,
+            known,
+            why,
+            subject=row.get("subject") or None,
+            attributes=attributes,
+        )
 
     def _numbers(self, row: dict[str, str], names: tuple[str, ...], where: str) -> Box | None:
         texts = [row.get(name, "") for name in names]

@@ -23,9 +23,11 @@ def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     if high < ABOVE_CHANCE or low >= COLLAPSE * high:
         return None
     return {
-        "kind": "collapse of val macro-F1", "step": last["step"], "epoch": last["epoch"],
+        "kind": "collapse of val macro-F1",
+        "step": last["step"],
+        "epoch": last["epoch"],
         "text": f"val macro-F1 fell from {high:.3f} (epoch {best['epoch']}) to {low:.3f} after step {last['step']} (epoch {last['epoch']})",
-    }  # fmt: skip
+    }
 
 
 def exhausted(history: list[dict[str, Any]], patience: int) -> bool:

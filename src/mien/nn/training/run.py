@@ -31,9 +31,17 @@ from mien.nn.training.validation import Score
 
 
 def train_run(
-    config: TrainConfig, origin: dict[str, dict[str, Any]], index: Index, out: Path, mark: str,
-    *, score: Score, teacher: Callable[[], Teacher] | None = None, views: Path | None = None, extra: dict[str, Any] | None = None,
-) -> Run:  # fmt: skip
+    config: TrainConfig,
+    origin: dict[str, dict[str, Any]],
+    index: Index,
+    out: Path,
+    mark: str,
+    *,
+    score: Score,
+    teacher: Callable[[], Teacher] | None = None,
+    views: Path | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Run:
     """Train in `out`, or go on there; `teacher` is called when everything else was found right, and only where it is needed.
 
     `views` is where a teacher's log-probabilities of augmented views are kept.
@@ -53,10 +61,16 @@ def train_run(
     network, started_from = _start(config, index)
     priors = _set_priors(network, config, index, train)
     document = {
-        "settings": origin, "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
-        "crop": index.crop.model_dump(), "parameters": parameter_count(network), "started_from": started_from, "balanced_sampling": config.balanced,
-        **priors, "train_rows": len(train.rows), **(extra or {}),
-    }  # fmt: skip
+        "settings": origin,
+        "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
+        "crop": index.crop.model_dump(),
+        "parameters": parameter_count(network),
+        "started_from": started_from,
+        "balanced_sampling": config.balanced,
+        **priors,
+        "train_rows": len(train.rows),
+        **(extra or {}),
+    }
     trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:

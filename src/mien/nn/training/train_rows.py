@@ -34,7 +34,11 @@ def train_rows(config: TrainConfig, index: Index) -> TrainRows:
     if config.suspects is None:
         return TrainRows(rows, labels, targets, None)
     found = read_suspects(Path(expand(config.suspects)), index=index.content_hash)
-    advice = {name: c for name, c, s in zip(found.image_ids.tolist(), found.suggested.tolist(), found.suspect.tolist(), strict=True) if s}  # fmt: skip
+    advice = {
+        name: c
+        for name, c, s in zip(found.image_ids.tolist(), found.suggested.tolist(), found.suspect.tolist(), strict=True)
+        if s
+    }
     suspect = np.array([name in advice for name in index.image_ids[rows].tolist()])
     if config.suspect_treatment == "drop":
         return TrainRows(rows[~suspect], labels[~suspect], targets[~suspect], None)

@@ -132,9 +132,15 @@ class Trainer:
                 tracker.finish()
         best = best_epoch(self.history)
         return {
-            "best_epoch": int(best["epoch"]), "best_val_macro_f1": self.best, "steps": self.step, "precision": self.precision,
-            "seconds": round(self.seconds, 1), "device": str(self.device), "processes": self.world, "events": self.events,
-        }  # fmt: skip
+            "best_epoch": int(best["epoch"]),
+            "best_val_macro_f1": self.best,
+            "steps": self.step,
+            "precision": self.precision,
+            "seconds": round(self.seconds, 1),
+            "device": str(self.device),
+            "processes": self.world,
+            "events": self.events,
+        }
 
     def _ask_to_stop(self) -> None:
         self.stop_requested = True
@@ -154,9 +160,12 @@ class Trainer:
             scale = config.scale_start + share * (config.scale - config.scale_start)
         mixed = config.mix_probability * ramp(epoch, start=0, length=config.mix_warmup_epochs)
         return {
-            "lr": lr_at(epoch, config), "margin": 0.0 if config.head == "linear" else config.margin * grown, "scale": scale,
-            "mixing": 0.0 if epoch >= config.epochs - config.mix_off_epochs else mixed, "frozen": epoch < config.freeze_backbone_epochs,
-        }  # fmt: skip
+            "lr": lr_at(epoch, config),
+            "margin": 0.0 if config.head == "linear" else config.margin * grown,
+            "scale": scale,
+            "mixing": 0.0 if epoch >= config.epochs - config.mix_off_epochs else mixed,
+            "frozen": epoch < config.freeze_backbone_epochs,
+        }
 
     def _one_step(self, progress: Meter) -> None:
         """One update, and what follows from it: a check of the loss, the epoch's end, saving, stopping."""
@@ -283,8 +292,13 @@ class Trainer:
         sums = self.accelerator.reduce(self.epoch_sums.clone()) if self.world > 1 else self.epoch_sums
         loss, hits, seen = sums.tolist()
         line: dict[str, Any] = {
-            "epoch": epoch, "step": self.step, "lr": self.last_schedule["lr"], "margin": self.last_schedule["margin"], "train_loss": loss / seen, "train_accuracy": hits / seen,
-        }  # fmt: skip
+            "epoch": epoch,
+            "step": self.step,
+            "lr": self.last_schedule["lr"],
+            "margin": self.last_schedule["margin"],
+            "train_loss": loss / seen,
+            "train_accuracy": hits / seen,
+        }
         self.epoch_sums.zero_()
         self.history.append(line)
         if epoch % self.config.eval_every == 0 or self.step == self.total:
@@ -323,11 +337,19 @@ class Trainer:
             return
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else {}
         checkpoint.save_state(
-            self.out, state.pack(self.objective, self.optimizer, self.ema),
-            {"step": self.step, "best": self.best, "sums": sums.tolist(), "history": self.history, "events": self.events, "scaler": scaler,
-             "precision": self.precision},
+            self.out,
+            state.pack(self.objective, self.optimizer, self.ema),
+            {
+                "step": self.step,
+                "best": self.best,
+                "sums": sums.tolist(),
+                "history": self.history,
+                "events": self.events,
+                "scaler": scaler,
+                "precision": self.precision,
+            },
             seconds=self.seconds,
-        )  # fmt: skip
+        )
 
     def _restore(self) -> None:
         found = checkpoint.load_state(self.out)
@@ -337,8 +359,9 @@ class Trainer:
         if kept["precision"] != self.precision:
             raise ArtifactError(
                 f"{self.out} was begun in precision {kept['precision']!r} and would go on in {self.precision!r}.",
-                rule="A training goes on as it began.", fix=f"Go on with a device that computes in it, or remove the run and train again with --amp {self.precision}.",
-            )  # fmt: skip
+                rule="A training goes on as it began.",
+                fix=f"Go on with a device that computes in it, or remove the run and train again with --amp {self.precision}.",
+            )
         state.unpack(tensors, self.objective, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(kept["scaler"])
