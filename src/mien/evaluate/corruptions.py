@@ -1,4 +1,4 @@
-"""What cameras and rooms do to faces: eight corruptions at five strengths, on packed crops.
+"""What cameras, rooms and detectors do to faces: nine corruptions at five strengths, on packed crops.
 
 In the spirit of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), with what matters to faces: sizes are
 shares of the crop's side, so that they mean the same at 48 and 224 px, and what is covered is where a tightly cropped
@@ -24,6 +24,7 @@ _LIGHT = (0.6, 0.42, 0.3, 0.2, 0.12)  # share of the light that is left
 _COVER = (0.3, 0.5, 0.7, 0.85, 1.0)  # share of the band's width
 _SMALL = (0.6, 0.45, 0.33, 0.25, 0.18)  # side that is left
 _TURN = (8, 15, 22, 30, 40)  # degrees to either side
+_BOX = (0.03, 0.06, 0.1, 0.14, 0.18)  # of the side, by which the box moves and its scale changes at most
 _EYES, _MOUTH = (0.22, 0.48), (0.62, 0.92)  # bands of the crop's height
 
 
@@ -77,6 +78,17 @@ def _rotation(picture: Picture, s: int, rng: np.random.Generator) -> Picture:
     return np.asarray(cv2.warpAffine(picture, turn, (side, side), borderMode=cv2.BORDER_REFLECT_101), dtype=np.uint8)
 
 
+def _shifted_box(picture: Picture, s: int, rng: np.random.Generator) -> Picture:
+    """The crop of a box whose centre and scale are off by up to a share of its side; edges are replicated."""
+    side, most = picture.shape[0], _BOX[s]
+    scale = np.exp(rng.uniform(-1, 1) * np.log1p(most))
+    moved = (1 - scale) * (side - 1) / 2 + rng.uniform(-most, most, 2) * side
+    back = np.array([[scale, 0, moved[0]], [0, scale, moved[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(picture, back, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out, dtype=np.uint8)
+
+
 CORRUPTIONS: dict[str, Callable[[Picture, int, np.random.Generator], Picture]] = {
     "blur": _blur,
     "noise": _noise,
@@ -86,6 +98,7 @@ CORRUPTIONS: dict[str, Callable[[Picture, int, np.random.Generator], Picture]] =
     "occlude_mouth": _occlude_mouth,
     "low_resolution": _low_resolution,
     "rotation": _rotation,
+    "shifted_box": _shifted_box,
 }
 
 

@@ -20,6 +20,7 @@ WHAT = {
     "occlude_mouth": "mouth covered",
     "low_resolution": "low resolution",
     "rotation": "rotation",
+    "shifted_box": "shifted box",
 }
 HEADLINE = ("accuracy", "macro_f1", "minority_f1", "ece")
 

@@ -47,6 +47,21 @@ def test_what_is_covered():
     assert (mouth[:, 32:42] == 96).all()
 
 
+def test_a_shifted_box_moves_the_face_within_its_bounds():
+    """A dot in the middle stays within strength 3's tenth of the side, and moves in each direction."""
+    dots = np.zeros((200, 48, 48, 3), np.uint8)
+    dots[:, 23:25, 23:25] = 255
+    moved = corrupt(dots, "shifted_box", 3)[..., 0].astype(float)
+    places = np.arange(48)
+    centre = np.stack([(moved.sum(axis) * places).sum(1) / moved.sum((1, 2)) for axis in (1, 2)]) - 23.5
+    assert np.abs(centre).max() < 0.1 * 48 * 1.1 + 0.5  # the shift is in the box's own pixels, enlarged by up to a tenth
+    assert (centre.min(1) < -3).all()
+    assert (centre.max(1) > 3).all()
+    area = moved.sum((1, 2)) / (4 * 255)
+    assert area.min() == pytest.approx(1 / 1.21, abs=0.05)
+    assert area.max() == pytest.approx(1.21, abs=0.05)
+
+
 def test_unknown_ones():
     with pytest.raises(InputError, match="Did you mean 'noise'"):
         corrupt(FACES, "noises", 1)
