@@ -20,9 +20,9 @@ import pytest
 from helpers import faces
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.ensemble import read_ensemble, read_selection
 from mien.core.artifacts.evaluation import read_evaluation
-from mien.core.artifacts.fit_rows import FitRows
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import (
     check_same_rows,
@@ -150,7 +150,7 @@ def test_predictions_keep_groups_and_older_files_have_none(tmp_path):
     write_predictions(path, grouped, fingerprint=marks[1])
     found = read_predictions(path)
     assert (found.groups == grouped.groups).all()
-    assert (FitRows.of(found).groups == grouped.groups).all()
+    assert (CalibrationRows.of(found).groups == grouped.groups).all()
     assert found.hash != old.hash
     with pytest.raises(InputError, match="different near-duplicate groups"):
         check_same_rows([old, found])

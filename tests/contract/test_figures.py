@@ -8,7 +8,7 @@ import re
 import pytest
 
 from helpers import figures as f
-from mien.stages import compare, cross
+from mien.stages import matrix_tables, sweep_summary
 
 TEXT = """
 <!-- figures: a.json
@@ -100,7 +100,7 @@ def test_published_figures_are_those_of_their_files(document):
 @pytest.mark.parametrize("name", sorted(path.stem for path in f.RESULTS.glob("*.md") if path not in f.DOCUMENTS))
 def test_tables_that_a_stage_wrote_are_those_of_their_files(name):
     document = f.loaded(f"{name}.json")
-    table = compare.table(document) if "variants" in document else cross.tables(document)
+    table = sweep_summary.table(document) if "variants" in document else matrix_tables.tables(document)
     assert (f.RESULTS / f"{name}.md").read_text(encoding="utf-8") == table
 
 

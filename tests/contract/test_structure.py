@@ -142,7 +142,8 @@ def test_public_names():
 
 
 @pytest.mark.parametrize(
-    "stage", ["index", "calibrate", "ensemble", "report", "recognize", "live", "video", "replay", "serve", "summarize"]
+    "stage",
+    ["index", "calibrate", "ensemble", "report", "recognize", "live", "video", "replay", "serve", "study_summary"],
 )
 def test_stages_that_need_no_torch_do_not_load_it(stage):
     assert not {"torch", "timm", "accelerate"} & loaded_by(f"import mien.cli; import mien.stages.{stage}")

@@ -17,14 +17,14 @@ import pytest
 from helpers import documents, faces
 from mien.cli import run
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.labels import LABELS
 from mien.evaluate.metrics import metrics, softmax
 from mien.evaluate.scaling import scaling_of
 from mien.stages import calibrate
-from mien.stages.summarize import retention
+from mien.stages.study_summary import retention
 
 SPLITS = np.array(["validation"] * 300 + ["calib"] * 700 + ["test"] * 400)
 TRUTH, Y = faces.simulated(1400, seed=5, skill=2.0)
@@ -485,7 +485,7 @@ def test_a_sweep_of_temperatures_is_drawn_and_changes_nothing(tmp_path, capsys):
     assert found == json.loads((tmp_path / "m" / "temperature_sweep.json").read_text())
     curve = found["curve"]
     assert curve["temperature"] == pytest.approx([0.8, 1.0, 1.2, 1.4])
-    whole = FitRows.of(read_predictions(predictions_path(tmp_path / "m", "calib")))
+    whole = CalibrationRows.of(read_predictions(predictions_path(tmp_path / "m", "calib")))
     rows = [
         (z, y)
         for part in ("weights", "thresholds")

@@ -19,7 +19,7 @@ from mien.core.config.matrix import load_matrix
 from mien.core.errors import ConfigError, UsageError
 from mien.core.labels import LABELS
 from mien.stages import index as stage
-from mien.stages.cross import over_seeds
+from mien.stages.matrix_tables import over_seeds
 
 MATRIX = """
 name = "small"
@@ -58,9 +58,9 @@ def file(tmp_path):
 def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path, capsys, monkeypatch):
     from mien.nn.inference import load_network
     from mien.nn.predict import predict_logits
-    from mien.stages import transfer
+    from mien.stages import evaluate_on
 
-    whole, calls = transfer.run, []
+    whole, calls = evaluate_on.run, []
 
     def stops(*arguments, **options):
         calls.append(arguments[0])
@@ -68,7 +68,7 @@ def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path
             raise KeyboardInterrupt
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(transfer, "run", stops)
+    monkeypatch.setattr(evaluate_on, "run", stops)
     out = tmp_path / "out"
     assert run(["matrix", str(file), "--out", str(out)]) == 130
     kept = out / "runs" / "first_seed-0"

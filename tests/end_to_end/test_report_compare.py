@@ -106,7 +106,7 @@ def test_all_formats_say_the_same_and_every_number_has_its_path(two, compared):
 
 def test_other_test_images_and_other_labels_are_refused(two, tmp_path, capsys):
     from mien.core.artifacts.predictions import read_predictions, write_predictions
-    from mien.stages.versus import compare
+    from mien.stages.compare_studies import compare
 
     first, second = two
     chosen = json.loads((second / "selected.json").read_text())["name"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.predictions import Predictions
 from mien.core.config.index import IndexConfig
 from mien.core.labels import LABELS
@@ -81,6 +81,6 @@ def predictions(
     return Predictions(split, ids, labels.astype(np.int64), logits.astype(np.float64), meta)
 
 
-def fit_rows(n: int, *, seed: int = 0, sharpness: float = 1.0, skill: float = 1.5) -> FitRows:
+def fit_rows(n: int, *, seed: int = 0, sharpness: float = 1.0, skill: float = 1.5) -> CalibrationRows:
     """Calib rows of a simulated model."""
-    return FitRows.of(predictions(*simulated(n, seed=seed, sharpness=sharpness, skill=skill)))
+    return CalibrationRows.of(predictions(*simulated(n, seed=seed, sharpness=sharpness, skill=skill)))

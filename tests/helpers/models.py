@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mien.core.artifacts.decisions import Decisions
+from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.artifacts.onnx_model import KEY, ModelCard
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
@@ -47,7 +47,7 @@ def card(crop: CropSpec) -> ModelCard:
         crop=crop,
         calibration="temperature",
         temperature=1.0,
-        decisions=Decisions(abstain_below=0.0, coverage=1.0, answered=1.0, n=1),
+        decisions=AbstentionPolicy(abstain_below=0.0, coverage=1.0, answered=1.0, n=1),
         parameters=21,
         weights_hash="0" * 64,
         backbone="colour",

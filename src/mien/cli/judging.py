@@ -34,7 +34,7 @@ def import_(
     index
         the index whose pictures these are; ids are its image_id or path
     """
-    from mien.stages import imports as stage
+    from mien.stages import import_predictions as stage
 
     done = stage.run(file, out, config or ImportConfig(), index_folder=index)
     rows = ", ".join(f"{count:,} {split}" for split, count in done["rows"].items())
@@ -201,7 +201,7 @@ def _told(done: dict[str, Any]) -> str:
 def _evaluate_on(
     run: Path, index: Path | None, on: Path, config: EvaluateConfig, selection: Path | None, *, json: bool
 ) -> None:
-    from mien.stages import transfer as stage
+    from mien.stages import evaluate_on as stage
 
     done = stage.run(run, index, on, config, selection=selection)
     test, left = done["test"], done["left_out"]

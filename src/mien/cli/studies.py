@@ -64,7 +64,7 @@ def sweep(file: Path, *, out: Out, replace: Replace = False, json: Json = False)
         the sweep's folder: runs, sweep.json, sweep.md, curves.png
     """
     from mien.core.config.sweep import load_sweep
-    from mien.stages.compare import table
+    from mien.stages.sweep_summary import table
     from mien.study.sweep import run_sweep
 
     file = _shipped(file, "sweeps")
@@ -85,7 +85,7 @@ def matrix(file: Path, *, out: Out, replace: Replace = False, again: bool = Fals
         calibrate and select with other settings although test was opened; results state how often
     """
     from mien.core.config.matrix import load_matrix
-    from mien.stages.cross import tables
+    from mien.stages.matrix_tables import tables
     from mien.study.matrix import run_matrix
 
     file = _shipped(file, "matrices")
@@ -146,8 +146,8 @@ def report(
         how it is written, separated by commas: html (index.html), docx, pdf, md (with figures/)
     """
     from mien.core.artifacts.ensemble import SELECTION
+    from mien.stages import compare_studies, study_summary
     from mien.stages import report as stage
-    from mien.stages import summarize, versus
 
     if (folder is None) == (compare is None):
         raise UsageError(
@@ -156,9 +156,9 @@ def report(
     formats = tuple(filter(None, format.replace(" ", "").split(",")))
     for root in (folder, *(compare or ())):
         if root is not None and (root / SELECTION).is_file():
-            summarize.judged(root)
+            study_summary.judged(root)
     if compare is not None:
-        files = stage.run_comparison(versus.compare(*compare), *compare, formats)
+        files = stage.run_comparison(compare_studies.compare(*compare), *compare, formats)
     elif folder is not None:
         files = stage.run(folder, formats)
     show({"files": [str(path) for path in files]}, json=json, text="\n".join(map(str, files)))

@@ -20,8 +20,8 @@ from mien.data import curate, tables
 from mien.data.audit import audit
 from mien.data.collect import Collection, collect
 from mien.data.curate import DROP
-from mien.data.duplicates import NONE, Decisions, check_source, decide, ranks
 from mien.data.engines import Engine
+from mien.data.label_votes import NONE, VoteOutcome, check_source, decide, ranks
 from mien.data.load import NO_CODE, SPLIT_CODE, Recipe
 from mien.data.near import Pairs, components, find
 from mien.data.sources import Source
@@ -58,7 +58,7 @@ class Plan:
     """What becomes of every distinct picture; arrays have one entry a picture."""
 
     found: Collection
-    decisions: Decisions
+    decisions: VoteOutcome
     ids: list[bytes]
     pairs: Pairs
     group: NDArray[np.int64]
@@ -133,7 +133,7 @@ def build(
     return _parts(config, plan), found
 
 
-def _nothing_left(found: Collection, decisions: Decisions) -> None:
+def _nothing_left(found: Collection, decisions: VoteOutcome) -> None:
     """Say why no picture is left."""
     lost = np.flatnonzero(found.rejected)
     reasons = Counter(found.texts("reason", lost)) + Counter(decisions.why.values())
@@ -181,7 +181,7 @@ def _plan(
     config: IndexConfig,
     found: Collection,
     usable: NDArray[np.int8],
-    decisions: Decisions,
+    decisions: VoteOutcome,
     ids: list[bytes],
     pairs: Pairs,
     caps: dict[str, int],
@@ -258,7 +258,7 @@ def _split_alone(
     config: IndexConfig,
     found: Collection,
     usable: NDArray[np.int8],
-    decisions: Decisions,
+    decisions: VoteOutcome,
     ids: list[bytes],
     pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],

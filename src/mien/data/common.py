@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts.index import DUPLICATES, MOVED, REJECTED, SCHEMA, SPLITS, Index, IndexParts
 from mien.core.errors import InputError, UsageError, nearest
 from mien.core.labels import INDEX, LABELS
-from mien.data.duplicates import NONE, vote
+from mien.data.label_votes import NONE, vote
 
 _CHUNK = 4096
 

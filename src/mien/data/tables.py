@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts.index import DUPLICATES, MOVED, OCCURRENCES, REJECTED, SCHEMA
 from mien.core.labels import LABELS
 from mien.data.collect import Collection
-from mien.data.duplicates import label_name
+from mien.data.label_votes import label_name
 from mien.data.splits import SPLITS
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Knowing when not to answer: risk and coverage, and thresholds with guarantees.
 
-Thresholds take `FitRows` whose logits are calibrated already. Their bounds are Clopper-Pearson's (1934), at the
+Thresholds take `CalibrationRows` whose logits are calibrated already. Their bounds are Clopper-Pearson's (1934), at the
 confidence 95 %, and hold for rows that are drawn like those they were fitted on.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.fit_rows import FEWEST, FitRows, require
+from mien.core.artifacts.calibration_rows import FEWEST, CalibrationRows, require
 from mien.core.errors import InputError
 from mien.core.labels import INDEX
 from mien.evaluate.calibration_error import Floats, Ints, top
@@ -44,7 +44,7 @@ def accuracy_at(probabilities: Floats, labels: Ints, coverage: float) -> float:
     return float(1 - risk[max(1, round(coverage * len(risk))) - 1])
 
 
-def threshold_for_coverage(rows: FitRows, coverage: float) -> float:
+def threshold_for_coverage(rows: CalibrationRows, coverage: float) -> float:
     """The confidence below which nothing is answered, so that `coverage` of the rows are."""
     require(rows, "threshold_for_coverage")
     if coverage >= 1:
@@ -64,7 +64,9 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 - lower_bound(n - hits, n, confidence)
 
 
-def threshold_for_precision(rows: FitRows, precision: float, allowed: NDArray[np.bool_] | None = None) -> float | None:
+def threshold_for_precision(
+    rows: CalibrationRows, precision: float, allowed: NDArray[np.bool_] | None = None
+) -> float | None:
     """The lowest confidence from which answers are right at least `precision` of the time; None when it is not to be had.
 
     `allowed` (n,) are the rows that other thresholds let answer. Coverages are tested upwards until the bound fails
@@ -92,7 +94,7 @@ def threshold_for_precision(rows: FitRows, precision: float, allowed: NDArray[np
     return found
 
 
-def class_thresholds(rows: FitRows, max_fpr: dict[str, float]) -> dict[str, float | None]:
+def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[str, float | None]:
     """For each class, the lowest confidence at which its false-positive rate is bounded; None when too few rows could say.
 
     The rate is the share of rows of other classes that are named this class. It can only fall as the threshold

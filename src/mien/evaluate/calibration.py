@@ -1,6 +1,6 @@
 """Temperature scaling by NLL, the report's sweep, and alarms.
 
-Guo et al. 2017, arXiv 1706.04599, section 4. Fitters take `FitRows` only, which test rows never are.
+Guo et al. 2017, arXiv 1706.04599, section 4. Fitters take `CalibrationRows` only, which test rows never are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.errors import CalibrationError
 from mien.evaluate.bootstrap import group_numbers, group_sums
 from mien.evaluate.calibration_error import BINS, Floats, Ints, ece
@@ -67,7 +67,7 @@ def minimum(logits: Floats, labels: Ints) -> float:
     return 1 / _root(centred, centred[np.arange(len(labels)), labels])
 
 
-def fit_temperature(rows: FitRows, *, resamples: int = 200, seed: int = 0) -> Temperature:
+def fit_temperature(rows: CalibrationRows, *, resamples: int = 200, seed: int = 0) -> Temperature:
     """The T that minimises NLL over log T in `RANGE`; an optimum on an edge is an error.
 
     NLL is convex in 1/T, so the minimum is the only one. The interval is the percentiles of a bootstrap over groups.
@@ -143,7 +143,9 @@ def sweep(logits: Floats, labels: Ints, temperatures: Floats, *, bins: int = BIN
     return out
 
 
-def fit_by_sweep(rows: FitRows, low: float = SWEEP[0], high: float = SWEEP[1], step: float = SWEEP[2]) -> Temperature:
+def fit_by_sweep(
+    rows: CalibrationRows, low: float = SWEEP[0], high: float = SWEEP[1], step: float = SWEEP[2]
+) -> Temperature:
     """The best T of a grid by NLL, then ECE, then macro-F1, as the report chose; an edge is an error.
 
     For comparison with results that were made this way: `fit_temperature` finds T wherever it lies.

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
 from mien.evaluate.calibration_error import Floats
@@ -68,7 +68,7 @@ def quantile(scores: Floats, alpha: float) -> float | None:
     return None if place > len(scores) else float(np.partition(scores, place - 1)[place - 1])
 
 
-def fit_conformal(rows: FitRows, alpha: float = 0.1) -> Conformal:
+def fit_conformal(rows: CalibrationRows, alpha: float = 0.1) -> Conformal:
     """Quantiles of all three kinds from rows whose logits are calibrated already."""
     require(rows, "fit_conformal")
     if not 0 < alpha < 1:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mien.core.artifacts.decisions import ConformalSets, Decisions, Precision
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.abstention import AbstentionPolicy, ConformalSets, Precision
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.labels import LABELS
 from mien.evaluate.abstention import (
     accuracy_at,
@@ -27,8 +27,8 @@ NEVER = 2.0  # a threshold that no confidence reaches
 
 
 def fit_decisions(
-    rows: FitRows, *, coverage: float, precision: float | None, max_fpr: dict[str, float], alpha: float
-) -> Decisions:
+    rows: CalibrationRows, *, coverage: float, precision: float | None, max_fpr: dict[str, float], alpha: float
+) -> AbstentionPolicy:
     """Thresholds and conformal quantiles of `rows`, whose logits are calibrated already.
 
     Class thresholds come first; a wanted precision is that of what they let answer.
@@ -43,7 +43,9 @@ def fit_decisions(
     by_class = {name: NEVER if t is None else t for name, t in bounded.items()}
     below, wanted = threshold_for_coverage(rows, coverage), None
     if precision is not None:
-        first = Decisions(abstain_below=0.0, coverage=coverage, answered=1.0, class_thresholds=by_class, n=len(rows))
+        first = AbstentionPolicy(
+            abstain_below=0.0, coverage=coverage, answered=1.0, class_thresholds=by_class, n=len(rows)
+        )
         wanted = Precision(
             wanted=precision,
             threshold=threshold_for_precision(rows, precision, first.answered_rows(softmax(rows.logits))),
@@ -64,7 +66,7 @@ def fit_decisions(
         class_conditional=dict(zip(LABELS, fitted.class_conditional, strict=True)),
         raps=fitted.raps,
     )
-    decided = Decisions(
+    decided = AbstentionPolicy(
         abstain_below=below,
         coverage=coverage,
         answered=1.0,
@@ -85,7 +87,7 @@ def conformal_of(stored: ConformalSets) -> Conformal:
     )
 
 
-def judge(probabilities: Floats, labels: Ints, decisions: Decisions) -> dict[str, Any]:
+def judge(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> dict[str, Any]:
     """What thresholds and sets do on other rows than those they were fitted on: shares, and whether bounds hold."""
     answered, hit = decisions.answered_rows(probabilities), probabilities.argmax(1) == labels
     curve = risk_coverage(probabilities, labels)
@@ -102,7 +104,7 @@ def judge(probabilities: Floats, labels: Ints, decisions: Decisions) -> dict[str
     }
 
 
-def _false_positives(probabilities: Floats, labels: Ints, decisions: Decisions) -> list[dict[str, Any]]:
+def _false_positives(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[dict[str, Any]]:
     """Each class's false-positive rate among answered rows, with a two-sided 95 % interval, before and after thresholds."""
     predicted, answered = probabilities.argmax(1), decisions.answered_rows(probabilities)
     rows = []
@@ -128,7 +130,7 @@ def _false_positives(probabilities: Floats, labels: Ints, decisions: Decisions) 
     return rows
 
 
-def _conformal(probabilities: Floats, labels: Ints, decisions: Decisions) -> list[dict[str, Any]]:
+def _conformal(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[dict[str, Any]]:
     if decisions.conformal is None:
         return []
     fitted, index = conformal_of(decisions.conformal), np.arange(len(labels))

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mien.core.artifacts.fit_rows import FitRows, Part, require
+from mien.core.artifacts.calibration_rows import CalibrationRows, Part, require
 from mien.core.artifacts.predictions import Predictions
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import INDEX, LABELS, parse_label
@@ -45,7 +45,7 @@ def calib_rows(
     ids: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     head: str = "unknown",
-) -> FitRows:
+) -> CalibrationRows:
     """Arrays as rows that may be fitted on; `split` states where they come from (`calib` or `val`), and test rows are refused.
 
     `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the
@@ -68,7 +68,7 @@ def calib_rows(
         "head": head,
         "scale_in_logits": True,
     }
-    return FitRows.of(
+    return CalibrationRows.of(
         Predictions(split, names, y, z, meta, None if groups is None else np.array(list(groups), dtype=str))
     )
 
@@ -99,7 +99,7 @@ def _numbers(values: ArrayLike) -> Floats:
     return out
 
 
-def _named(rows: FitRows, fitter: str) -> FitRows:
+def _named(rows: CalibrationRows, fitter: str) -> CalibrationRows:
     """The rows, once what they lack was said as a `UserWarning`."""
     require(rows, fitter)
     for text in rows.shortcomings():
@@ -131,7 +131,7 @@ class TemperatureScaling(_Fitted):
     def __init__(self, *, resamples: int = 200, seed: int = 0) -> None:
         self.resamples, self.seed = resamples, seed
 
-    def fit(self, rows: FitRows) -> Self:
+    def fit(self, rows: CalibrationRows) -> Self:
         """Fit on calib rows; an optimum on the edge of the range is a `CalibrationError`."""
         self.temperature_ = fit_temperature(
             _named(rows, "TemperatureScaling"), resamples=self.resamples, seed=self.seed
@@ -143,7 +143,7 @@ class TemperatureScaling(_Fitted):
 class VectorScaling(_Fitted):
     """A scale and a bias for each class."""
 
-    def fit(self, rows: FitRows) -> Self:
+    def fit(self, rows: CalibrationRows) -> Self:
         """Fit on calib rows."""
         self.scaling_ = fit_vector(_named(rows, "VectorScaling"))
         return self
@@ -155,7 +155,7 @@ class DirichletScaling(_Fitted):
     def __init__(self, *, penalty: float = 1e-2) -> None:
         self.penalty = penalty
 
-    def fit(self, rows: FitRows) -> Self:
+    def fit(self, rows: CalibrationRows) -> Self:
         """Fit on calib rows."""
         self.scaling_ = fit_dirichlet(_named(rows, "DirichletScaling"), self.penalty)
         return self
@@ -169,7 +169,7 @@ class AutoScaling(_Fitted):
     def __init__(self, *, folds: int = 5, seed: int = 0) -> None:
         self.folds, self.seed = folds, seed
 
-    def fit(self, rows: FitRows) -> Self:
+    def fit(self, rows: CalibrationRows) -> Self:
         """Fit on calib rows; `choice_` says what was tried and why one was taken."""
         temperature = fit_temperature(_named(rows, "AutoScaling"), resamples=0).value
         self.choice_ = choose(rows, temperature, folds=self.folds, seed=self.seed)
@@ -188,7 +188,7 @@ class Pool:
     ) -> None:
         self.pool, self.searches, self.folds, self.seed = pool, tuple(searches), folds, seed
 
-    def fit(self, members: Sequence[FitRows]) -> Self:
+    def fit(self, members: Sequence[CalibrationRows]) -> Self:
         """Fit on the same calib rows as each member saw them; `fitted_` says which weights were taken and why."""
         for rows in members:
             require(rows, "Pool")
@@ -228,7 +228,7 @@ class ConformalSets:
     def __init__(self, *, alpha: float = 0.1, kind: Kind = "split") -> None:
         self.alpha, self.kind = alpha, kind
 
-    def fit(self, rows: FitRows) -> Self:
+    def fit(self, rows: CalibrationRows) -> Self:
         """Fit on calib rows that nothing else was fitted on (`rows.part("thresholds")`), with calibrated logits."""
         self.fitted_ = fit_conformal(_named(rows, "ConformalSets"), self.alpha)
         return self

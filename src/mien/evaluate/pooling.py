@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.artifacts.ensemble import Ensemble
-from mien.core.artifacts.fit_rows import FitRows, require
 from mien.core.errors import InputError
 from mien.evaluate.calibration import Temperature, fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
@@ -68,7 +68,7 @@ class Fitted:
 
 
 def fit_pool(
-    members: Sequence[FitRows],
+    members: Sequence[CalibrationRows],
     temperatures: Sequence[float],
     pool: Pool,
     *,
@@ -122,7 +122,7 @@ def fit_pool(
     return Fitted(pool, weights, chosen or "equal", final(held[chosen][0] if chosen else alike), gains, why)
 
 
-def _check(members: Sequence[FitRows]) -> None:
+def _check(members: Sequence[CalibrationRows]) -> None:
     for rows in members:
         require(rows, "fit_pool")
     if not members:
@@ -135,7 +135,7 @@ def _check(members: Sequence[FitRows]) -> None:
         )
 
 
-def _weights_part(members: Sequence[FitRows], temperatures: Sequence[float]) -> tuple[FitRows, Floats]:
+def _weights_part(members: Sequence[CalibrationRows], temperatures: Sequence[float]) -> tuple[CalibrationRows, Floats]:
     parts = [rows.part("weights") for rows in members]
     return parts[0], tempered([rows.logits for rows in parts], temperatures)
 
@@ -173,7 +173,7 @@ def heldout_gains(held: dict[str, tuple[Floats, Floats]], labels: Ints) -> dict[
 
 
 def rivals(
-    members: Sequence[FitRows], temperatures: Sequence[float], pool: Pool, *, folds: int = 5, seed: int = 0
+    members: Sequence[CalibrationRows], temperatures: Sequence[float], pool: Pool, *, folds: int = 5, seed: int = 0
 ) -> dict[str, float]:
     """Held-out NLL, on calib's part for weights, of every way to join all members: each search, equal weights,
     each member alone (the best is `best_single`), and stacking."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import InputError
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
@@ -65,7 +65,7 @@ def class_shares(labels: Ints, k: int) -> Floats:
     return np.asarray(counts / counts.sum())
 
 
-def assumed_by(scaling: Scaling, rows: FitRows, prior: Floats, declared: list[float] | None) -> Assumed:
+def assumed_by(scaling: Scaling, rows: CalibrationRows, prior: Floats, declared: list[float] | None) -> Assumed:
     """The class shares (k,) that a map which was fitted on `rows` assumes.
 
     Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it declares;

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.artifacts.calibration import Calibration
-from mien.core.artifacts.decisions import Decisions
-from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.config.judge import CalibrateConfig
 from mien.core.errors import MienError
 from mien.evaluate.calibration import fit_temperature
@@ -29,10 +29,10 @@ class Recalibrated:
 
     temperature: float
     scaling: Scaling
-    decisions: Decisions
+    decisions: AbstentionPolicy
 
 
-def recalibrate(rows: FitRows, origin: Calibration) -> Recalibrated:
+def recalibrate(rows: CalibrationRows, origin: Calibration) -> Recalibrated:
     """Fit on calib what `origin` was fitted for, on a quantised model's logits of the same `rows`.
 
     The temperature is always fitted; a richer map is used where the origin has one of its kind and it pays on these logits

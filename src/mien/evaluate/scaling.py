@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts.calibration import Calibration
-from mien.core.artifacts.fit_rows import FitRows, require
+from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
 from mien.evaluate.bootstrap import group_numbers, resampled_many
@@ -96,7 +96,7 @@ def fit_multinomial(x: Floats, labels: Ints, start: Floats, penalty: Floats, fre
     return w
 
 
-def fit_vector(rows: FitRows, temperature: float | None = None) -> Scaling:
+def fit_vector(rows: CalibrationRows, temperature: float | None = None) -> Scaling:
     """A scale and a bias for each class. `temperature`, where it is known, is where the fit starts."""
     require(rows, "fit_vector")
     k = len(LABELS)
@@ -104,7 +104,7 @@ def fit_vector(rows: FitRows, temperature: float | None = None) -> Scaling:
     return _affine("vector", rows, np.full((k, k + 1), 1e-6), free, temperature)
 
 
-def fit_dirichlet(rows: FitRows, penalty: float = 1e-2, temperature: float | None = None) -> Scaling:
+def fit_dirichlet(rows: CalibrationRows, penalty: float = 1e-2, temperature: float | None = None) -> Scaling:
     """A full matrix and a bias; off-diagonal entries and the bias are held near 0 by `penalty`.
 
     Both act on log-probabilities over T, so that temperature scaling is what a strong penalty leaves.
@@ -117,7 +117,7 @@ def fit_dirichlet(rows: FitRows, penalty: float = 1e-2, temperature: float | Non
 
 
 def _affine(
-    method: Method, rows: FitRows, penalty: Floats, free: NDArray[np.bool_], temperature: float | None
+    method: Method, rows: CalibrationRows, penalty: Floats, free: NDArray[np.bool_], temperature: float | None
 ) -> Scaling:
     k = len(LABELS)
     t = fit_temperature(rows, resamples=0).value if temperature is None else temperature
@@ -136,7 +136,7 @@ class Choice:
 
 
 def choose(
-    rows: FitRows, temperature: float, *, methods: tuple[Method, ...] = METHODS, folds: int = 5, seed: int = 0
+    rows: CalibrationRows, temperature: float, *, methods: tuple[Method, ...] = METHODS, folds: int = 5, seed: int = 0
 ) -> Choice:
     """The simplest map that no richer one beats significantly in cross-validated NLL on `rows`.
 
@@ -185,7 +185,7 @@ def choose(
     return Choice(fitted[name](), {key: _against(value, losses["temperature"]) for key, value in losses.items()}, why)
 
 
-def _lost_macro_f1(plain: Floats, rich: Floats, rows: FitRows, seed: int) -> float | None:
+def _lost_macro_f1(plain: Floats, rich: Floats, rows: CalibrationRows, seed: int) -> float | None:
     """The macro-F1 that the richer map's labels lose, None where chance could explain it (or there is nothing lost)."""
     before, after = (
         drawn["macro_f1"]
@@ -226,7 +226,7 @@ def spread_folds(labels: Ints, folds: int, seed: int, groups: NDArray[np.str_]) 
     return np.asarray(out[number])
 
 
-def _heldout(rows: FitRows, fold: Ints, fit: Callable[[FitRows], Scaling]) -> Floats:
+def _heldout(rows: CalibrationRows, fold: Ints, fit: Callable[[CalibrationRows], Scaling]) -> Floats:
     """Probabilities (n, 7) of each row under a map that was fitted on the other folds."""
     out = np.empty(rows.logits.shape)
     for f in np.unique(fold):

@@ -9,9 +9,9 @@ import numpy as np
 from mien.core.artifacts import base
 from mien.core.artifacts import calibration as store
 from mien.core.artifacts import test_accesses as accesses
-from mien.core.artifacts.fit_rows import FitRows
-from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.config.judge import CalibrateConfig, parse_prior
 from mien.core.errors import CalibrationError
@@ -31,7 +31,7 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
 
     Raises `SplitError` for a new one after test was opened, unless `again`: it then states how often that was.
     """
-    judged = read_judged(run_folder)
+    judged = read_prediction_source(run_folder)
     if judged.run is None and not predictions_path(run_folder, "calib").is_file():
         raise CalibrationError(f"{run_folder} was imported without calib rows.", fix="Import them with the others.")
     predictions = read_predictions(predictions_path(run_folder, "calib"))
@@ -75,9 +75,9 @@ def _check_classes(run_folder: Path, predictions: Predictions, config: Calibrate
 
 
 def _fit(
-    judged: Judged, predictions: Predictions, config: CalibrateConfig, mark: str, accesses_before: int
+    judged: PredictionSource, predictions: Predictions, config: CalibrateConfig, mark: str, accesses_before: int
 ) -> store.Calibration:
-    whole = FitRows.of(predictions)
+    whole = CalibrationRows.of(predictions)
     rows, last = whole.part("temperature"), whole.part("thresholds")
     temperature = (
         fit_by_sweep(rows)
@@ -136,7 +136,7 @@ def _fit(
     )
 
 
-def _choose(rows: FitRows, temperature: Temperature, config: CalibrateConfig) -> Choice:
+def _choose(rows: CalibrationRows, temperature: Temperature, config: CalibrateConfig) -> Choice:
     if config.method == "auto":
         return choose(rows, temperature.value, methods=METHODS, folds=config.folds, seed=config.seed)
     if config.method in ("vector", "dirichlet"):

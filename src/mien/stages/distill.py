@@ -13,8 +13,8 @@ import numpy as np
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
 from mien.core.artifacts.index import Index, read_index
-from mien.core.artifacts.judged import check_has_weights
 from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.prediction_source import check_has_weights
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point, with_stated_terms
 from mien.core.artifacts.teacher_views import views_folder

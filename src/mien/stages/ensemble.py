@@ -14,9 +14,9 @@ from mien.core.artifacts import base
 from mien.core.artifacts import ensemble as store
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import Calibration, read_calibration
-from mien.core.artifacts.fit_rows import FitRows
-from mien.core.artifacts.judged import Judged, read_judged
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import (
     Predictions,
     check_same_rows,
@@ -42,7 +42,7 @@ KINDS = {1: "single", 2: "pair", 3: "triple"}
 
 @dataclass(frozen=True)
 class _Member:
-    judged: Judged
+    judged: PredictionSource
     calibration: Calibration
     val: Predictions
     calib: Predictions
@@ -132,7 +132,7 @@ def run(
     if replace:
         base.make_way(out, mark)
     base.claim(out, kind="set of ensembles", fingerprint=mark)
-    for text in _shortcomings(FitRows.of(members[0].calib)):
+    for text in _shortcomings(CalibrationRows.of(members[0].calib)):
         warn(f"ensembles: {text}")
     made = _combine(members, out, config)
     _choose(made, members, out, config, count)
@@ -141,7 +141,7 @@ def run(
 
 
 def _open(folder: Path) -> _Member:
-    judged = read_judged(folder)
+    judged = read_prediction_source(folder)
     val, calib = (read_predictions(predictions_path(folder, split)) for split in ("val", "calib"))
     calibration = read_calibration(folder / "calibration.json", weights_hash=judged.weights_hash)
     if calibration.prior is not None:
@@ -257,13 +257,13 @@ def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
     return _Made(ensemble, group, written["val"], fitted)
 
 
-def _calibrated(member: _Member) -> FitRows:
+def _calibrated(member: _Member) -> CalibrationRows:
     """A member's calib rows with its calibrated logits."""
-    rows = FitRows.of(member.calib)
+    rows = CalibrationRows.of(member.calib)
     return rows.with_logits(scaling_of(member.calibration).apply(rows.logits))
 
 
-def _shortcomings(rows: FitRows) -> list[str]:
+def _shortcomings(rows: CalibrationRows) -> list[str]:
     """What the parts lack that weights and temperature are fitted on; decisions carry their own."""
     return [text for part in ("weights", "temperature") for text in rows.part(part).shortcomings()]
 
@@ -314,7 +314,7 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
                 }
                 for m in made
             },
-            "warnings": _shortcomings(FitRows.of(members[0].calib)),
+            "warnings": _shortcomings(CalibrationRows.of(members[0].calib)),
             "runs": {m.name: m.judged.weights_hash for m in members},
             "calibrations": [store.known_as(m.judged.weights_hash, m.calibration) for m in members],
             "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),

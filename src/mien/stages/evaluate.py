@@ -16,15 +16,15 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, pooled_meta, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
 from mien.core.artifacts.index import Index, read_index, read_occurrences
-from mien.core.artifacts.judged import (
-    Judged,
+from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.prediction_source import (
+    PredictionSource,
     check_has_weights,
     judging_warnings,
-    read_judged,
     read_latency,
+    read_prediction_source,
     selection_of,
 )
-from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import check_index
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
@@ -96,7 +96,7 @@ def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) 
 
 
 def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[str, Any]:
-    judged = read_judged(target)
+    judged = read_prediction_source(target)
     _check_index(judged, job.index)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
     selection, selection_path = selection_of(judged, selection_path, calibration)
@@ -169,7 +169,7 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         "abstain": judge(probabilities, test.labels, ensemble.decisions),
         "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
     }
-    members = [read_judged(target / m.run) for m in ensemble.members]
+    members = [read_prediction_source(target / m.run) for m in ensemble.members]
     document |= _elsewhere(
         members, probabilities, test, job, lambda several: ensemble_logits(several, ensemble) / ensemble.temperature
     )
@@ -211,7 +211,7 @@ def _done(target: Path, mark: str) -> dict[str, Any] | None:
     return found if found["fingerprint"] == mark else None
 
 
-def _check_index(judged: Judged, index: Index | None) -> None:
+def _check_index(judged: PredictionSource, index: Index | None) -> None:
     """Raise unless `index` is what these predictions need: their own, or none for those that have none."""
     if judged.run is not None and index is not None:
         return check_index(judged.run, index)
@@ -228,7 +228,7 @@ def _check_index(judged: Judged, index: Index | None) -> None:
     return None
 
 
-def _test_predictions(judged: Judged, job: _Job) -> store.Predictions:
+def _test_predictions(judged: PredictionSource, job: _Job) -> store.Predictions:
     """The model's test predictions: made once by a run of ours, kept from the import of another."""
     path = store.predictions_path(judged.folder, "test")
     if judged.run is not None and job.index is not None:
@@ -248,7 +248,7 @@ def _pooled_test(folder: Path, job: _Job) -> tuple[Floats, store.Predictions]:
     ensemble = read_ensemble(folder)
     tests = []
     for member in ensemble.members:
-        judged = read_judged(folder / member.run)
+        judged = read_prediction_source(folder / member.run)
         if judged.weights_hash != member.weights_hash:
             raise ArtifactError(
                 f"{judged.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
@@ -280,7 +280,11 @@ def _scores(
 
 
 def _elsewhere(
-    members: list[Judged], clean: Floats, test: store.Predictions, job: _Job, join: Callable[[list[Floats]], Floats]
+    members: list[PredictionSource],
+    clean: Floats,
+    test: store.Predictions,
+    job: _Job,
+    join: Callable[[list[Floats]], Floats],
 ) -> dict[str, Any]:
     """Figures by group and source, and under corruptions where asked; `join` makes members' logits calibrated ones."""
     index, config = job.index, job.config

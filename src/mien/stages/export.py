@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 import mien
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import Calibration, read_calibration
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.index import Index, read_index
-from mien.core.artifacts.judged import check_has_weights
 from mien.core.artifacts.onnx_model import ModelCard, read_parity, write_model, write_parity
 from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.prediction_source import check_has_weights
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.artifacts.run import Run, check_index, environment, read_run
 from mien.core.config.judge import ExportConfig
@@ -157,7 +157,7 @@ def _int8(
     calib, val = index.rows("calib"), index.rows("val")
     predictions = _as_predicted_by(own, _answers(quantized, index, calib)[1], run_folder, index.image_ids[calib])
     try:
-        found = recalibrate(FitRows.of(predictions), calibration)
+        found = recalibrate(CalibrationRows.of(predictions), calibration)
     except CalibrationError as error:
         raise MienError(
             f"The int8 model cannot be calibrated: {error.seen}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mien.core.artifacts import predictions as store
-from mien.core.artifacts.fit_rows import FITTABLE
+from mien.core.artifacts.calibration_rows import FITTABLE
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.judged import LATENCY, check_has_weights, read_latency, write_latency
 from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.prediction_source import LATENCY, check_has_weights, read_latency, write_latency
 from mien.core.artifacts.run import check_index, read_run
 from mien.core.config.judge import PredictConfig
 from mien.core.errors import SplitError

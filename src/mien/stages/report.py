@@ -20,12 +20,12 @@ from mien.core.errors import ArtifactError, MienError, UsageError
 from mien.core.labels import LABELS
 from mien.core.progress import warn
 from mien.report.blocks import Document
+from mien.report.comparison import compose_comparison
 from mien.report.compose import compose
 from mien.report.csv_tables import csv_files
 from mien.report.material import Material
 from mien.report.node import Node
 from mien.report.provenance import blanks, numbers
-from mien.report.versus import compose_comparison
 
 FORMATS = ("html", "docx", "pdf", "md")
 
@@ -44,7 +44,7 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
 
 
 def run_comparison(found: dict[str, Any], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Write what `stages.versus.compare` found of two folders below the second one's report; returns the documents."""
+    """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
     _check_formats(formats)
     folder = StudyFolder(second).report.parent / f"beside-{found['first'].replace('/', '-')}"
     path = folder / "comparison.json"

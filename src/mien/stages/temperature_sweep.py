@@ -11,7 +11,7 @@ import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts.calibration import Calibration
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.errors import UsageError
 from mien.evaluate.calibration import sweep
@@ -31,7 +31,7 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     grid = temperatures(low, high, step)
     if bins < 2:
         raise UsageError(f"--bins {bins}.", rule="Calibration error is counted in at least two bins.")
-    rows = FitRows.of(read_predictions(predictions_path(run_folder, "calib")))
+    rows = CalibrationRows.of(read_predictions(predictions_path(run_folder, "calib")))
     held = [rows.part("weights"), rows.part("thresholds")]
     logits, labels = np.concatenate([r.logits for r in held]), np.concatenate([r.labels for r in held])
     curve = sweep(logits, labels, grid, bins=bins)

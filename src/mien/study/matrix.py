@@ -28,7 +28,7 @@ def run_matrix(
     opened are refused, unless `again`. Trainings of other settings make way where `replace` says so, or a person at the
     terminal; raises `UsageError` otherwise.
     """
-    from mien.stages import cross, evaluate, index, train, transfer
+    from mien.stages import evaluate, evaluate_on, index, matrix_tables, train
 
     configs = {source.name: matrix.index_of(source) for source in matrix.sources}
     for config in configs.values():
@@ -73,8 +73,8 @@ def run_matrix(
         for other in configs:
             if other != name:
                 say(f"{name}, seed {seed}, on {other}")
-                transfer.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
-    return cross.run(matrix, root, done, failed)
+                evaluate_on.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
+    return matrix_tables.run(matrix, root, done, failed)
 
 
 def _index(config: IndexConfig, folder: MatrixFolder, name: str, labels: str | None) -> None:

@@ -34,7 +34,7 @@ def run_study(
     selection after test was opened are refused before anything is made, unless `again`. Trainings of other settings make
     way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise.
     """
-    from mien.stages import report, summarize
+    from mien.stages import report, study_summary
 
     _preflight(study)
     check_settings(root, "study", study.model_dump(mode="json"), [StudyFolder(root).index], again=again)
@@ -53,10 +53,10 @@ def run_study(
         if fresh:
             close_study(root)
         raise
-    document = summarize.run(root)
+    document = study_summary.run(root)
     say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
     report.run(root, ("html",))
-    for inside, line in summarize.expected_lines(document):
+    for inside, line in study_summary.expected_lines(document):
         (say if inside else warn)(line)
     return document
 

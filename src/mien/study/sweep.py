@@ -23,7 +23,7 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
     Seeds come first and variants second, so that an interrupted sweep has whole blocks. Trainings of other settings make
     way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise.
     """
-    from mien.stages import compare, predict, train
+    from mien.stages import predict, sweep_summary, train
 
     for source in sweep.index.source:
         expand(source)
@@ -53,7 +53,7 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
             warn(f"{variant.name}, seed {seed}: {error}")
         else:
             predict.run(folder.run(variant.name, seed), folder.index, "val", PredictConfig())
-    return compare.run(sweep, root, failed)
+    return sweep_summary.run(sweep, root, failed)
 
 
 def _plan(sweep: SweepConfig) -> list[tuple[Named, int]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import faces
-from mien.core.artifacts.fit_rows import SHARES, FitRows, deal
+from mien.core.artifacts.calibration_rows import SHARES, CalibrationRows, deal
 from mien.core.errors import InputError, SplitError
 from mien.evaluate.calibration import fit_temperature
 
@@ -71,20 +71,20 @@ def test_rows_cannot_be_altered_nor_built_by_hand():
     with pytest.raises(ValueError, match="read-only"):
         rows.logits[0, 0] = 1.0
     with pytest.raises(SplitError, match="by hand"):
-        FitRows(rows.logits, rows.labels, rows.ids, rows.groups, "calib", token=None)
+        CalibrationRows(rows.logits, rows.labels, rows.ids, rows.groups, "calib", token=None)
     with pytest.raises(InputError):
         rows.with_logits(rows.logits[:3])
     for name in ("logits", "labels", "split"):
         with pytest.raises(SplitError, match="cannot be set"):
             setattr(rows, name, getattr(rows, name))
-    bare = object.__new__(FitRows)
+    bare = object.__new__(CalibrationRows)
     bare.logits, bare.labels, bare.split = rows.logits, rows.labels, "test"
     with pytest.raises(TypeError, match="test rows may not be fitted on"):
         fit_temperature(bare)
 
 
 def test_named_warnings():
-    few = FitRows.of(faces.predictions(np.eye(7)[:5] * 3, np.arange(5)))
+    few = CalibrationRows.of(faces.predictions(np.eye(7)[:5] * 3, np.arange(5)))
     said = few.shortcomings()
     assert said[0].startswith("few_rows:")
     assert said[1] == "class_missing: calib has no sad, surprise"

@@ -16,8 +16,8 @@ from mien.data.copies import copies
 from mien.data.near import components
 from mien.data.phash import View
 from mien.data.verify import quick_scores, registered_score
+from mien.stages import evaluate_on
 from mien.stages import index as stage
-from mien.stages import transfer
 
 
 def scene(seed, side=64):
@@ -311,7 +311,7 @@ def test_what_another_index_has_seen_is_left_out_of_its_test(tmp_path):
         write(tmp_path / "two", LABELS[k % 7], f"c{k:03}", scene(1000 + k))
     one, two = built(tmp_path / "i", f"folder={tmp_path / 'one'}"), built(tmp_path / "j", f"folder={tmp_path / 'two'}")
     split = {path[-7:-4]: s for path, s in zip(one.table["path"].to_pylist(), one.splits.tolist(), strict=True)}
-    rows, left = transfer._unseen(one.folder, two.folder)
+    rows, left = evaluate_on._unseen(one.folder, two.folder)
     names = [two.table["path"].to_pylist()[r][-8:-4] for r in two.rows("test").tolist()]
     gone = {n for n in names if n[0] == "b" and split[n[1:]] != "test"}
     assert len(gone) > 5
@@ -320,4 +320,4 @@ def test_what_another_index_has_seen_is_left_out_of_its_test(tmp_path):
     drawn = [built(tmp_path / f"d{s}", f"synthetic@drawn={140 + s}", seed=s) for s in (0, 7)]
     assert all(i.drawn.all() for i in drawn)
     assert not one.drawn.any()
-    assert len(transfer._unseen(drawn[0].folder, drawn[1].folder)[0]) == len(drawn[1].rows("test"))
+    assert len(evaluate_on._unseen(drawn[0].folder, drawn[1].folder)[0]) == len(drawn[1].rows("test"))

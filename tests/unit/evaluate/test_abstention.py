@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from helpers import faces
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
 from mien.evaluate import abstention as a
@@ -126,7 +126,7 @@ def test_conformal_coverage_over_a_hundred_splits():
     for seed in range(100):
         order = np.random.default_rng(seed).permutation(4000)
         inside, outside = order[:1000], order[1000:]
-        fitted = c.fit_conformal(FitRows.of(faces.predictions(z[inside], y[inside])), 0.1)
+        fitted = c.fit_conformal(CalibrationRows.of(faces.predictions(z[inside], y[inside])), 0.1)
         for kind in c.KINDS:
             covered = fitted.sets(p[outside], kind)[np.arange(3000), y[outside]]
             coverage[kind].append(covered.mean())
@@ -200,7 +200,7 @@ def test_judging_on_other_rows_against_counts_by_hand():
 def test_raps_sets_are_never_empty_and_the_surest_are_in_theirs():
     z, y = faces.simulated(2000, seed=4, skill=8.0)
     p = softmax(z)
-    fitted = c.fit_conformal(FitRows.of(faces.predictions(z, y)), 0.1)
+    fitted = c.fit_conformal(CalibrationRows.of(faces.predictions(z, y)), 0.1)
     sets = fitted.sets(p, "raps")
     assert sets.any(1).all()
     assert sets[np.arange(2000), p.argmax(1)].all()
@@ -209,9 +209,9 @@ def test_raps_sets_are_never_empty_and_the_surest_are_in_theirs():
 def test_a_perfect_model_reaches_what_its_rows_can_show():
     z = 30 * np.eye(7)[np.arange(1050) % 7] + np.random.default_rng(0).normal(0, 1, (1050, 7))
     for n, wanted in ((120, 0.95), (300, 0.95), (1050, 0.98)):
-        rows = FitRows.of(faces.predictions(z[:n], np.arange(n) % 7))
+        rows = CalibrationRows.of(faces.predictions(z[:n], np.arange(n) % 7))
         assert a.threshold_for_precision(rows, wanted) == 0.0
-    assert a.threshold_for_precision(FitRows.of(faces.predictions(z[:50], np.arange(50) % 7)), 0.95) is None
+    assert a.threshold_for_precision(CalibrationRows.of(faces.predictions(z[:50], np.arange(50) % 7)), 0.95) is None
 
 
 def test_where_nothing_may_be_answered_nothing_is():
@@ -219,7 +219,7 @@ def test_where_nothing_may_be_answered_nothing_is():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 7, 600)
     z = 30 * (rng.normal(0, 1, (600, 7)) + 1.5 * np.eye(7)[y])
-    d = fit_decisions(FitRows.of(faces.predictions(z, y)), coverage=0.9, precision=0.99, max_fpr={}, alpha=0.1)
+    d = fit_decisions(CalibrationRows.of(faces.predictions(z, y)), coverage=0.9, precision=0.99, max_fpr={}, alpha=0.1)
     assert any(text.startswith("precision_out_of_reach") for text in d.warnings)
     assert not d.answered_rows(softmax(z)).any()
     assert not d.answered_rows(softmax(z).astype(np.float32)).any()
@@ -240,7 +240,7 @@ def test_a_wanted_precision_is_that_of_what_class_thresholds_let_answer():
     p, kept = softmax(z), 0
     for _ in range(12):
         fitted = fit_decisions(
-            FitRows.of(faces.predictions(*rows(1500))),
+            CalibrationRows.of(faces.predictions(*rows(1500))),
             coverage=1.0,
             precision=0.7,
             max_fpr={"disgust": 0.001},

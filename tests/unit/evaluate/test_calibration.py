@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import faces
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import CalibrationError, InputError, SplitError
 from mien.evaluate import abstention, conformal, pooling, scaling
 from mien.evaluate import calibration as c
@@ -57,7 +57,7 @@ def test_an_optimum_on_the_edge_is_an_error(labels):
     logits = np.random.default_rng(0).normal(0, 2, (200, 7))
     right = logits.argmax(1)
     wrong = logits.argmin(1)
-    rows = FitRows.of(faces.predictions(logits, right if labels == "all right" else wrong))
+    rows = CalibrationRows.of(faces.predictions(logits, right if labels == "all right" else wrong))
     with pytest.raises(CalibrationError, match="edge"):
         c.fit_temperature(rows, resamples=0)
 
@@ -83,14 +83,14 @@ def test_mean_confidence_of_one_model_never_rises(seed):
 def test_fitters_take_fit_rows_alone():
     logits, labels = faces.simulated(50)
     for fit in FITTERS:
-        with pytest.raises(TypeError, match="FitRows"):
+        with pytest.raises(TypeError, match="CalibrationRows"):
             fit((logits, labels))
-        with pytest.raises(TypeError, match="FitRows"):
+        with pytest.raises(TypeError, match="CalibrationRows"):
             fit(faces.predictions(logits, labels, split="test"))
     with pytest.raises(SplitError, match="test decides nothing"):
-        FitRows.of(faces.predictions(logits, labels, split="test"))
+        CalibrationRows.of(faces.predictions(logits, labels, split="test"))
     with pytest.raises(SplitError, match="by hand"):
-        FitRows(logits, labels, np.array(["a"] * 50), np.array(["a"] * 50), "calib", token=object())
+        CalibrationRows(logits, labels, np.array(["a"] * 50), np.array(["a"] * 50), "calib", token=object())
 
 
 def test_the_interval_equals_that_of_refits():

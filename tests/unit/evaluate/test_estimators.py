@@ -161,7 +161,7 @@ def test_folds_and_rows_that_are_none():
             kind.fit(e.calib_rows(Z, Y, split="calib"))
     with pytest.raises(InputError, match="at least 2 folds"):
         e.Pool(folds=1).fit([e.calib_rows(Z, Y, split="calib")] * 2)
-    with pytest.raises(TypeError, match="FitRows"):
+    with pytest.raises(TypeError, match="CalibrationRows"):
         e.Pool().fit([Z, Z])
 
 

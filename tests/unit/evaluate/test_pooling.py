@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import faces
-from mien.core.artifacts.fit_rows import FitRows, deal
+from mien.core.artifacts.calibration_rows import CalibrationRows, deal
 from mien.core.errors import InputError
 from mien.evaluate.calibration import minimum
 from mien.evaluate.estimators import calib_rows
@@ -69,14 +69,14 @@ def members(n, seed, noise):
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_useless_member_loses_its_weight(pool):
     logits, labels = members(3000, 0, (0.5, 8.0))
-    found = fit_pool([FitRows.of(faces.predictions(z, labels)) for z in logits], [1.0, 6.0], pool)
+    found = fit_pool([CalibrationRows.of(faces.predictions(z, labels)) for z in logits], [1.0, 6.0], pool)
     assert found.weighting == "nll"
     assert found.weights[0] > 0.8
     assert found.weights.sum() == pytest.approx(1)
 
 
 def weighting(logits, labels, pool):
-    rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
+    rows = [CalibrationRows.of(faces.predictions(z, labels)) for z in logits]
     return fit_pool(rows, [1.0] * len(rows), pool, folds=3, resamples=0).weighting
 
 
@@ -112,7 +112,7 @@ def test_two_copies_share_their_weight(pool):
 
 def test_a_pool_is_calibrated_and_better_than_its_members():
     logits, labels = members(4000, 3, (1.5, 1.5))
-    rows = [FitRows.of(faces.predictions(z[:2000], labels[:2000])) for z in logits]
+    rows = [CalibrationRows.of(faces.predictions(z[:2000], labels[:2000])) for z in logits]
     found = fit_pool(rows, [1.0, 1.0], "logit")
     held = [z[2000:] for z in logits]
     pooled = softmax(pooled_logits(held, found.weights, [1.0, 1.0], "logit") / found.temperature.value)
@@ -129,7 +129,7 @@ def test_a_pools_confidence_is_its_accuracy_on_other_rows(pool):
     gaps = []
     for seed in range(12):
         logits, labels = members(3000, 20 * seed, (1.0, 1.0))
-        rows = [FitRows.of(faces.predictions(2 * z[:1000], labels[:1000])) for z in logits]
+        rows = [CalibrationRows.of(faces.predictions(2 * z[:1000], labels[:1000])) for z in logits]
         maps = [fit_dirichlet(r.part("temperature"), 1e-4, 2.0) for r in rows]
         own = [r.with_logits(f.apply(r.logits)) for f, r in zip(maps, rows, strict=True)]
         found = fit_pool(own, [1.0] * 2, pool, folds=3, resamples=0)
@@ -252,7 +252,7 @@ def test_stacking_finds_what_no_pool_can():
     """One member has two classes exchanged: a linear map of log-probabilities mends that, weights cannot."""
     logits, labels = members(4000, 8, (0.7, 0.7))
     logits[1] = logits[1][:, [1, 0, 2, 3, 4, 5, 6]]
-    rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
+    rows = [CalibrationRows.of(faces.predictions(z, labels)) for z in logits]
     found = rivals(rows, [1.0, 1.0], "logit")
     assert set(found) == {"equal", "nll", "grid", "greedy", "best_single", "stacking"}
     assert found["stacking"] < found["nll"] - 0.02
@@ -271,14 +271,14 @@ def test_diversity_against_counts_by_hand():
 
 def test_weights_and_temperature_come_from_parts_that_share_no_row():
     logits, labels = members(1000, 9, (0.5, 3.0))
-    rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
+    rows = [CalibrationRows.of(faces.predictions(z, labels)) for z in logits]
     whole = fit_pool(rows, [1.0, 3.0], "logit", seed=1)
     parts = deal(rows[0].ids, labels, rows[0].ids)
     others = np.concatenate([parts["temperature"], parts["thresholds"]])  # of members' maps, and of decisions
     spoilt = [z.copy() for z in logits]
     for z in spoilt:
         z[others] = 50.0 * np.eye(7)[labels[others]]
-    again = fit_pool([FitRows.of(faces.predictions(z, labels)) for z in spoilt], [1.0, 3.0], "logit", seed=1)
+    again = fit_pool([CalibrationRows.of(faces.predictions(z, labels)) for z in spoilt], [1.0, 3.0], "logit", seed=1)
     assert again.weights == pytest.approx(whole.weights, abs=1e-9)
     assert again.temperature.value == pytest.approx(whole.temperature.value, rel=1e-9)
 
@@ -312,7 +312,7 @@ def test_selection_loses_the_best_of_equals_rarely():
 @pytest.mark.parametrize("pool", ["probability", "logit"])
 def test_fixed_weights_stay_and_only_the_temperature_is_fitted(pool):
     logits, labels = members(900, 3, (0.5, 2.0))
-    rows = [FitRows.of(faces.predictions(z, labels)) for z in logits]
+    rows = [CalibrationRows.of(faces.predictions(z, labels)) for z in logits]
     found = fit_pool(rows, [1.0, 1.0], pool, folds=3, resamples=0, fixed=np.array([0.7, 0.3]))
     assert (found.weighting, found.heldout) == ("fixed", {})
     assert found.weights.tolist() == [0.7, 0.3]

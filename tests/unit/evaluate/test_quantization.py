@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from helpers import faces
 from mien.core.artifacts.calibration import Calibration
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import MienError, SplitError
 from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.quantization import check_int8, compare, recalibrate
@@ -16,7 +16,7 @@ from mien.evaluate.quantization import check_int8, compare, recalibrate
 ASKED = {"coverage": 0.8, "precision": None, "max_fpr": {"disgust": 0.05}, "alpha": 0.2}
 
 
-def origin(rows: FitRows, **changes) -> Calibration:
+def origin(rows: CalibrationRows, **changes) -> Calibration:
     """A calibration of temperature 1 on `rows`."""
     values = {
         "fingerprint": "f",
@@ -37,7 +37,7 @@ def origin(rows: FitRows, **changes) -> Calibration:
     return Calibration(**(values | changes))
 
 
-def best_temperature(rows: FitRows) -> float:
+def best_temperature(rows: CalibrationRows) -> float:
     def nll(t):
         z = rows.logits / t
         return float((np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), rows.labels]).mean())
@@ -92,7 +92,7 @@ def test_the_class_shares_that_were_asked_for_stay():
 
 def test_test_rows_cannot_be_fitted_on():
     with pytest.raises(SplitError):
-        FitRows.of(faces.predictions(*faces.simulated(100), split="test"))
+        CalibrationRows.of(faces.predictions(*faces.simulated(100), split="test"))
     with pytest.raises(TypeError):
         recalibrate(faces.predictions(*faces.simulated(100)), origin(faces.fit_rows(300)))
 

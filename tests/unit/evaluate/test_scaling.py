@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import faces
-from mien.core.artifacts.fit_rows import FitRows
+from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import InputError
 from mien.evaluate import priors, scaling
 from mien.evaluate.calibration import fit_temperature, minimum, nll_at
@@ -25,7 +25,7 @@ def distorted(n, seed, matrix, bias):
     z = log_softmax(rng.normal(0, 1.5, (n, 7)))
     p = softmax(z @ matrix.T + bias)
     labels = (p.cumsum(1) > rng.random((n, 1))).argmax(1)
-    return FitRows.of(faces.predictions(z, labels))
+    return CalibrationRows.of(faces.predictions(z, labels))
 
 
 def test_the_newton_fit_equals_scikit_learns_ridge_regression():
@@ -96,7 +96,7 @@ def test_heldout_nll_equals_a_naive_loop_over_folds():
 
 def test_a_class_with_few_rows_keeps_to_temperature_and_says_so():
     z, y = faces.simulated(600)
-    rows = FitRows.of(faces.predictions(z, np.where(y == 1, 0, y)))
+    rows = CalibrationRows.of(faces.predictions(z, np.where(y == 1, 0, y)))
     choice = scaling.choose(rows, 1.0)
     assert choice.scaling.method == "temperature"
     assert "disgust" in choice.why
@@ -142,7 +142,7 @@ def overconfident(n, shares, learned, seed):
 @pytest.mark.parametrize("target", [UNIFORM, NATURAL, OTHER])
 def test_true_shares_never_cost_after_a_temperature(learned, declared, said, target):
     z, y = overconfident(1200, NATURAL, learned, 1)
-    rows = FitRows.of(faces.predictions(z, y))
+    rows = CalibrationRows.of(faces.predictions(z, y))
     fitted = scaling.by_temperature(minimum(z, y))
     found = priors.assumed_by(fitted, rows, target, learned.tolist() if declared else None)
     assert re.search(said, found.why)
@@ -158,7 +158,7 @@ def test_true_shares_never_cost_after_a_temperature(learned, declared, said, tar
 
 def test_biases_assume_the_shares_of_the_rows():
     z, y = overconfident(1200, NATURAL, UNIFORM, 1)
-    rows = FitRows.of(faces.predictions(z, y))
+    rows = CalibrationRows.of(faces.predictions(z, y))
     found = priors.assumed_by(scaling.fit_vector(rows), rows, UNIFORM, UNIFORM.tolist())
     assert found.shares == pytest.approx(np.bincount(y, minlength=7) / 1200, abs=1e-3)
 

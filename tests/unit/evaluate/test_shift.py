@@ -54,7 +54,9 @@ def test_a_shifted_box_moves_the_face_within_its_bounds():
     moved = corrupt(dots, "shifted_box", 3)[..., 0].astype(float)
     places = np.arange(48)
     centre = np.stack([(moved.sum(axis) * places).sum(1) / moved.sum((1, 2)) for axis in (1, 2)]) - 23.5
-    assert np.abs(centre).max() < 0.1 * 48 * 1.1 + 0.5  # the shift is in the box's own pixels, enlarged by up to a tenth
+    assert (
+        np.abs(centre).max() < 0.1 * 48 * 1.1 + 0.5
+    )  # the shift is in the box's own pixels, enlarged by up to a tenth
     assert (centre.min(1) < -3).all()
     assert (centre.max(1) > 3).all()
     area = moved.sum((1, 2)) / (4 * 255)

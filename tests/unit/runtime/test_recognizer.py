@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers.models import card, colour_model
 from mien.cli import run
-from mien.core.artifacts.decisions import ConformalSets
+from mien.core.artifacts.abstention import ConformalSets
 from mien.core.config.index import IndexConfig
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError

@@ -16,7 +16,7 @@ from mien.core.config.matrix import load_matrix
 from mien.core.config.sweep import load_sweep
 from mien.core.errors import UsageError
 from mien.nn.training.trainer import Trainer
-from mien.stages import compare
+from mien.stages import sweep_summary
 from mien.study import matrix, plan, sweep
 from mien.study.plan import Step, lost_trainings, outlook
 
@@ -72,8 +72,8 @@ def file(tmp_path):
 def finished(file, small_index, tmp_path, monkeypatch):
     """The folder of a sweep whose four trainings are finished."""
     monkeypatch.setattr(Trainer, "run", at_once)
-    monkeypatch.setattr(compare, "run", lambda *_: {"variants": []})
-    monkeypatch.setattr("mien.stages.compare.table", lambda _: "")
+    monkeypatch.setattr(sweep_summary, "run", lambda *_: {"variants": []})
+    monkeypatch.setattr("mien.stages.sweep_summary.table", lambda _: "")
     root = tmp_path / "out"
     root.mkdir()
     base.write_json(root / "request.json", {"name": "small", "sweep": {}})

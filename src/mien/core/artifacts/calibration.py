@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.core.artifacts import base
-from mien.core.artifacts.decisions import Decisions
+from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.errors import ArtifactError, CalibrationError
 
 KIND, VERSION = "calibration", 4
@@ -39,7 +39,7 @@ class Calibration(BaseModel):
     predictions_hash: str = Field(description="the calib predictions that it was fitted on")
     map_hash: str = Field(description="hash of the map as it was fitted, before `prior` shifted it")
     test_accesses: int = Field(ge=0, description="how often test was opened before this was fitted")
-    decisions: Decisions
+    decisions: AbstentionPolicy
     before: dict[str, Any] = Field(description="metrics on the rows of calib that the map was not fitted on")
     after: dict[str, Any]
     warnings: list[str] = []

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.core.artifacts import base
+from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.artifacts.calibration import Calibration
-from mien.core.artifacts.decisions import Decisions
 from mien.core.errors import ArtifactError, SplitError
 
 KIND, VERSION = "ensemble", 4
@@ -49,7 +49,7 @@ class Ensemble(BaseModel):
     members: tuple[Member, ...]
     temperature: float = Field(gt=0)
     temperature_ci95: tuple[float, float]
-    decisions: Decisions
+    decisions: AbstentionPolicy
     heldout: dict[str, tuple[float, float]] = Field(
         default={}, description="gain in held-out NLL over equal weights: mean, se"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mien.core.artifacts import base
-from mien.core.artifacts.decisions import Decisions
+from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.errors import ArtifactError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
@@ -30,7 +30,7 @@ class ModelCard(BaseModel):
     crop: CropSpec
     calibration: str = Field(description="how it is calibrated; already inside the graph, here for the record")
     temperature: float = Field(gt=0, description="the model's temperature, for the record")
-    decisions: Decisions = Field(description="when it answers")
+    decisions: AbstentionPolicy = Field(description="when it answers")
     parameters: int
     weights_hash: str = Field(description="of the weights in the file: the run's, or the quantised ones")
     backbone: str

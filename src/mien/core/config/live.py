@@ -31,9 +31,9 @@ class DetectConfig(StageConfig):
     detect_side: int = Field(320, ge=64, le=4096, description="pictures are searched at this longer side, pixels")
 
 
-def _rule(name: str, description: str, **bounds: float) -> Any:
+def _rule(name: str, description: str, **bounds: Any) -> Any:
     """A setting whose default stands in `live.json`."""
-    return Field(SHIPPED_RULES[name], description=description, **bounds)  # type: ignore[arg-type]
+    return Field(SHIPPED_RULES[name], description=description, **bounds)
 
 
 class LiveRules(StageConfig):

@@ -24,7 +24,7 @@ LATENCY = "latency.json"
 
 
 @dataclass(frozen=True)
-class Judged:
+class PredictionSource:
     """A model by what its judges need. `run` is None for imported predictions, which have no weights."""
 
     folder: Path
@@ -47,16 +47,20 @@ class Judged:
         return None if found is None else float(found["p50_ms"])
 
 
-def read_judged(folder: Path) -> Judged:
+def read_prediction_source(folder: Path) -> PredictionSource:
     """Open a finished run or imported predictions."""
     path = folder / base.MANIFEST
     if not path.is_file() or base.read_json(path, kind="manifest").get("kind") != KIND:
         run = runs.read_run(folder)
         index, settings = run.config["index"]["content"], run.settings
-        return Judged(folder, settings["backbone"], run.weights_hash, index, run.config["parameters"], settings, run)
+        return PredictionSource(
+            folder, settings["backbone"], run.weights_hash, index, run.config["parameters"], settings, run
+        )
     base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
     config = base.read_json(folder / "config.json", kind="import", fix=FIX)
-    return Judged(folder, config["backbone"], config["source_hash"], config["index"], config["parameters"], {}, None)
+    return PredictionSource(
+        folder, config["backbone"], config["source_hash"], config["index"], config["parameters"], {}, None
+    )
 
 
 def check_has_weights(folder: Path, what: str) -> None:
@@ -68,7 +72,9 @@ def check_has_weights(folder: Path, what: str) -> None:
         )
 
 
-def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration) -> tuple[dict[str, Any], Path]:
+def selection_of(
+    judged: PredictionSource, explicit: Path | None, calibration: Calibration
+) -> tuple[dict[str, Any], Path]:
     """The selection that knew this run and its calibration, and its file: named, its teacher's, or in a folder beside it.
 
     A student's calibration is younger than the selection of its teacher and need not be known to it.
@@ -106,7 +112,7 @@ def selection_of(judged: Judged, explicit: Path | None, calibration: Calibration
     )
 
 
-def judging_warnings(judged: Judged, selection: dict[str, Any], calibration: Calibration) -> list[str]:
+def judging_warnings(judged: PredictionSource, selection: dict[str, Any], calibration: Calibration) -> list[str]:
     """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher is
     not the candidate that the selection names."""
     said = []

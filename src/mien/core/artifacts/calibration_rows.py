@@ -23,7 +23,7 @@ FEWEST = 50
 _TOKEN = object()
 
 
-class FitRows:
+class CalibrationRows:
     """Logits (n, 7), labels (n,), ids (n,) and near-duplicate groups (n,) that may be fitted on.
 
     Fitters take only this type, and only `of`, `part`, `take` and `with_logits` build it.
@@ -42,7 +42,7 @@ class FitRows:
     ) -> None:
         if token is not _TOKEN:
             raise SplitError(
-                "FitRows cannot be built by hand.", rule="They come from checked val or calib predictions."
+                "CalibrationRows cannot be built by hand.", rule="They come from checked val or calib predictions."
             )
         for array in (logits, labels):
             array.setflags(write=False)
@@ -53,7 +53,9 @@ class FitRows:
 
     def __setattr__(self, key: str, value: object) -> None:
         if key != "_dealt" and getattr(self, "_closed", False):
-            raise SplitError(f"FitRows.{key} cannot be set.", rule="They come from checked val or calib predictions.")
+            raise SplitError(
+                f"CalibrationRows.{key} cannot be set.", rule="They come from checked val or calib predictions."
+            )
         object.__setattr__(self, key, value)
 
     @classmethod
@@ -67,29 +69,29 @@ class FitRows:
         copied = predictions.logits.copy(), predictions.labels.copy()
         return cls(*copied, predictions.image_ids, predictions.group_ids, predictions.split, token=_TOKEN)
 
-    def take(self, rows: NDArray[np.int64], logits: NDArray[np.float64] | None = None) -> FitRows:
+    def take(self, rows: NDArray[np.int64], logits: NDArray[np.float64] | None = None) -> CalibrationRows:
         """A subset, optionally with other logits (pooled or scaled) for the same rows."""
         values = self.logits if logits is None else logits
         if len(values) != len(self.labels):
             raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
         return self._picked(rows, values, self.name)
 
-    def _picked(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> FitRows:
+    def _picked(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> CalibrationRows:
         picked = (
             np.array(values[rows], dtype=np.float64),
             np.array(self.labels[rows]),
             self.ids[rows],
             self.groups[rows],
         )
-        return FitRows(*picked, self.split, token=_TOKEN, name=name)
+        return CalibrationRows(*picked, self.split, token=_TOKEN, name=name)
 
-    def with_logits(self, logits: NDArray[np.float64]) -> FitRows:
+    def with_logits(self, logits: NDArray[np.float64]) -> CalibrationRows:
         """The same rows with other logits, e.g. an ensemble's."""
         out = self.take(np.arange(len(self.labels)), logits)
         out._dealt = self._dealt
         return out
 
-    def part(self, name: Part) -> FitRows:
+    def part(self, name: Part) -> CalibrationRows:
         """The rows of one part; parts are not dealt again."""
         if self.name is not None:
             raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
@@ -116,9 +118,9 @@ class FitRows:
 
 
 def require(rows: object, fitter: str) -> None:
-    """Raise `TypeError` unless `rows` are `FitRows`."""
-    if not isinstance(rows, FitRows) or getattr(rows, "split", None) not in FITTABLE:
-        raise TypeError(f"{fitter} takes FitRows, not {type(rows).__name__}: test rows may not be fitted on")
+    """Raise `TypeError` unless `rows` are `CalibrationRows`."""
+    if not isinstance(rows, CalibrationRows) or getattr(rows, "split", None) not in FITTABLE:
+        raise TypeError(f"{fitter} takes CalibrationRows, not {type(rows).__name__}: test rows may not be fitted on")
 
 
 def deal(ids: NDArray[np.str_], labels: NDArray[np.int64], groups: NDArray[np.str_]) -> dict[Part, NDArray[np.int64]]:

@@ -13,8 +13,8 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import read_evaluation, read_transfers
 from mien.core.artifacts.index import read_audit, read_index
-from mien.core.artifacts.judged import Judged, read_judged
 from mien.core.artifacts.onnx_model import read_parity
+from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import Predictions, check_same_rows, predictions_path, read_predictions
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
 from mien.core.config.train import NEUTRAL
@@ -64,7 +64,7 @@ def expected_lines(document: dict[str, Any]) -> list[tuple[bool, str]]:
 
 def retention(student: Path, ensemble: Path) -> list[float]:
     """95 % interval of the student's macro-F1 over its teacher's on test: paired, both on the same resampled images."""
-    own_probabilities, own = _calibrated_test(read_judged(student))
+    own_probabilities, own = _calibrated_test(read_prediction_source(student))
     teachers = read_predictions(predictions_path(ensemble, "test"), allow_test=True)
     check_same_rows([own, teachers])
     several = [own_probabilities, softmax(teachers.logits)]
@@ -97,7 +97,8 @@ def _is_judged(folder: Path, selection: dict[str, Any]) -> bool:
     path = folder / "calibration.json"
     same = (
         not path.is_file()
-        or read_calibration(path, weights_hash=read_judged(folder).weights_hash).hash == found["calibration_hash"]
+        or read_calibration(path, weights_hash=read_prediction_source(folder).weights_hash).hash
+        == found["calibration_hash"]
     )
     return same and bool(found["selection_hash"] == selection["hash"])
 
@@ -105,7 +106,7 @@ def _is_judged(folder: Path, selection: dict[str, Any]) -> bool:
 def _judged(ensembles: Path) -> dict[str, Any]:
     """What a folder of ensembles says of its runs, candidates and selection; what only a study has is empty."""
     selection, runs = read_selection(ensembles / SELECTION), runs_of(ensembles)
-    opened = [read_judged(folder) for folder in runs.values()]
+    opened = [read_prediction_source(folder) for folder in runs.values()]
     ours = [j.run for j in opened if j.run is not None]
     first = next(iter(runs.values()))
     val = read_predictions(predictions_path(first, "val")).labels
@@ -135,9 +136,9 @@ def _judged(ensembles: Path) -> dict[str, Any]:
     }
 
 
-def _variants(runs: list[Judged]) -> list[dict[str, Any]]:
+def _variants(runs: list[PredictionSource]) -> list[dict[str, Any]]:
     """Trainings of one backbone against the first of it: in which settings they differ, and paired differences on test."""
-    first: dict[str, Judged] = {}
+    first: dict[str, PredictionSource] = {}
     rows = []
     for run in runs:
         origin = first.setdefault(run.backbone, run)
@@ -155,7 +156,7 @@ def _variants(runs: list[Judged]) -> list[dict[str, Any]]:
     return rows
 
 
-def _calibrated_test(judged: Judged) -> tuple[Floats, Predictions]:
+def _calibrated_test(judged: PredictionSource) -> tuple[Floats, Predictions]:
     """Probabilities (n, k) of a judged run on test, and the rows."""
     calibration = read_calibration(judged.folder / "calibration.json", weights_hash=judged.weights_hash)
     test = read_predictions(predictions_path(judged.folder, "test"), allow_test=True)
@@ -164,7 +165,10 @@ def _calibrated_test(judged: Judged) -> tuple[Floats, Predictions]:
 
 def _model(run_folder: Path) -> dict[str, Any]:
     """A run of ours, or imported predictions, which have no training and no weights."""
-    judged, training = read_judged(run_folder), dict.fromkeys(("size_mb", "best_epoch", "epochs", "training"))
+    judged, training = (
+        read_prediction_source(run_folder),
+        dict.fromkeys(("size_mb", "best_epoch", "epochs", "training")),
+    )
     if (run := judged.run) is not None:
         training = {
             "size_mb": round(run.weights.stat().st_size / 1e6, 2),

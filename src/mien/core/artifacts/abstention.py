@@ -34,7 +34,7 @@ class Precision(_Frozen):
     threshold: float | None
 
 
-class Decisions(_Frozen):
+class AbstentionPolicy(_Frozen):
     """Thresholds on calibrated confidence, fitted on calib's part for thresholds."""
 
     abstain_below: float = Field(ge=0, description="no label below this confidence; above 1: never")

@@ -24,7 +24,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass
-class Decisions:
+class VoteOutcome:
     """The one row that each distinct picture becomes. Arrays have one entry a picture."""
 
     row: Rows
@@ -74,7 +74,9 @@ def vote(labels: Sequence[int]) -> tuple[int, str]:
     return (NONE, "label_conflict") if others and others[0][1] == most else (label, "")
 
 
-def decide(found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]) -> Decisions:
+def decide(
+    found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]
+) -> VoteOutcome:
     """Apply the rule to every distinct picture. `usable` are the rows' labels after filters, -1 for none."""
     names = [source.alias for source in found.sources]
     spare = [s for name in fallback for s, known in enumerate(names) if known == name]
@@ -82,7 +84,7 @@ def decide(found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16],
     rows = np.flatnonzero(found.picture >= 0)
     rows = rows[np.lexsort((rows, rank[found.source[rows]], found.picture[rows]))]
     bounds = np.append(np.searchsorted(found.picture[rows], np.arange(n)), len(rows))
-    out = Decisions(rows[bounds[:-1]].copy(), usable[rows[bounds[:-1]]].copy(), {}, {}, np.zeros(n, bool), {})
+    out = VoteOutcome(rows[bounds[:-1]].copy(), usable[rows[bounds[:-1]]].copy(), {}, {}, np.zeros(n, bool), {})
     several = np.flatnonzero(np.diff(bounds) > 1)
     texts = _Texts(found, rows[np.isin(found.picture[rows], several)])
     for picture in several.tolist():
@@ -108,7 +110,7 @@ def _decide(
     spare: list[int],
     rows: Rows,
     picture: int,
-    out: Decisions,
+    out: VoteOutcome,
     texts: _Texts,
 ) -> None:
     source, labels = found.source[rows], usable[rows]

@@ -20,8 +20,13 @@ from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection
 from mien.core.artifacts.evaluation import KIND, VERSION, read_transfer, transfer_path, write_transfer
 from mien.core.artifacts.index import Index, read_index
-from mien.core.artifacts.judged import check_has_weights, judging_warnings, read_judged, selection_of
 from mien.core.artifacts.pixels import PixelRows
+from mien.core.artifacts.prediction_source import (
+    check_has_weights,
+    judging_warnings,
+    read_prediction_source,
+    selection_of,
+)
 from mien.core.artifacts.run import Run, check_index, read_run
 from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
@@ -159,7 +164,7 @@ def _open(
 
 def _run(target: Path, index: Index, other_folder: Path, config: EvaluateConfig, selection_path: Path | None) -> _Model:
     check_has_weights(target, "judge with")
-    judged = read_judged(target)
+    judged = read_prediction_source(target)
     if judged.run is None:
         raise UsageError(f"{target} has no weights.")
     check_index(judged.run, index)

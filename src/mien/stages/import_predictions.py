@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mien.core.artifacts import base
-from mien.core.artifacts import judged as store
+from mien.core.artifacts import prediction_source as store
 from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.predictions import Predictions
 from mien.core.artifacts.test_accesses import test_meta
