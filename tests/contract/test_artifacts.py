@@ -26,7 +26,7 @@ from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import (
     check_same_rows,
-    mark_of,
+    fingerprint_of,
     predictions_path,
     read_predictions,
     write_predictions,
@@ -141,8 +141,8 @@ def test_predictions_keep_groups_and_older_files_have_none(tmp_path):
     plain = faces.predictions(logits, labels)
     grouped = dataclasses.replace(plain, groups=np.array([f"g{i // 2}" for i in range(40)]))
     path = tmp_path / "calib.parquet"
-    marks = [mark_of("0" * 64, "1" * 64, "calib", version) for version in (2, 3)]
-    assert marks[1] == mark_of("0" * 64, "1" * 64, "calib") != marks[0]
+    marks = [fingerprint_of("0" * 64, "1" * 64, "calib", version) for version in (2, 3)]
+    assert marks[1] == fingerprint_of("0" * 64, "1" * 64, "calib") != marks[0]
     write_predictions(path, plain, fingerprint=marks[0])
     old = read_predictions(path)
     assert old.groups is None
@@ -164,7 +164,7 @@ def test_predictions_keep_groups_and_older_files_have_none(tmp_path):
 def test_predictions_round_trip_and_refusals(tmp_path):
     logits, labels = faces.simulated(30)
     path = predictions_path(tmp_path, "calib")
-    write_predictions(path, faces.predictions(logits, labels), fingerprint=mark_of("0" * 64, "1" * 64, "calib"))
+    write_predictions(path, faces.predictions(logits, labels), fingerprint=fingerprint_of("0" * 64, "1" * 64, "calib"))
     back = read_predictions(path)
     assert (back.logits == logits).all()
     assert (back.labels == labels).all()

@@ -41,19 +41,19 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
             rule="A calibration belongs to the weights and predictions it was fitted on.",
             fix="Predict again: `mien predict RUN --index DIR --split calib`.",
         )
-    mark = base.fingerprint(
+    fingerprint = base.fingerprint(
         store.KIND,
         store.VERSION,
         config.model_dump(mode="json"),
         {"weights": judged.weights_hash, "predictions": predictions.hash},
     )
     path = run_folder / "calibration.json"
-    if store.stored_fingerprint(path) == mark:
+    if store.stored_fingerprint(path) == fingerprint:
         return store.read_calibration(path, weights_hash=judged.weights_hash)
     about_to_make(path)
     _check_classes(run_folder, predictions, config)
     opened = accesses.read_accesses([accesses.origin_of(run_folder, predictions.meta)])
-    calibration = _fit(judged, predictions, config, mark, len(opened))
+    calibration = _fit(judged, predictions, config, fingerprint, len(opened))
     # Asked for only now: a calibration that cannot be right fails as it would on an unopened test.
     accesses.check_unopened(opened, "this calibration was fitted", again=again)
     for text in [*calibration.warnings, *calibration.decisions.warnings]:
@@ -75,7 +75,7 @@ def _check_classes(run_folder: Path, predictions: Predictions, config: Calibrate
 
 
 def _fit(
-    judged: PredictionSource, predictions: Predictions, config: CalibrateConfig, mark: str, accesses_before: int
+    judged: PredictionSource, predictions: Predictions, config: CalibrateConfig, fingerprint: str, accesses_before: int
 ) -> store.Calibration:
     whole = CalibrationRows.of(predictions)
     rows, last = whole.part("temperature"), whole.part("thresholds")
@@ -113,7 +113,7 @@ def _fit(
         warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
     fitted = store.map_hash(choice.scaling.matrix.tolist(), choice.scaling.bias.tolist(), judged.weights_hash)
     return store.Calibration(
-        fingerprint=mark,
+        fingerprint=fingerprint,
         map_hash=fitted,
         method=scaling.method,
         matrix=scaling.matrix.tolist(),

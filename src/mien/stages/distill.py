@@ -42,7 +42,7 @@ def run(
     index = read_index(index_folder)
     folder, selection_path = _find(teacher)
     ensemble, selection = read_ensemble(folder), read_selection(selection_path)
-    mark = base.fingerprint(
+    fingerprint = base.fingerprint(
         KIND,
         VERSION,
         config.identity(),
@@ -53,12 +53,12 @@ def run(
             **starting_point(config, index),
         },
     )
-    if base.is_complete(out, mark):
+    if base.is_complete(out, fingerprint):
         say(f"{out} is taught already.")
         return with_stated_terms(read_run(out), config, origin)
-    about_to_make(out, mark)
+    about_to_make(out, fingerprint)
     if replace:
-        base.make_way(out, mark)
+        base.make_way(out, fingerprint)
     members = _members(ensemble, folder)
     for member in members:
         check_index(member, index)
@@ -83,7 +83,7 @@ def run(
     known = base.fingerprint("teacher", 1, teaching, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)})
     views = views_folder(folder, known)
     return train_run(
-        config, origin, index, out, mark, score=score_logits, teacher=teacher_of_views, views=views, extra=extra
+        config, origin, index, out, fingerprint, score=score_logits, teacher=teacher_of_views, views=views, extra=extra
     )
 
 

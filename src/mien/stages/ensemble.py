@@ -115,28 +115,28 @@ def run(
                 fix="Predict them with one --index, or import files that have the same ids, labels and splits.",
             )
     _jobs(members, config)
-    mark = base.fingerprint(
+    fingerprint = base.fingerprint(
         "ensembles",
         store.VERSION,
         config.model_dump(mode="json"),
         {m.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
     )
-    if base.is_complete(out, mark):
+    if base.is_complete(out, fingerprint):
         say(f"{out} holds these ensembles already.")
         return store.read_selection(out / store.SELECTION)
-    about_to_make(out, mark)
+    about_to_make(out, fingerprint)
     opened = accesses.read_accesses(
         [accesses.origin_of(m.judged.folder, m.calib.meta) for m in members], out.resolve().parent
     )
     count = accesses.check_unopened(opened, "this selection was written", again=again)
     if replace:
-        base.make_way(out, mark)
-    base.claim(out, kind="set of ensembles", fingerprint=mark)
+        base.make_way(out, fingerprint)
+    base.claim(out, kind="set of ensembles", fingerprint=fingerprint)
     for text in _shortcomings(CalibrationRows.of(members[0].calib)):
         warn(f"ensembles: {text}")
     made = _combine(members, out, config)
     _choose(made, members, out, config, count)
-    store.finish_ensembles(out, mark)
+    store.finish_ensembles(out, fingerprint)
     return store.read_selection(out / store.SELECTION)
 
 
@@ -252,8 +252,8 @@ def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
     for split, logits in pooled.items():
         source: Predictions = getattr(group[0], split)
         written[split] = Predictions(split, source.image_ids, source.labels, logits, meta, source.groups)
-        mark = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
-        write_predictions(predictions_path(folder, split), written[split], fingerprint=mark)
+        fingerprint = base.fingerprint("pooled", store.VERSION, {"split": split}, {"ensemble": ensemble.weights_hash})
+        write_predictions(predictions_path(folder, split), written[split], fingerprint=fingerprint)
     return _Made(ensemble, group, written["val"], fitted)
 
 

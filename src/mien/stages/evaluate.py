@@ -53,7 +53,7 @@ class _Job:
     def folder(self) -> Path | None:
         return None if self.index is None else self.index.folder
 
-    def mark(self, weights: str, selection: str, more: dict[str, str]) -> str:
+    def fingerprint(self, weights: str, selection: str, more: dict[str, str]) -> str:
         content = "none" if self.index is None else self.index.content_hash
         inputs = {"index": content, "weights": weights, "selection": selection, **more}
         return base.fingerprint(KIND, VERSION, self.config.figure_settings(), inputs)
@@ -100,8 +100,8 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     _check_index(judged, job.index)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
     selection, selection_path = selection_of(judged, selection_path, calibration)
-    mark = job.mark(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
-    if (done := _done(target, mark)) is not None:
+    fingerprint = job.fingerprint(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
+    if (done := _done(target, fingerprint)) is not None:
         return done
     about_to_make(target / "evaluation.json")
     test = _test_predictions(judged, job)
@@ -133,7 +133,7 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
         "before_selection": selection["test_accesses"],
         "before_calibration": calibration.test_accesses,
     }
-    write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
+    write_evaluation(target, {"fingerprint": fingerprint, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
 
 
@@ -145,8 +145,8 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
             f"{target} is not among the candidates of {target.parent / SELECTION}.",
             rule="Test is opened for what the selection knew.",
         )
-    mark = job.mark(ensemble.hash, selection["hash"], {})
-    if (done := _done(target, mark)) is not None:
+    fingerprint = job.fingerprint(ensemble.hash, selection["hash"], {})
+    if (done := _done(target, fingerprint)) is not None:
         return done
     about_to_make(target / "evaluation.json")
     logits, test = _pooled_test(target, job)
@@ -190,8 +190,8 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     }
     meta = pooled_meta(ensemble, test.meta["index"])
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta, test.groups)
-    store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=mark)
-    write_evaluation(target, {"fingerprint": mark, "selection_hash": selection["hash"], **document})
+    store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=fingerprint)
+    write_evaluation(target, {"fingerprint": fingerprint, "selection_hash": selection["hash"], **document})
     return read_evaluation(target)
 
 
@@ -203,12 +203,12 @@ def _check_pictures(index_folder: Path | None, config: EvaluateConfig) -> None:
         )
 
 
-def _done(target: Path, mark: str) -> dict[str, Any] | None:
+def _done(target: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         found = read_evaluation(target)
     except ArtifactError:  # there is none, or one of another format
         return None
-    return found if found["fingerprint"] == mark else None
+    return found if found["fingerprint"] == fingerprint else None
 
 
 def _check_index(judged: PredictionSource, index: Index | None) -> None:
@@ -232,12 +232,12 @@ def _test_predictions(judged: PredictionSource, job: _Job) -> store.Predictions:
     """The model's test predictions: made once by a run of ours, kept from the import of another."""
     path = store.predictions_path(judged.folder, "test")
     if judged.run is not None and job.index is not None:
-        mark = store.mark_of(judged.weights_hash, job.index.content_hash, "test")
-        if store.stored_fingerprint(path) != mark:
+        fingerprint = store.fingerprint_of(judged.weights_hash, job.index.content_hash, "test")
+        if store.stored_fingerprint(path) != fingerprint:
             from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
 
             made = predict_split(judged.run, job.index, "test", job.config.batch_size)
-            store.write_predictions(path, made, fingerprint=mark)
+            store.write_predictions(path, made, fingerprint=fingerprint)
     elif not path.is_file():
         raise ArtifactError(f"{judged.folder} was imported without test rows.", fix="Import them with the others.")
     return store.read_predictions(path, allow_test=True)

@@ -51,7 +51,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     trained, index = read_run(run_folder), read_index(index_folder)
     check_index(trained, index)
     calibration = read_calibration(run_folder / "calibration.json", weights_hash=trained.weights_hash)
-    mark = base.fingerprint(
+    fingerprint = base.fingerprint(
         "onnx",
         2,
         config.model_dump(mode="json"),
@@ -60,7 +60,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     done = read_parity(out)
     if (
         done is not None
-        and done.get("fingerprint") == mark
+        and done.get("fingerprint") == fingerprint
         and out.is_file()
         and base.sha256_file(out) == done["sha256"]
     ):
@@ -84,7 +84,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     parity["latency"] = _latency(data, _crops(index, _spread(index.rows("val"), BATCH)))
     write_model(out, data)
     parity |= {
-        "fingerprint": mark,
+        "fingerprint": fingerprint,
         "sha256": base.sha256_file(out),
         "bytes": len(data),
         "model": out.name,

@@ -32,10 +32,10 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
     if found.left_out:
         warn(f"{file}: left out, as no class of ours: {', '.join(found.left_out)}")
     source = base.sha256_file(file)
-    mark = base.fingerprint(
+    fingerprint = base.fingerprint(
         store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content}
     )
-    weights = base.fingerprint("imported-weights", 1, {}, {"import": mark})
+    weights = base.fingerprint("imported-weights", 1, {}, {"import": fingerprint})
     document = {
         "file": file.name,
         "source_hash": weights,
@@ -47,7 +47,7 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         "left_out": list(found.left_out),
         "rows": {split: len(part[0]) for split, part in parts.items()},
     }
-    if base.is_complete(out, mark):
+    if base.is_complete(out, fingerprint):
         say(f"{out} holds this import already.")
         return document
     meta = {
@@ -69,7 +69,7 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         )
         for split, (ids, labels, logits) in parts.items()
     ]
-    store.write_imported(out, document, predictions, mark)
+    store.write_imported(out, document, predictions, fingerprint)
     return document
 
 

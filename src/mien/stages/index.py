@@ -115,21 +115,21 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet finds them)."
         )
     if (out / base.MANIFEST).is_file():
-        mark = _mark(settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources])
-        if base.is_complete(out, mark):
+        fingerprint = _fingerprint(settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources])
+        if base.is_complete(out, fingerprint):
             index = read_index(out)
             index.check()
             say(f"{out} holds this index already.")
             return index
         about_to_make(out)
         if replace:
-            base.make_way(out, mark)
-        base.claimable(out, kind=KIND, fingerprint=mark)
+            base.make_way(out, fingerprint)
+        base.claimable(out, kind=KIND, fingerprint=fingerprint)
     elif replace and out.is_dir():
         about_to_make(out)
         base.remove_folder(out)
     base.claimable(out, kind=KIND, fingerprint="")
-    begun = _mark(_loading(config, settings), sources, [s.table_hash() for s in sources])
+    begun = _fingerprint(_loading(config, settings), sources, [s.table_hash() for s in sources])
     building = out.with_name(f".{out.name}.building")
     about_to_make(building, begun)
     _begin(building, begun)
@@ -140,7 +140,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             write_index(
                 building,
                 parts,
-                fingerprint=_mark(settings, sources, found.content),
+                fingerprint=_fingerprint(settings, sources, found.content),
                 meta={"seen": found.signs},
                 shard_bytes=work.shard_mib << 20,
                 where=work.pixels,
@@ -161,15 +161,20 @@ def under(labels: str, whole: Path, out: Path) -> Index:
     Found there, made of the same, it is left as it is; another index there makes way (a matrix owns its folders).
     """
     index = read_index(whole)
-    mark = base.fingerprint(KIND, VERSION, {"labels": labels}, {"of": index.fingerprint})
-    if base.is_complete(out, mark):
+    fingerprint = base.fingerprint(KIND, VERSION, {"labels": labels}, {"of": index.fingerprint})
+    if base.is_complete(out, fingerprint):
         return read_index(out)
     provenance = base.read_json(whole / "provenance.json", kind="provenance")
     parts = under_labels(index, read_occurrences(whole), provenance, labels)
     building = out.with_name(f".{out.name}.building")
-    _begin(building, mark)
+    _begin(building, fingerprint)
     write_index(
-        building, parts, fingerprint=mark, meta={"seen": []}, shard_bytes=WorkConfig().shard_mib << 20, where=None
+        building,
+        parts,
+        fingerprint=fingerprint,
+        meta={"seen": []},
+        shard_bytes=WorkConfig().shard_mib << 20,
+        where=None,
     )
     base.remove_folder(out)
     building.rename(out)
@@ -213,7 +218,7 @@ def _loading(config: IndexConfig, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mark(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
+def _fingerprint(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
     return base.fingerprint(
         KIND, VERSION, settings, {f"{i}:{s.alias}": c for i, (s, c) in enumerate(zip(sources, content, strict=True))}
     )
@@ -228,14 +233,14 @@ def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
     return [source["content"] for source in base.read_json(path, kind="provenance")["sources"]]
 
 
-def _begin(building: Path, mark: str) -> None:
+def _begin(building: Path, fingerprint: str) -> None:
     """The folder in which to build: an interrupted build of the same goes on, anything else makes way."""
     started = building / base.STARTED
-    if started.is_file() and base.read_json(started, kind="start marker").get("fingerprint") == mark:
+    if started.is_file() and base.read_json(started, kind="start marker").get("fingerprint") == fingerprint:
         _clear(building)
         return
     base.remove_folder(building)
-    base.claim(building, kind=KIND, fingerprint=mark)
+    base.claim(building, kind=KIND, fingerprint=fingerprint)
 
 
 def _clear(building: Path) -> None:

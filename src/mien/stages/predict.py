@@ -25,12 +25,12 @@ def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig)
     trained, index = read_run(run_folder), read_index(index_folder)
     check_index(trained, index)
     path = store.predictions_path(run_folder, split)
-    mark = store.mark_of(trained.weights_hash, index.content_hash, split)
-    if store.stored_fingerprint(path) != mark:
+    fingerprint = store.fingerprint_of(trained.weights_hash, index.content_hash, split)
+    if store.stored_fingerprint(path) != fingerprint:
         about_to_make(path)
         from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
 
-        store.write_predictions(path, predict_split(trained, index, split, config.batch_size), fingerprint=mark)
+        store.write_predictions(path, predict_split(trained, index, split, config.batch_size), fingerprint=fingerprint)
     if read_latency(run_folder) is None:
         about_to_make(run_folder / LATENCY)
         from mien.nn.inference import load_network  # noqa: PLC0415

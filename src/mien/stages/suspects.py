@@ -31,11 +31,11 @@ def run(
     index = read_index(index_folder)
     settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
     inputs = {"index": index.content_hash, **starting_point(config, index)}
-    mark = base.fingerprint(store.KIND, store.VERSION, settings, inputs)
-    if base.is_complete(out, mark):
+    fingerprint = base.fingerprint(store.KIND, store.VERSION, settings, inputs)
+    if base.is_complete(out, fingerprint):
         say(f"{out} holds these suspects already.")
         return store.read_summary(out)
-    base.claim(out, kind="set of suspects", fingerprint=mark)
+    base.claim(out, kind="set of suspects", fingerprint=fingerprint)
     rows = index.rows("train")
     labels = index.labels[rows]
     groups = np.array(index.table["group_id"].take(pa.array(rows)).to_pylist(), dtype=str)
@@ -43,17 +43,23 @@ def run(
     logits = np.empty((len(rows), len(LABELS)))
     for f in range(noise.folds):
         held = np.flatnonzero(fold == f)
-        logits[held] = _heldout(config, origin, index, rows, held, out / "folds" / str(f), f"{mark}:{f}")
+        logits[held] = _heldout(config, origin, index, rows, held, out / "folds" / str(f), f"{fingerprint}:{f}")
     probabilities = softmax(logits)
     found = find_suspects(probabilities, labels)
     summary = _summary(index, probabilities, labels, found, noise)
     sheet = suspects_sheet(index.pixels, rows, labels, found, noise.sheet)
-    store.write_suspects(out, index.image_ids[rows], labels, found, probabilities, summary, sheet, mark)
+    store.write_suspects(out, index.image_ids[rows], labels, found, probabilities, summary, sheet, fingerprint)
     return store.read_summary(out)
 
 
 def _heldout(
-    config: TrainConfig, origin: dict[str, dict[str, Any]], index: Index, rows: Any, held: Any, out: Path, mark: str
+    config: TrainConfig,
+    origin: dict[str, dict[str, Any]],
+    index: Index,
+    rows: Any,
+    held: Any,
+    out: Path,
+    fingerprint: str,
 ) -> Any:
     """Logits (n, 7) of the train rows at `held` by a network that learned on the others."""
     split = index.table["split"].to_pylist()
@@ -61,7 +67,7 @@ def _heldout(
         split[row] = "held"
     place = index.table.schema.get_field_index("split")
     view = replace(index, table=index.table.set_column(place, "split", pa.array(split)))
-    mine = base.fingerprint(RUN, RUN_VERSION, {}, {"fold": mark})
+    mine = base.fingerprint(RUN, RUN_VERSION, {}, {"fold": fingerprint})
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
     from mien.nn.predict import predict_logits  # noqa: PLC0415
     from mien.nn.training.run import train_run  # noqa: PLC0415

@@ -22,21 +22,21 @@ def run(
     With `replace` a run of other settings at `out` makes way (a study owns its folders).
     """
     index = read_index(index_folder)
-    mark = base.fingerprint(
+    fingerprint = base.fingerprint(
         KIND,
         VERSION,
         config.identity(),
         {"index": index.content_hash, **starting_point(config, index)},
     )
-    if base.is_complete(out, mark):
+    if base.is_complete(out, fingerprint):
         say(f"{out} is trained already.")
         return with_stated_terms(read_run(out), config, origin)
-    about_to_make(out, mark)
+    about_to_make(out, fingerprint)
     if replace:
-        base.make_way(out, mark)
+        base.make_way(out, fingerprint)
     from mien.nn.training.run import train_run  # noqa: PLC0415  (torch)
 
-    return train_run(config, origin, index, out, mark, score=score_logits)
+    return train_run(config, origin, index, out, fingerprint, score=score_logits)
 
 
 def check(config: TrainConfig) -> None:

@@ -336,12 +336,12 @@ def _joined(column: pa.Array) -> pa.Array:
     sizes = np.where(valid, np.diff(column.offsets.to_numpy()), 0)
     held = column.filter(valid)
     if pa.types.is_map(column.type):
-        words, mark = pc.binary_join_element_wise(held.keys, held.items, "="), "; "
+        words, separator = pc.binary_join_element_wise(held.keys, held.items, "="), "; "
     else:
-        coded, mark = held.flatten().dictionary_encode(), " "
+        coded, separator = held.flatten().dictionary_encode(), " "
         words = pa.array([f"{v:.4g}" for v in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
-    return pc.if_else(pa.array(sizes > 0), pc.binary_join(pa.ListArray.from_arrays(offsets, words), mark), None)
+    return pc.if_else(pa.array(sizes > 0), pc.binary_join(pa.ListArray.from_arrays(offsets, words), separator), None)
 
 
 def write_index(

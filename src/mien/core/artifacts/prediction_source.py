@@ -14,7 +14,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts import run as runs
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.ensemble import SELECTION, knows, read_selection
-from mien.core.artifacts.predictions import Predictions, mark_of, predictions_path, write_predictions
+from mien.core.artifacts.predictions import Predictions, fingerprint_of, predictions_path, write_predictions
 from mien.core.artifacts.test_accesses import told
 from mien.core.errors import ArtifactError, SplitError, UsageError
 
@@ -133,15 +133,15 @@ def recalibrated(folder: Path, selection: str) -> SplitError:
     )
 
 
-def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predictions], mark: str) -> None:
+def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predictions], fingerprint: str) -> None:
     """Write an imported folder; its manifest comes last."""
-    base.claim(folder, kind="import", fingerprint=mark)
+    base.claim(folder, kind="import", fingerprint=fingerprint)
     for p in predictions:
-        fingerprint = mark_of(p.meta["weights_hash"], p.meta["index"], p.split)
-        write_predictions(predictions_path(folder, p.split), p, fingerprint=fingerprint)
+        of_split = fingerprint_of(p.meta["weights_hash"], p.meta["index"], p.split)
+        write_predictions(predictions_path(folder, p.split), p, fingerprint=of_split)
     base.write_json(folder / "config.json", config)
     files = ["config.json", *(f"predictions/{p.split}.parquet" for p in predictions)]
-    base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=mark, files=files)
+    base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files)
 
 
 def read_latency(folder: Path) -> dict[str, Any] | None:

@@ -154,7 +154,9 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
         raise ArtifactError(
             f"The rows of {path} were altered after they were written.", fix="Predict again with `mien predict`."
         )
-    known = {mark_of(meta["weights_hash"], meta["index"], found.split, version) for version in (_UNGROUPED, VERSION)}
+    known = {
+        fingerprint_of(meta["weights_hash"], meta["index"], found.split, version) for version in (_UNGROUPED, VERSION)
+    }
     if not meta.get("pooled") and meta.get("fingerprint") not in known:
         raise ArtifactError(
             f"{path} was written as something else than {found.split} predictions of its weights.", fix="Predict again."
@@ -171,7 +173,7 @@ def stored_fingerprint(path: Path) -> str | None:
         return None
 
 
-def mark_of(weights_hash: str, index_hash: str, split: str, version: int = VERSION) -> str:
+def fingerprint_of(weights_hash: str, index_hash: str, split: str, version: int = VERSION) -> str:
     """Fingerprint of predictions: which weights, which index, which split."""
     return base.fingerprint(KIND, version, {"split": split}, {"weights": weights_hash, "index": index_hash})
 

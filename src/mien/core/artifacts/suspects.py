@@ -44,7 +44,7 @@ def write_suspects(
     probabilities: NDArray[np.float64],
     summary: dict[str, Any],
     sheet: bytes,
-    mark: str,
+    fingerprint: str,
 ) -> None:
     """Write everything; the manifest comes last. `found` has suggested, quality and suspect, in the order of `ids`."""
     names = np.array(LABELS)
@@ -66,7 +66,7 @@ def write_suspects(
         folder,
         kind=KIND,
         version=VERSION,
-        fingerprint=mark,
+        fingerprint=fingerprint,
         files=[TABLE, RELABEL, SUMMARY, SHEET],
         meta={"index": summary["index"]},
     )

@@ -35,7 +35,7 @@ def train_run(
     origin: dict[str, dict[str, Any]],
     index: Index,
     out: Path,
-    mark: str,
+    fingerprint: str,
     *,
     score: Score,
     teacher: Callable[[], Teacher] | None = None,
@@ -54,7 +54,7 @@ def train_run(
         {key for key, entry in origin.items() if entry["from"] not in ("built-in", "recipe", "run")}
     ):
         warn(text)
-    base.claimable(out, kind=KIND, fingerprint=mark)
+    base.claimable(out, kind=KIND, fingerprint=fingerprint)
     train = train_rows(config, index)
     check_request(config, index, train)
     torch.manual_seed(config.seed)
@@ -74,11 +74,11 @@ def train_run(
     trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
-        begin_run(out, mark, document)
+        begin_run(out, fingerprint, document)
     together.wait_for_everyone()
     result = trainer.run()
     if together.is_main_process:
-        finish_run(out, mark, result)
+        finish_run(out, fingerprint, result)
     together.wait_for_everyone()
     return read_run(out)
 
