@@ -17,6 +17,7 @@ from cyclopts import App
 import mien
 from mien.cli.bench import bench_app
 from mien.cli.common import Flat, Json, Model, Out, given, show
+from mien.cli.help import ALL, HelpByTopic
 from mien.cli.index import index_app
 from mien.cli.judging import calibrate, ensemble, evaluate, predict, predictions_app
 from mien.cli.models import models_app
@@ -30,7 +31,7 @@ from mien.core.progress import console
 
 app = App(
     name="mien",
-    help="Facial-expression recognition that can be trusted, from pictures to a live student.",
+    help=f"Facial-expression recognition that can be trusted, from pictures to a live student. `mien COMMAND --help` says what a command takes, {ALL} with every flag.",
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
@@ -86,6 +87,8 @@ def run(arguments: list[str]) -> int:
         return _fail(
             "Several processes share one training: only `mien train` and `mien distill` run under a launcher.", 2
         )
+    app.help_formatter = HelpByTopic(everything=ALL in arguments)
+    arguments = ["--help" if argument == ALL else argument for argument in arguments]
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:

@@ -115,7 +115,9 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
             f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet finds them)."
         )
     if (out / base.MANIFEST).is_file():
-        fingerprint = _fingerprint(settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources])
+        fingerprint = _fingerprint(
+            settings, sources, _known_content(out, sources) or [content_hash(s) for s in sources]
+        )
         if base.is_complete(out, fingerprint):
             index = read_index(out)
             index.check()

@@ -46,7 +46,7 @@ class IndexConfig(DetectConfig):
 
     keep: tuple[str, ...] = Field(
         (),
-        description="[SOURCE:]FIELD<OP>VALUE that rows must meet, e.g. ferplus:agreement>=0.6; FIELD: side, width, height, label or an attribute",
+        description="[SOURCE:]FIELD, a comparison and a value that rows must meet, e.g. ferplus:agreement>=0.6; FIELD: side, width, height, label or an attribute",
     )
     drop_labels: tuple[str, ...] = Field(
         (),
