@@ -42,11 +42,56 @@ TOPICS: dict[str, str] = {
 """Settings by topic, in the order in which help shows them. What has no topic is the command's own and comes first."""
 
 COMMON = frozenset(
-    "backbone img_size pretrained pretrained_license init_from head loss soft_votes lr epochs batch_size patience"
-    " mixing crop_min degrade amp kd_loss kd_temperature kd_weight kd_views"
-    " workers keep relabel max_train priority fallback near_duplicates leaks calib_fraction val_fraction test_fraction"
-    " size color align detector detector_model min_confidence detect_side detect_every"
-    " filter cutoff beta time_constant hysteresis dwell release hold thresholds".split()
+    [
+        "backbone",
+        "img_size",
+        "pretrained",
+        "pretrained_license",
+        "init_from",
+        "head",
+        "loss",
+        "soft_votes",
+        "lr",
+        "epochs",
+        "batch_size",
+        "patience",
+        "mixing",
+        "crop_min",
+        "degrade",
+        "amp",
+        "kd_loss",
+        "kd_temperature",
+        "kd_weight",
+        "kd_views",
+        "workers",
+        "keep",
+        "relabel",
+        "max_train",
+        "priority",
+        "fallback",
+        "near_duplicates",
+        "leaks",
+        "calib_fraction",
+        "val_fraction",
+        "test_fraction",
+        "size",
+        "color",
+        "align",
+        "detector",
+        "detector_model",
+        "min_confidence",
+        "detect_side",
+        "detect_every",
+        "filter",
+        "cutoff",
+        "beta",
+        "time_constant",
+        "hysteresis",
+        "dwell",
+        "release",
+        "hold",
+        "thresholds",
+    ]
 )
 """Settings with a topic that a long command's `--help` shows."""
 
