@@ -149,7 +149,12 @@ def _intervals(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"No file {path}.", rule="--intervals is a CSV: start_s, end_s, label[, face_id][, video].")
     try:
-        rows: list[dict[str, Any]] = pa.csv.read_csv(path).to_pylist()
+        # Spreadsheets of countries with decimal commas write semicolons.
+        separator = ";" if ";" in path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0] else ","
+        parsing, converting = pa.csv.ParseOptions(delimiter=separator), pa.csv.ConvertOptions(decimal_point=",")
+        rows: list[dict[str, Any]] = pa.csv.read_csv(
+            path, parse_options=parsing, convert_options=converting if separator == ";" else None
+        ).to_pylist()
     except pa.ArrowException as error:
         raise InputError(f"{path} is no CSV: {str(error).splitlines()[0]}") from None
     for number, row in enumerate(rows, 2):

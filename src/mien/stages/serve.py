@@ -12,6 +12,7 @@ from mien.core.artifacts.framelog import SCHEMA
 from mien.core.artifacts.onnx_model import ModelCard
 from mien.core.config.live import SHIPPED_RULES, LiveRules
 from mien.core.images import decode
+from mien.core.progress import warn
 from mien.runtime.policy import thresholds_of
 from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_session
 from mien.web import assets
@@ -42,16 +43,17 @@ def answers_of(model: Path) -> Callable[[bytes], dict[str, Any]]:
 
 
 def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> None:
-    """Serve the page until Ctrl-C; `announce(url, model's name)` is called when it answers.
+    """Serve the page and the API until Ctrl-C; `announce(url, model's name)` is called when they answer.
+
+    Without the page's assets the API alone is served, which is said.
 
     Raises
     ------
     UsageError
-        without the page's assets, or where the port is taken
+        where the port is taken
     ArtifactError
         for a file that is no model of mien
     """
-    assets.check()
     from mien.web import server  # noqa: PLC0415  (an extra)
     from mien.web.api import Api  # noqa: PLC0415
 
@@ -59,10 +61,13 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
     card = open_session(path, threads=1)[1]
     listening = server.listen(port)
     port = int(listening.getsockname()[1])
+    page = assets.ready()
+    if not page:
+        warn(f"{assets.MISSING} Served is the API alone. {assets.FIX}")
     announce(f"http://{server.HOST}:{port}", card.name)
     try:
         api = Api(answers_of(path), {"name": card.name, "labels": list(card.labels), "licenses": card.licenses})
-        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES, api), listening)
+        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES, api, page=page), listening)
     except KeyboardInterrupt:
         return
 

@@ -14,13 +14,14 @@ from importlib import resources
 from pathlib import Path
 
 from mien.core.artifacts import base
-from mien.core.errors import InputError, UsageError
+from mien.core.errors import InputError
 from mien.core.progress import say
 
 FOLDER = Path(__file__).parent / "assets"
 _LOCK = Path(__file__).parent / "npm"
 _VERSION = 1  # raised when a set-up leaves other files
 FIX = "Fetch them, once: `mien serve setup`."
+MISSING = "The page's parts from other projects are not here (onnxruntime-web, a face detector; 15 MB from npm)."
 TFLITE, DETECTOR = "face_detection_short_range.tflite", "blazeface.onnx"
 _MEDIAPIPE, _RUNTIME = "@mediapipe/face_detection", "onnxruntime-web"
 # Our name: where it lies in node_modules.
@@ -42,15 +43,6 @@ def ready(folder: Path = FOLDER) -> bool:
     return (
         manifest.is_file() and base.read_json(manifest, kind="manifest", fix=FIX).get("fingerprint") == _fingerprint()
     )
-
-
-def check(folder: Path = FOLDER) -> None:
-    """Raise `UsageError`, with the command that fetches them, unless the page's assets are here."""
-    if not ready(folder):
-        raise UsageError(
-            "The page's parts from other projects are not here (onnxruntime-web, a face detector; 15 MB from npm).",
-            fix=FIX,
-        )
 
 
 def _fingerprint() -> str:

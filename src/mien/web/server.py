@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.core.errors import UsageError
 from mien.web.api import RECOGNIZE, Api
-from mien.web.assets import FOLDER
+from mien.web.assets import FIX, FOLDER, MISSING
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
@@ -78,12 +78,20 @@ class Guard:
         return None
 
 
-def application(port: int, model: Path, card: dict[str, Any], live: dict[str, Any], api: Api) -> Guard:
-    """The page for a model file and the API; `card` and `live` are what the page gets as model.json and live.json."""
+def application(
+    port: int, model: Path, card: dict[str, Any], live: dict[str, Any], api: Api, *, page: bool = True
+) -> Guard:
+    """The page for a model file and the API; `card` and `live` are what the page gets as model.json and live.json.
+
+    Without `page`, whose assets are not here then, the API alone: `/` says how to fetch them.
+    """
 
     def json(value: dict[str, Any]) -> Callable[[Request], JSONResponse]:
         return lambda _: JSONResponse(value)
 
+    if not page:
+        missing = PlainTextResponse(f"{MISSING} {FIX} The API answers without them.", 503)
+        return Guard(Starlette(routes=[*api.routes(), Route("/", lambda _: missing)]), port)
     routes: list[BaseRoute] = [
         *api.routes(),
         Route("/model.json", json(card)),

@@ -243,6 +243,11 @@ def test_a_replay_is_scored_against_marked_intervals(folder, model, tmp_path, ca
     # 0.2 s at 25 frames a second: five frames late.
     assert scores["smoothed"]["accuracy"] == pytest.approx(55 / 60)
     assert scores["smoothed"]["median_seconds_to_switch"] == pytest.approx(0.1)
+    marked.write_text(
+        "\ufeffvideo;start_s;end_s;label\na.mkv;0;1,2;happy\na.mkv;1,2;2,4;sad\n"
+    )  # a German spreadsheet's
+    same = replay.run(tmp_path / "out" / "frames.parquet", {"filter": "none", "dwell": 0.2}, intervals=marked)
+    assert same["scores"] == scores
     for text, said in (
         ("start_s,end_s\n0,1\n", "needs start_s"),
         ("start_s,end_s,label\n0,1,glad\n", "'glad'"),

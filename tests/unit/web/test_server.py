@@ -21,7 +21,7 @@ from mien.cli import run
 from mien.core.artifacts import base
 from mien.core.artifacts.framelog import SCHEMA, read_frame_log
 from mien.core.config.live import SHIPPED_RULES
-from mien.core.errors import InputError, UsageError
+from mien.core.errors import InputError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 from mien.stages import serve as stage
@@ -139,9 +139,8 @@ def test_it_listens_on_this_machine_alone(address):
         socket.create_connection(("127.0.0.2", address.port), timeout=5).close()
 
 
-def test_a_port_that_is_taken_and_a_file_that_is_no_model_are_said(tmp_path, monkeypatch, capsys):
+def test_a_port_that_is_taken_and_a_file_that_is_no_model_are_said(tmp_path, capsys):
     pytest.importorskip("uvicorn", reason="no server: pip install 'mien[serve]'")
-    monkeypatch.setattr(stage.assets, "check", lambda: None)
     model = colour_model(tmp_path / "colour.onnx")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -153,9 +152,21 @@ def test_a_port_that_is_taken_and_a_file_that_is_no_model_are_said(tmp_path, mon
     assert "no ONNX model" in capsys.readouterr().err
 
 
-def test_without_assets_the_command_that_fetches_them_is_named(tmp_path):
-    with pytest.raises(UsageError, match="mien serve setup"):
-        assets.check(tmp_path)
+def test_without_assets_the_api_answers_and_the_page_says_how_to_fetch_them(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("uvicorn", reason="no server: pip install 'mien[serve]'")
+    from starlette.testclient import TestClient
+
+    applications = []
+    monkeypatch.setattr(stage.assets, "ready", lambda: False)
+    monkeypatch.setattr("mien.web.server.serve", lambda app, listening: (listening.close(), applications.append(app)))
+    addresses = []
+    stage.run(colour_model(tmp_path / "colour.onnx"), 0, lambda url, name: addresses.append(url))
+    assert "Served is the API alone." in capsys.readouterr().err
+    client = TestClient(applications[0], base_url=addresses[0])
+    assert client.get("/v1/model").json()["labels"]
+    page = client.get("/")
+    assert (page.status_code, "mien serve setup" in page.text) == (503, True)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 def fake_packages(folder):
@@ -175,7 +186,7 @@ def test_setup_leaves_files_and_licences_once(tmp_path):
     assert {path.name for path in folder.iterdir()} == {*assets.NAMES, base.MANIFEST}
     assert "MIT" in (folder / "LICENSE-onnxruntime.txt").read_text()
     assert not assets.setup(lambda _: pytest.fail("fetched twice"), bytes, folder)
-    assets.check(folder)
+    assert assets.ready(folder)
 
 
 def test_a_setup_that_was_cut_short_is_done_again(tmp_path):

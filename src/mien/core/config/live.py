@@ -50,7 +50,7 @@ class LiveRules(StageConfig):
     hold: float = _rule("hold", "seconds that a label is shown at most while others take turns", ge=0)
     thresholds: dict[str, float] = _rule(
         "thresholds",
-        "probability a label needs, by label; the model's own thresholds hold besides, the higher one counts",
+        "probability a label needs, e.g. --thresholds.sad 0.5; the model's own thresholds hold besides, the higher one counts",
     )
     detect_every: int = _rule("detect_every", "faces are searched in each n-th frame, and followed between", ge=1)
     start_confidence: float = _rule("start_confidence", "detections below continue a face and start none", ge=0, le=1)
