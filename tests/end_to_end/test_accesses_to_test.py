@@ -38,6 +38,7 @@ def select(models, out, *flags):
     return run(["ensemble", *map(str, models), "--out", str(out), "--max-members", "1", *QUICK, *flags])
 
 
+@pytest.mark.slow
 def test_selecting_and_calibrating_after_an_access_ask_for_again(models, tmp_path, capsys):
     ens, other = tmp_path / "ens", tmp_path / "other"
     assert select(models, ens) == 0

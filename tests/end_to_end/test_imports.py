@@ -73,6 +73,7 @@ def test_imported_predictions_are_no_start_of_a_training(tmp_path, capsys):
     assert "imported predictions have none" in told
 
 
+@pytest.mark.slow
 def test_two_files_go_all_the_way(tmp_path, capsys):
     """One of probabilities with other column names, one of logits in an array: joined, selected and judged on test."""
     first = write_csv(tmp_path / "first.csv", order=LABELS[::-1])
@@ -384,6 +385,7 @@ def test_ids_stay_texts_and_nulls_are_refused(tmp_path, capsys):
     assert "prob_contempt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_members_are_joined_as_they_are_calibrated_and_selections_hold(tmp_path, capsys):
     """A model with class-wise error is mended by its own map before it is joined; a new calibration needs a new selection."""
     biased = 1.5 * model(1, 0.3) + np.array([0, -2.5, 0, 2.5, 0, 0, 0])

@@ -124,6 +124,7 @@ FAULTS = {  # name: (expected reason, bytes from a good picture and a random sou
 BOMB = encoded(np.zeros((9000, 9000), np.uint8))
 
 
+@pytest.mark.slow
 def test_two_thousand_damaged_files(tmp_path):
     """Over 12 classes of faults: no crash, none replaced, every one listed by its reason; memory stays bounded."""
     rng, expected = random.Random(0), {}
@@ -226,6 +227,7 @@ def start(root: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_killed_at_random_moments_the_next_run_gives_the_same_bytes(pictures, tmp_path, kills):
     """Each kill comes in the middle of the work and is followed by a whole run."""
@@ -298,6 +300,7 @@ def test_an_interrupted_build_reads_no_picture_twice(pictures, tmp_path, monkeyp
     assert len(index.table) == 1460
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes(pictures, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     cluster_utils = pytest.importorskip("ray.cluster_utils")

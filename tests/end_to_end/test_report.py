@@ -19,6 +19,8 @@ from mien.report.compose import compose
 from mien.report.pdf import to_pdf, to_typst
 from mien.stages import report as stage
 
+pytestmark = pytest.mark.slow
+
 FORMATS = "html,docx,pdf,md"
 FIXED = "resnet18=0.7,cnn=0.3"
 
@@ -44,7 +46,11 @@ def imported(tmp_path_factory):
     return root / "ens"
 
 
-@pytest.fixture(scope="module", params=["imported", "study"])
+# The study's tests stay with the others that share it.
+OF_STUDY = pytest.param("study", marks=[pytest.mark.trains, pytest.mark.xdist_group("small_study")])
+
+
+@pytest.fixture(scope="module", params=["imported", OF_STUDY])
 def reported(request, tmp_path_factory):
     """A folder with its report in all formats."""
     if request.param == "imported":

@@ -17,6 +17,8 @@ from mien.core.labels import LABELS
 from mien.evaluate.metrics import softmax
 from mien.evaluate.paired import paired
 
+pytestmark = pytest.mark.slow
+
 SPLITS = np.array(["val"] * 200 + ["calib"] * 500 + ["test"] * 300)
 
 

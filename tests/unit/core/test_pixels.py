@@ -101,6 +101,7 @@ def test_an_index_with_its_pixels_elsewhere_is_the_same_index(tmp_path, monkeypa
     assert far.content_hash == near.content_hash
 
 
+@pytest.mark.slow
 def test_the_content_hash_knows_pixels_rows_and_crop_and_no_packing(tmp_path):
     config = IndexConfig(source=("synthetic=1100",), size=32)
     one = stage.run(config, tmp_path / "one")

@@ -232,6 +232,7 @@ def test_another_folder_is_not_overwritten(tmp_path):
     assert read_index(tmp_path / "i")
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_bytes(tmp_path, monkeypatch):
     from mien.data import collect
 

@@ -62,6 +62,7 @@ def test_images_count_where_seeds_agree():
     assert found.p == pytest.approx(2 * stats.norm.sf(0.03 / error), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_comparison_covers_images_and_seeds_together():
     """Two variants alike, on 400 images that suit one or the other; seeds differ as well."""
     rng, n, inside, repeats = np.random.default_rng(3), 400, 0, 300

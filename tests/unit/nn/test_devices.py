@@ -70,6 +70,7 @@ RICH = {
 }
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     "settings",
     [RICH, {"loss": "balanced_softmax", "head": "joint", "optimizer": "sgd"}, {"kd_views": 1, "mixing": "mixup"}],

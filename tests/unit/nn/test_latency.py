@@ -127,6 +127,7 @@ def test_the_device_is_waited_for():
     assert latency.waiting_for(torch.device("cpu")) is None
 
 
+@pytest.mark.slow
 def test_an_ensemble_gives_its_members_mean_in_both_engines():
     config = LatencyConfig(backbone=("cnn+hybrid",), **QUICK)
     built = bench._build(config)
