@@ -193,3 +193,12 @@ def test_every_public_function_is_documented():
                 ):
                     missing.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert not missing
+
+
+def test_the_formatter_formats_everything():
+    files = [
+        path for room in ("src", "tests", "benchmarks", "tools") for path in (ROOT.parents[1] / room).rglob("*.py")
+    ]
+    excepted = re.compile(r"#\s*fmt:\s*(skip|off)")
+    assert len(files) > 300
+    assert [str(path) for path in files if excepted.search(path.read_text(encoding="utf-8"))] == []

@@ -151,3 +151,18 @@ def test_a_sweeps_folder_is_its_own(file, tmp_path, small_study, capsys):
     file.write_text(SWEEP.replace("synthetic=420", f"folder={tmp_path / 'nowhere'}"))
     assert run(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.trains
+def test_trainings_side_by_side_end_as_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = tmp_path / "sweep.toml"
+    file.write_text(SWEEP[: SWEEP.index('[[variants]]\nname = "slow"')].replace("epochs = 4", "epochs = 1"))
+    for jobs in ("1", "3"):
+        assert run(["sweep", str(file), "--out", str(tmp_path / jobs), "--jobs", jobs]) == 0
+    weights = [sorted((tmp_path / jobs).rglob("best.safetensors")) for jobs in ("1", "3")]
+    assert len(weights[0]) == len(weights[1]) == 4
+    assert [path.read_bytes() for path in weights[0]] == [path.read_bytes() for path in weights[1]]
+    assert len(list((tmp_path / "3" / "logs").glob("*.log"))) == 4
+    assert not (tmp_path / "1" / "logs").exists()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pydantic
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from mien.core.progress import FIRST
 
@@ -18,6 +19,14 @@ Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Replace = Annotated[
     bool,
     Parameter(negative="", help="remove trainings of other settings or pictures that stand in the way, without asking"),
+]
+Jobs = Annotated[
+    int,
+    Parameter(
+        name=["--jobs", "-j"],
+        validator=Number(gte=1),
+        help="trainings at a time, each in a process of its own: for a large GPU, or many cores; what they say is in OUT/logs",
+    ),
 ]
 Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
 

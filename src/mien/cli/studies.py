@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mien.cli.common import Json, Out, Replace, show
+from mien.cli.common import Jobs, Json, Out, Replace, show
 from mien.core.errors import UsageError, nearest
 
 
@@ -17,6 +17,7 @@ def study(
     out: Out,
     source: tuple[str, ...] = (),
     dry_run: bool = False,
+    jobs: Jobs = 1,
     replace: Replace = False,
     again: bool = False,
     json: Json = False,
@@ -49,11 +50,11 @@ def study(
             text="\n".join(f"{s['state']:<10}  {s['step']}" for s in plan),
         )
         return
-    document = run_study(config, out, text, replace=replace, again=again)
+    document = run_study(config, out, text, replace=replace, again=again, jobs=jobs)
     show(document, json=json, text=f"report: {out / 'report' / 'index.html'}")
 
 
-def sweep(file: Path, *, out: Out, replace: Replace = False, json: Json = False) -> None:
+def sweep(file: Path, *, out: Out, jobs: Jobs = 1, replace: Replace = False, json: Json = False) -> None:
     """Train variants with several seeds each on one index, and compare them on val; goes on where it was.
 
     Parameters
@@ -68,11 +69,13 @@ def sweep(file: Path, *, out: Out, replace: Replace = False, json: Json = False)
     from mien.study.sweep import run_sweep
 
     file = _shipped(file, "sweeps")
-    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"), replace=replace)
+    done = run_sweep(load_sweep(file), out, file.read_text(encoding="utf-8"), replace=replace, jobs=jobs)
     show(done, json=json, text=table(done))
 
 
-def matrix(file: Path, *, out: Out, replace: Replace = False, again: bool = False, json: Json = False) -> None:
+def matrix(
+    file: Path, *, out: Out, jobs: Jobs = 1, replace: Replace = False, again: bool = False, json: Json = False
+) -> None:
     """Learn from each of several sources and judge on the test of all; goes on where it was.
 
     Parameters
@@ -89,7 +92,7 @@ def matrix(file: Path, *, out: Out, replace: Replace = False, again: bool = Fals
     from mien.study.matrix import run_matrix
 
     file = _shipped(file, "matrices")
-    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"), replace=replace, again=again)
+    done = run_matrix(load_matrix(file), out, file.read_text(encoding="utf-8"), replace=replace, again=again, jobs=jobs)
     show(done, json=json, text=tables(done))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
 from mien.study.opened import check_settings
 from mien.study.plan import Permission, Step
+from mien.study.side_by_side import train_side_by_side
 
 
 def run_matrix(
-    matrix: MatrixConfig, root: Path, text: str, *, replace: bool = False, again: bool = False
+    matrix: MatrixConfig, root: Path, text: str, *, replace: bool = False, again: bool = False, jobs: int = 1
 ) -> dict[str, Any]:
     """Run a matrix to its tables and return `matrix.json`; calling it again goes on where it was.
 
@@ -52,6 +54,7 @@ def run_matrix(
         if fresh:
             close_study(root)
         raise
+    train_side_by_side(partial(training_steps, matrix, root), root, jobs)
     plan, started = list(trainings), time.perf_counter()
     failed: dict[tuple[str, int], str] = {}
     for number, (name, seed) in enumerate(plan, 1):
@@ -108,6 +111,11 @@ def steps(matrix: MatrixConfig, root: Path) -> tuple[list[Step], dict[tuple[str,
 
     pairs = [(source.name, seed) for seed in matrix.seeds for source in matrix.sources]
     return [build(source) for source in matrix.sources], {pair: training(*pair) for pair in pairs}
+
+
+def training_steps(matrix: MatrixConfig, root: Path) -> list[Step]:
+    """The trainings alone, in their order."""
+    return list(steps(matrix, root)[1].values())
 
 
 def _judge(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, again: bool) -> None:

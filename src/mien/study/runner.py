@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,24 @@ from mien.core.progress import say, warn
 from mien.study.graph import steps
 from mien.study.opened import check_settings
 from mien.study.plan import Permission, Step, outlook
+from mien.study.side_by_side import train_side_by_side
 
 
 def run_study(
-    study: StudyConfig, root: Path, text: str | None = None, *, replace: bool = False, again: bool = False
+    study: StudyConfig,
+    root: Path,
+    text: str | None = None,
+    *,
+    replace: bool = False,
+    again: bool = False,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Run a study to its report and return `study.json`; calling it again goes on where it was.
 
     `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration or
     selection after test was opened are refused before anything is made, unless `again`. Trainings of other settings make
-    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise.
+    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise. `jobs` trainings at most run
+    side by side.
     """
     from mien.stages import report, study_summary
 
@@ -49,6 +58,9 @@ def run_study(
     try:
         for number, step in enumerate(plan, 1):
             _run_step(step, permission, f"[{number}/{len(plan) + 1}]", root, timings, started)
+            if step.name == "index":
+                timings |= train_side_by_side(partial(steps, study, root, again=again), root, jobs)
+                write_timings(root, timings)
     except MienError:
         if fresh:
             close_study(root)

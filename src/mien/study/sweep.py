@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from mien.core.config.sweep import SweepConfig
 from mien.core.errors import MienError, TrainingDiverged
 from mien.core.progress import say, warn
 from mien.study.plan import Permission, Step
+from mien.study.side_by_side import train_side_by_side
 
 
-def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = False) -> dict[str, Any]:
+def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = False, jobs: int = 1) -> dict[str, Any]:
     """Run a sweep to its comparison and return `sweep.json`; calling it again goes on where it was.
 
     Seeds come first and variants second, so that an interrupted sweep has whole blocks. Trainings of other settings make
-    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise.
+    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise. `jobs` trainings at most run
+    side by side.
     """
     from mien.stages import predict, sweep_summary, train
 
@@ -42,6 +45,7 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
         if fresh:
             close_study(root)
         raise
+    train_side_by_side(partial(steps, sweep, root), root, jobs)
     plan = _plan(sweep)
     started, failed = time.perf_counter(), dict[tuple[str, int], str]()
     for number, ((variant, seed), step) in enumerate(zip(plan, trainings, strict=True), 1):

@@ -1,0 +1,134 @@
+"""Trainings side by side, each in a process of its own: for a large accelerator, which one small network leaves idle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from mien.core.artifacts.plan import State, ask
+from mien.core.errors import MienError
+from mien.core.progress import say, warn
+from mien.study.plan import Step
+
+LOGS = "logs"
+_LOOK_S = 0.1  # between two looks at the processes
+
+
+def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int) -> dict[str, float]:
+    """Run the trainings of `plan()` that need no more than the index and each other, at most `jobs` at a time.
+
+    Each says what it has to say in `root/logs/NAME.log`. Returns the seconds that each took. One that fails is named and
+    left to whoever runs the steps one after another, where it fails again with its own error. `plan` is pickled.
+    An interrupt ends all of them as it would end each: saved.
+    """
+    waiting = _to_be_made(plan())
+    if jobs < 2 or len(waiting) < 2:
+        return {}
+    running: dict[str, tuple[BaseProcess, float]] = {}
+    ended: dict[str, float] = {}
+    failed: set[str] = set()
+    (root / LOGS).mkdir(parents=True, exist_ok=True)
+    say(f"{len(waiting)} trainings, up to {jobs} side by side; what each says: {root / LOGS}")
+    try:
+        while waiting or running:
+            for step in [s for s in waiting if failed.intersection(s.needs)]:
+                failed.add(step.name)
+                waiting.remove(step)
+            ready = [s for s in waiting if all(n == "index" or n in ended for n in s.needs)]
+            for step in ready[: jobs - len(running)]:
+                waiting.remove(step)
+                running[step.name] = (_start(plan, step.name, root, jobs), time.perf_counter())
+            time.sleep(_LOOK_S)
+            for name in [name for name, (process, _) in running.items() if process.exitcode is not None]:
+                process, begin = running.pop(name)
+                took = round(time.perf_counter() - begin, 2)
+                if process.exitcode == 0:
+                    ended[name] = took
+                    say(f"{name}: done in {took:.0f} s")
+                else:
+                    failed.add(name)
+                    warn(f"{name} ended with an error, see {_log(root, name)}; it is tried again by itself.")
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.join()
+    return ended
+
+
+def _trainings(plan: Sequence[Step]) -> list[Step]:
+    """The trainings that wait for nothing but the index and trainings among them, in their order."""
+    names: set[str] = {"index"}
+    found = []
+    for step in plan:
+        # A matrix has an index a source, each a step of its own that is done by now.
+        needs = {"index" if name.startswith("index") else name for name in step.needs}
+        if step.training is not None and needs <= names:
+            found.append(Step(step.name, step.product, step.run, tuple(needs), step.training))
+            names.add(step.name)
+    return found
+
+
+def _to_be_made(plan: Sequence[Step]) -> list[Step]:
+    """Those of the trainings that are not done."""
+    states: dict[str, State] = {}
+    for step in _trainings(plan):
+        ready = all(states.get(name, "there") == "there" for name in step.needs)
+        states[step.name] = ask(step.run) if ready else "to be made"
+    return [
+        Step(s.name, s.product, s.run, tuple(n for n in s.needs if states.get(n) != "there"), s.training)
+        for s in _trainings(plan)
+        if states[s.name] != "there"
+    ]
+
+
+def _log(root: Path, name: str) -> Path:
+    return root / LOGS / f"{name.replace(' ', '-')}.log"
+
+
+def _start(plan: Callable[[], Sequence[Step]], name: str, root: Path, jobs: int) -> BaseProcess:
+    """A process that runs one step; started anew, as CUDA wants it."""
+    process = multiprocessing.get_context("spawn").Process(target=_run_one, args=(plan, name, _log(root, name)))
+    with _threads(max(1, (os.cpu_count() or 1) // jobs)):
+        process.start()
+    return process
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """What is started within computes on `count` threads, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+def _run_one(plan: Callable[[], Sequence[Step]], name: str, log: Path) -> None:
+    """The step called `name`, in this process, whose output goes to `log`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            next(step for step in plan() if step.name == name).run()
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except MienError as error:
+            say(f"error: {error}")
+            sys.exit(error.exit_code)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
