@@ -88,6 +88,7 @@ WRITERS = {
     ("stages/temperature_sweep.py", "base.write_text"),
     ("stages/temperature_sweep.py", "base.write_bytes"),
     ("stages/index.py", "base.write_bytes"),  # pictures of `mien index audit --figures`
+    ("study/side_by_side.py", ".open("),  # what trainings side by side say
 }
 WRITING = re.compile(
     r"\bbase\.write_\w+|\bwrite_(?:text|bytes|json|table|manifest)\b|\.open\(\s*[\"'][wax]|\bopen\([^)]*,\s*[\"'][wax]"
