@@ -15,6 +15,7 @@ from mien.cli import run
 from mien.core.artifacts.framelog import read_frame_log
 from mien.core.artifacts.index import read_index
 from mien.core.labels import LABELS
+from mien.evaluate.corruptions import CORRUPTIONS
 from mien.synthetic import draw_face
 
 
@@ -64,7 +65,7 @@ def test_a_run_elsewhere(small_study, tmp_path, capsys):
     code, text, err = call(capsys, "evaluate", student, "--index", index, "--corruptions", *quick)
     assert code == 0, err
     found = json.loads(text)
-    assert len(found["corruptions"]) == 8
+    assert set(found["corruptions"]) == set(CORRUPTIONS)
     for rows in found["corruptions"].values():
         assert [row["strength"] for row in rows] == [1, 2, 3, 4, 5]
         assert rows[4]["change"]["accuracy"]["value"] <= 0.05

@@ -46,11 +46,12 @@ def imported(tmp_path_factory):
     return root / "ens"
 
 
-# The study's tests stay with the others that share it.
+# Tests that share what is made once stay together.
+IMPORTED = pytest.param("imported", marks=pytest.mark.xdist_group("imported"))
 OF_STUDY = pytest.param("study", marks=[pytest.mark.trains, pytest.mark.xdist_group("small_study")])
 
 
-@pytest.fixture(scope="module", params=["imported", OF_STUDY])
+@pytest.fixture(scope="module", params=[IMPORTED, OF_STUDY])
 def reported(request, tmp_path_factory):
     """A folder with its report in all formats."""
     if request.param == "imported":
@@ -181,6 +182,7 @@ def test_every_table_is_there_as_csv(reported):
         assert float(row["macro-F1 low"]) == pytest.approx(model["test"]["ci95"]["macro_f1"][0], abs=5e-4)
 
 
+@pytest.mark.xdist_group("imported")
 def test_hybrids_stand_beside_their_cnns(imported):
     assert run(["report", str(imported)]) == 0
     text = documents.html_text(imported / "report" / "index.html")
@@ -240,6 +242,7 @@ def test_fixed_weights_are_shares_of_runs_that_are_there(imported, tmp_path, cap
     assert not (tmp_path / "ens").exists()
 
 
+@pytest.mark.xdist_group("imported")
 def test_a_fixed_pair_stands_beside_the_searched_one(imported):
     chosen = json.loads((imported / "selected.json").read_text())["candidates"]
     assert {"resnet18+cnn.probability", "resnet18+cnn.probability.70-30"} <= set(chosen)

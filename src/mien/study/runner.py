@@ -58,7 +58,7 @@ def run_study(
     try:
         for number, step in enumerate(plan, 1):
             _run_step(step, permission, f"[{number}/{len(plan) + 1}]", root, timings, started)
-            if step.name == "index":
+            if step.name == "index" and jobs > 1:
                 timings |= train_side_by_side(partial(steps, study, root, again=again), root, jobs)
                 write_timings(root, timings)
     except MienError:

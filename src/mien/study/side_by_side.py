@@ -29,8 +29,8 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
     left to whoever runs the steps one after another, where it fails again with its own error. `plan` is pickled.
     An interrupt ends all of them as it would end each: saved.
     """
-    waiting = _to_be_made(plan())
-    if jobs < 2 or len(waiting) < 2:
+    waiting = _to_be_made(plan()) if jobs > 1 else []
+    if len(waiting) < 2:
         return {}
     running: dict[str, tuple[BaseProcess, float]] = {}
     ended: dict[str, float] = {}

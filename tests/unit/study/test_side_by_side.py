@@ -94,7 +94,11 @@ def test_a_failure_is_named_and_left_to_the_steps_one_by_one(folder, tmp_path, c
 
 def test_an_interrupt_ends_all_of_them(folder, tmp_path):
     needs = {"a": ("index",), "b": ("index",)}
-    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        train_side_by_side(partial(plan, folder, needs, 60), tmp_path, 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which workers of pytest-xdist ignore
+    try:
+        threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            train_side_by_side(partial(plan, folder, needs, 60), tmp_path, 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert spans(folder) == {}
