@@ -219,3 +219,9 @@ def test_weights_that_half_precision_cannot_hold_are_refused(
     assert "Export without --fp16" in capsys.readouterr().err
     assert run([*command, "--fp16", "--int8"]) == 2
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_an_exported_file_tells_of_no_source_line(graph):
+    assert graph.graph.node
+    assert not [node.name for node in graph.graph.node if node.metadata_props or node.doc_string]
+    assert b"stack_trace" not in graph.SerializeToString()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import resources
@@ -63,3 +64,11 @@ def test_no_torch_is_needed(astronaut):
     done = subprocess.run([sys.executable, "-c", code, str(astronaut)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "happy" in done.stdout
+
+
+def test_no_file_tells_of_the_machine_that_made_it():
+    """The exporter notes a stack trace at each node; the card is all that a model says of itself."""
+    folder = Path(str(resources.files("mien.models")))
+    for path in folder.glob("*.onnx"):
+        data = path.read_bytes()
+        assert not re.search(rb"stack_trace|/src/mien/|File \\?\"", data), path.name

@@ -66,7 +66,18 @@ def trace(calibrated: Calibrated, size: int) -> onnx.ModelProto:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    return program.model_proto
+    proto = program.model_proto
+    forget_exporter(proto)
+    return proto
+
+
+def forget_exporter(proto: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of where each part came from: source lines, with paths of this machine."""
+    graph = proto.graph
+    named = (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    for part in (*named, *proto.functions, *(node for function in proto.functions for node in function.node)):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def describe(proto: onnx.ModelProto, card: ModelCard) -> None:
