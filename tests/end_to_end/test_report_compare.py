@@ -17,7 +17,7 @@ from mien.core.labels import LABELS
 from mien.evaluate.metrics import softmax
 from mien.evaluate.paired import paired
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compared")]  # what is made once is made on one worker
 
 SPLITS = np.array(["val"] * 200 + ["calib"] * 500 + ["test"] * 300)
 
@@ -106,7 +106,7 @@ def test_all_formats_say_the_same_and_every_number_has_its_path(two, compared):
     assert not any(documents.FORBIDDEN.findall(text) for text in texts)
 
 
-def test_other_test_images_and_other_labels_are_refused(two, tmp_path, capsys):
+def test_other_test_images_and_other_labels_are_refused(two, compared, tmp_path, capsys):
     from mien.core.artifacts.predictions import read_predictions, write_predictions
     from mien.stages.compare_studies import compare
 
