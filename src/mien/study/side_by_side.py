@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -42,7 +43,7 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
             for step in [s for s in waiting if failed.intersection(s.needs)]:
                 failed.add(step.name)
                 waiting.remove(step)
-            ready = [s for s in waiting if all(n == "index" or n in ended for n in s.needs)]
+            ready = [s for s in waiting if all(name in ended for name in s.needs)]
             for step in ready[: jobs - len(running)]:
                 waiting.remove(step)
                 running[step.name] = (_start(plan, step.name, root, jobs), time.perf_counter())
@@ -64,30 +65,19 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
     return ended
 
 
-def _trainings(plan: Sequence[Step]) -> list[Step]:
-    """The trainings that wait for nothing but the index and trainings among them, in their order."""
-    names: set[str] = {"index"}
+def _to_be_made(plan: Sequence[Step]) -> list[Step]:
+    """The trainings that are not done and wait for nothing but the index and trainings among them, in their order."""
+    states: dict[str, State] = {}
     found = []
     for step in plan:
-        # A matrix has an index a source, each a step of its own that is done by now.
-        needs = {"index" if name.startswith("index") else name for name in step.needs}
-        if step.training is not None and needs <= names:
-            found.append(Step(step.name, step.product, step.run, tuple(needs), step.training))
-            names.add(step.name)
+        if step.name.startswith("index"):  # a matrix has one a source; all are done by now
+            states[step.name] = "there"
+        elif step.training is not None and all(name in states or name.startswith("index") for name in step.needs):
+            needs = tuple(name for name in step.needs if states.get(name, "there") != "there")
+            states[step.name] = "to be made" if needs else ask(step.run)
+            if states[step.name] != "there":
+                found.append(dataclasses.replace(step, needs=needs))
     return found
-
-
-def _to_be_made(plan: Sequence[Step]) -> list[Step]:
-    """Those of the trainings that are not done."""
-    states: dict[str, State] = {}
-    for step in _trainings(plan):
-        ready = all(states.get(name, "there") == "there" for name in step.needs)
-        states[step.name] = ask(step.run) if ready else "to be made"
-    return [
-        Step(s.name, s.product, s.run, tuple(n for n in s.needs if states.get(n) != "there"), s.training)
-        for s in _trainings(plan)
-        if states[s.name] != "there"
-    ]
 
 
 def _log(root: Path, name: str) -> Path:
