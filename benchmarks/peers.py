@@ -11,6 +11,8 @@ Given are accuracy, macro-F1 and ECE with 95 % intervals, for all rows, for thos
 (fer2013_copies.csv) is identical, near, and none, and for the rows that have one of the seven classes under FER+'s rules,
 with that label; then milliseconds a face and bytes of the weights. `fer` at its defaults widens the box by 10 px a side;
 `fer_tight` does not, and `fer_keras` runs its unquantised network; `fer_onnx` is that network alone, in onnxruntime.
+The faces with FER+ labels are shown again under each corruption of `mien evaluate --corruptions` at strength 3, to our
+models and to the peers that take no more than a few milliseconds a face.
 
 `--split val`, the default, is PublicTest. With `--split test` a model of ours must have been judged by `mien evaluate`
 before: name its run by `--run`.
@@ -39,6 +41,7 @@ from mien.core.images import image_id
 from mien.core.labels import INDEX
 from mien.data.sources import open_source
 from mien.evaluate.bootstrap import with_intervals
+from mien.evaluate.corruptions import CORRUPTIONS, corrupt
 from mien.runtime.recognizer import open_session
 
 HERE = Path(__file__).parent
@@ -67,6 +70,9 @@ PEERS = {
     "facial": ("facial", _FACIAL),
 }
 """{peer: (its environment's folder, arguments of pip install, one call each)}"""
+CORRUPTED = ("fer_tight", "fer_onnx")
+"""Peers that are shown corrupted faces: others take ten times as long, or see what one of these sees."""
+STRENGTH = 3
 SAYS_LABELS_ALONE = ("facial",)
 """Peers whose package gives no probabilities: they have no calibration error."""
 
@@ -182,15 +188,19 @@ class Worker:
             return {key: found[key] for key in found.files}
 
 
-def in_turns(workers: list[Worker], count: int) -> None:
-    """All faces through all workers, one worker at a time."""
-    for worker in workers:
-        worker.wait()
+def in_turns(workers: list[Worker], first: int, end: int) -> None:
+    """Faces through all workers, one worker at a time."""
     order = np.random.default_rng(0)
-    for start in range(0, count, TURN):
+    for start in range(first, end, TURN):
         for i in order.permutation(len(workers)).tolist():
-            workers[i].recognise(start, min(start + TURN, count))
-        print(f"{min(start + TURN, count)} of {count}", file=sys.stderr, flush=True)
+            workers[i].recognise(start, min(start + TURN, end))
+        print(f"{min(start + TURN, end)} of {end}", file=sys.stderr, flush=True)
+
+
+def corrupted(faces: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The faces at `rows` (m,) under each corruption in turn (kinds * m, 48, 48)."""
+    shown = faces[rows][..., None]
+    return np.concatenate([corrupt(shown, kind, STRENGTH)[..., 0] for kind in CORRUPTIONS])
 
 
 def check_opened(models: list[Path], runs: list[Path]) -> None:
@@ -207,10 +217,10 @@ def check_opened(models: list[Path], runs: list[Path]) -> None:
 
 
 def summary(
-    found: dict[str, Any], name: str, sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    found: dict[str, Any], name: str, sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]], count: int
 ) -> dict[str, Any]:
-    """What one recogniser is worth and takes."""
-    p50, p95 = np.percentile(1000 * found["times"], [50, 95])
+    """What one recogniser is worth on the first `count` faces, which are not corrupted, and takes for one of them."""
+    p50, p95 = np.percentile(1000 * found["times"][:count], [50, 95])
     return {
         "version": str(found["version"]),
         "bytes": int(found["bytes"]),
@@ -249,13 +259,25 @@ def main() -> None:
     count = min(given.faces or len(faces), len(faces))
     sets = {name: (rows[rows < count], of[rows < count]) for name, (rows, of) in sets.items()}
     given.work.mkdir(parents=True, exist_ok=True)
-    np.savez(given.work / "faces.npz", faces=faces[:count])
+    rows, of = sets.get("ferplus", (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)))
+    shown = np.concatenate([faces[:count], corrupted(faces, rows)])
+    changed = {kind: (np.arange(len(rows)) + count + k * len(rows), of) for k, kind in enumerate(CORRUPTIONS)}
+    np.savez(given.work / "faces.npz", faces=shown)
     workers = [
         Worker(prepare(given.work / PEERS[name][0], PEERS[name][1]), name, name, given.work, given.work / "fer.onnx")
         for name in given.peers
     ] + [Worker(Path(sys.executable), "mien", f"mien-{path.stem}", given.work, path) for path in given.model]
-    in_turns(workers, count)
-    found = {worker.name: summary(worker.finish(), worker.name, sets) for worker in workers}
+    for worker in workers:
+        worker.wait()
+    in_turns(workers, 0, count)
+    sees_corrupted = [worker for worker in workers if worker.name in CORRUPTED or worker.name not in PEERS]
+    in_turns(sees_corrupted, count, len(shown))
+    found = {}
+    for worker in workers:
+        answers = worker.finish()
+        found[worker.name] = summary(answers, worker.name, sets, count)
+        if len(rows) and worker in sees_corrupted:
+            found[worker.name]["corrupted"] = score(answers["probabilities"], changed)
     document = {"split": given.split, "rows": count, "threads": 1, "recognisers": found, "environment": environment()}
     write_json(given.out, document)
     for name, one in found.items():

@@ -67,3 +67,26 @@ def test_no_weights_and_no_images_are_published(study):
     assert kinds <= {".json", ".jsonl", ".csv", ".parquet", ".toml"}
     for path in study.rglob("*.parquet"):
         assert not any("binary" in str(field.type) for field in pq.read_schema(path))
+
+
+def test_the_students_figures_follow_from_their_predictions():
+    """Accuracy, NLL and retention of each seed, plain and taught, by scikit-learn from what is committed."""
+    document = json.loads((ROOT / "distillation.json").read_text())
+    teacher, labels = rows(ROOT / "fer2013_students" / "teacher" / "predictions" / "test.parquet")
+    right = accuracy_score(labels, teacher.argmax(1))
+    assert document["teacher"]["accuracy"] == pytest.approx(right, abs=1e-9)
+    accuracies = {}
+    for name, figures in document["runs"].items():
+        accuracies[name] = []
+        for k, seed in enumerate(document["seeds"]):
+            run = ROOT / "fer2013_students" / name / f"seed-{seed}"
+            logits, of_run = rows(run / "predictions" / "test.parquet")
+            assert (of_run == labels).all()
+            fitted = json.loads((run / "calibration.json").read_text())
+            p = softmax(log_softmax(logits, axis=1) @ np.array(fitted["matrix"]).T + np.array(fitted["bias"]), axis=1)
+            accuracies[name].append(accuracy_score(labels, p.argmax(1)))
+            assert figures["accuracy"]["per_seed"][k] == pytest.approx(accuracies[name][-1], abs=1e-9)
+            assert figures["nll"]["per_seed"][k] == pytest.approx(log_loss(labels, p, labels=range(7)), abs=1e-6)
+    plain, taught = (np.mean(values) for values in accuracies.values())
+    assert document["difference"]["accuracy"]["mean"] == pytest.approx(taught - plain, abs=1e-9)
+    assert document["retention"]["accuracy"]["mean"] == pytest.approx(taught / right, abs=1e-9)

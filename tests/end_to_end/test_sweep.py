@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tomllib
 
 import numpy as np
 import pytest
 
 from mien.cli import run
+from mien.core.artifacts.ensemble import read_selection
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import predictions_path, read_predictions
+from mien.core.artifacts.run import read_run
 from mien.core.config.sweep import load_sweep
 from mien.core.errors import ConfigError
 from mien.evaluate.bootstrap import resampled_many
@@ -112,6 +115,50 @@ def test_bad_sweeps_are_refused(file, old, new, expected):
     file.write_text(SWEEP.replace(old, new))
     with pytest.raises(ConfigError, match=expected):
         load_sweep(file)
+
+
+STUDENTS = """
+name = "students"
+baseline = "plain"
+seeds = [0, 1]
+teacher = "TEACHER"
+[index]
+SOURCE
+[base]
+backbone = "cnn"
+epochs = 2
+batch_size = 64
+kd_views = 1
+[[variants]]
+name = "plain"
+kd_weight = 0.0
+[[variants]]
+name = "taught"
+kd_loss = "dkd"
+"""
+
+
+@pytest.mark.trains
+def test_students_of_one_teacher_are_compared(small_study, tmp_path, capsys):
+    index = tomllib.loads((small_study / "study.toml").read_text())["index"]
+    file, out = tmp_path / "students.toml", tmp_path / "out"
+    settings = "\n".join(f"{key} = {json.dumps(value)}" for key, value in index.items())
+    text = STUDENTS.replace("SOURCE", settings)
+    file.write_text(text.replace("TEACHER", str(tmp_path / "none")))
+    assert run(["sweep", str(file), "--out", str(out)]) == 2
+    assert "mien ensemble" in capsys.readouterr().err
+    file.write_text(text.replace("TEACHER", str(small_study / "ensembles")))
+    assert run(["sweep", str(file), "--out", str(out), "--jobs", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [v["name"] for v in told["variants"]] == ["plain", "taught"]
+    selected = read_selection(small_study / "ensembles" / "selected.json")
+    taught = read_run(out / "runs" / "taught" / "seed-1")
+    assert taught.config["teacher"]["name"] == selected["name"]
+    assert taught.config["settings"]["kd_loss"] == "dkd"
+    weights = [(out / "runs" / name / "seed-1" / "best.safetensors").read_bytes() for name in ("plain", "taught")]
+    assert weights[0] != weights[1]
+    assert run(["sweep", str(file), "--out", str(out)]) == 0
+    assert "is taught already" in capsys.readouterr().err
 
 
 def test_the_shipped_sweeps_are_valid_and_found_by_name(tmp_path, capsys, monkeypatch):

@@ -23,6 +23,7 @@ from mien.evaluate.metrics import metrics
 
 SCORED = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
 LEVEL = 0.05
+_NAMED = 6  # candidates in a sentence
 SLACK = {
     "parameters": 1.1,
     "latency": 1.5,
@@ -91,7 +92,10 @@ def select(
 
 def _said(left: Sequence[Candidate], out: Sequence[bool]) -> str:
     gone = [c.name for c, lost in zip(left, out, strict=True) if lost]
-    return f"; significantly worse: {', '.join(gone)}" if gone else "; no other is significantly worse"
+    if not gone:
+        return "; no other is significantly worse"
+    more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+    return f"; significantly worse: {', '.join(gone[:_NAMED])}{more}"
 
 
 def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:

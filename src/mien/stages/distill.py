@@ -80,7 +80,8 @@ def run(
     def teacher_of_views() -> Teacher:
         return tempered_teacher(loaded(), teaching["teaching_temperature"])
 
-    known = base.fingerprint("teacher", 1, teaching, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)})
+    tempered = {"teaching_temperature": teaching["teaching_temperature"]}
+    known = base.fingerprint("teacher", 2, tempered, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)})
     views = views_folder(folder, known)
     return train_run(
         config, origin, index, out, fingerprint, score=score_logits, teacher=teacher_of_views, views=views, extra=extra
@@ -117,7 +118,8 @@ def _teaching(teacher: Callable[[], Any], folder: Path, index: Index) -> dict[st
     labels = index.labels[np.sort(train)]
     calib = read_predictions(predictions_path(folder, "calib"))
     gaps = [_confidence_gap(logs, labels), _confidence_gap(calib.logits, calib.labels)]
-    temperature = minimum(logs, labels) if gaps[0] - gaps[1] > _TRAIN_EXCESS else 1.0
+    # Rounded, so that students beside each other on an accelerator, whose last bits differ, share the teacher's views.
+    temperature = round(minimum(logs, labels), 4) if gaps[0] - gaps[1] > _TRAIN_EXCESS else 1.0
     own = "" if temperature == 1 else f"; it teaches at a temperature of its own, {temperature:.2f}"
     say(f"the teacher's confidence less its accuracy: {gaps[0]:+.3f} on train, {gaps[1]:+.3f} on calib{own}")
     return {"train_gap": gaps[0], "calib_gap": gaps[1], "teaching_temperature": temperature}

@@ -13,6 +13,7 @@ from mien.core.config.base import expand
 from mien.core.config.judge import PredictConfig
 from mien.core.config.study import Named
 from mien.core.config.sweep import SweepConfig
+from mien.core.config.train import DistillConfig
 from mien.core.errors import MienError, TrainingDiverged
 from mien.core.progress import say, warn
 from mien.study.plan import Permission, Step
@@ -28,8 +29,8 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
     """
     from mien.stages import predict, sweep_summary, train
 
-    for source in sweep.index.source:
-        expand(source)
+    for named in (*sweep.index.source, sweep.teacher):
+        expand(named)
     for variant in sweep.variants:
         train.check(sweep.training(variant, sweep.seeds[0])[0])
     folder, fresh = SweepFolder(root), not root.exists()
@@ -66,7 +67,7 @@ def _plan(sweep: SweepConfig) -> list[tuple[Named, int]]:
 
 def steps(sweep: SweepConfig, root: Path) -> list[Step]:
     """The index, and the trainings in their order."""
-    from mien.stages import index, train
+    from mien.stages import distill, index, train
 
     folder = SweepFolder(root)
 
@@ -75,6 +76,8 @@ def steps(sweep: SweepConfig, root: Path) -> list[Step]:
 
         def run() -> Any:
             config, origin = sweep.training(variant, seed)
+            if isinstance(config, DistillConfig):
+                return distill.run(config, origin, Path(expand(sweep.teacher)), folder.index, out, replace=True)
             return train.run(config, origin, folder.index, out, replace=True)
 
         return Step(f"train {variant.name} {seed}", out / "manifest.json", run, ("index",), training=out)

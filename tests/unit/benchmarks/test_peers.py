@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from mien.core.errors import ArtifactError, InputError, MienError, SplitError
 from mien.core.labels import FERPLUS, INDEX, LABELS
+from mien.evaluate.corruptions import CORRUPTIONS, corrupt
 from unit.data.test_sources import pixels, write_fer2013
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -139,19 +140,29 @@ def worker(tmp_path, monkeypatch):
 def test_workers_take_turns_over_all_faces(worker):
     values = list(range(120))
     first = worker(values)
-    peers.in_turns([first], 120)
+    first.wait()
+    peers.in_turns([first], 0, 100)
+    peers.in_turns([first], 100, 120)
     found = first.finish()
     np.testing.assert_allclose(found["probabilities"][:, 6], 0.4 + np.arange(120))
     assert (found["times"] > 0).all()
     sets = peers.subsets(np.full(120, 6), [""] * 120, {})
-    assert peers.summary(found, "stub", sets)["sets"]["all"]["accuracy"] == 1
+    assert peers.summary(found, "stub", sets, 120)["sets"]["all"]["accuracy"] == 1
     assert int(found["bytes"]) == (BENCHMARKS / "peers.py").stat().st_size
+
+
+def test_corrupted_faces_follow_kind_by_kind():
+    faces = np.random.default_rng(0).integers(0, 256, (4, 48, 48), dtype=np.uint8)
+    shown = peers.corrupted(faces, np.array([2, 0])).reshape(len(CORRUPTIONS), 2, 48, 48)
+    for kind, found in zip(CORRUPTIONS, shown, strict=True):
+        np.testing.assert_array_equal(found, corrupt(faces[[2, 0], ..., None], kind, 3)[..., 0])
 
 
 def test_a_package_that_fails_is_named_with_what_it_said(worker):
     broken = worker([0] * 60 + [255])
+    broken.wait()
     with pytest.raises(MienError, match="stub ended: ValueError: a face that it cannot take"):
-        peers.in_turns([broken], 61)
+        peers.in_turns([broken], 0, 61)
     broken.close()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +84,24 @@ def test_each_view_is_asked_for_once_and_shown_in_turn(index, tmp_path):
     assert teacher.asked == 3 * n
     for one in (shown, again, other):
         one.close()
+
+
+def test_students_side_by_side_share_what_one_of_them_computes(index, tmp_path):
+    begun, teacher = threading.Event(), Teacher()
+
+    def slow(images):
+        begun.set()
+        time.sleep(0.05)
+        return teacher(images)
+
+    first, second = (batches(index, tmp_path, slow, seed=seed) for seed in (0, 1))
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(first, 0, 0.0)
+        assert begun.wait(60)
+        other = pool.submit(second, 0, 0.0)  # the view is being computed: it is waited for
+        one.result(), other.result()
+    assert teacher.asked == len(index.rows("train"))
+    first.close(), second.close()
 
 
 def test_an_image_is_augmented_alike_in_every_batch(index, tmp_path):

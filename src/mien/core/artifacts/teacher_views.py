@@ -6,6 +6,8 @@ They depend on the teacher, the index and the augmentation, not on the student: 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,16 @@ _FOLDER = "views"
 def views_folder(ensemble: Path, teacher: str) -> Path:
     """Where the views of an ensemble lie, as the teacher that the hash names (its weights and temperature)."""
     return ensemble / _FOLDER / teacher[:16]
+
+
+@contextmanager
+def computing_view(folder: Path, view: int) -> Iterator[None]:
+    """Held by the one process that computes a view; others wait until it is written, or its process has ended."""
+    from filelock import FileLock  # noqa: PLC0415  (comes with the extra `train`)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{view:03}.lock"):
+        yield
 
 
 def read_view(folder: Path, view: int, shape: tuple[int, int]) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ from mien.core.config.base import StageConfig, read_toml
 from mien.core.config.index import IndexConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import Named, check_names, named
-from mien.core.config.train import TrainConfig
+from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import MienError
 
 
@@ -23,6 +23,11 @@ class SweepConfig(StageConfig):
     cost: str = ""
     baseline: str
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
+    teacher: str = Field(
+        "",
+        description="a folder of ensembles, or one of them: variants are students that it teaches, as of mien distill",
+        exclude_if=lambda folder: not folder,  # sweeps from before there were students stay the same
+    )
     index: IndexConfig
     base: dict[str, Any] = Field(default_factory=dict)
     variants: tuple[Named, ...] = Field(min_length=2)
@@ -51,7 +56,8 @@ class SweepConfig(StageConfig):
 
     def training(self, variant: Named, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
         """The settings of one run, and where each came from: built-in < recipe < base < variant."""
-        return resolve(TrainConfig, ("sweep", self.base), ("variant", variant.settings), ("seed", {"seed": seed}))
+        config = DistillConfig if self.teacher else TrainConfig
+        return resolve(config, ("sweep", self.base), ("variant", variant.settings), ("seed", {"seed": seed}))
 
 
 def load_sweep(path: Path) -> SweepConfig:

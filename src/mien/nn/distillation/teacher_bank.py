@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mien.core.artifacts.pixels import PixelRows
-from mien.core.artifacts.teacher_views import read_view, write_view
+from mien.core.artifacts.teacher_views import computing_view, read_view, write_view
 from mien.core.labels import N_CLASSES
 from mien.core.progress import meter
 from mien.nn.augment.augmentation import Augmentation, ViewRandom
@@ -75,7 +75,11 @@ class TeacherBank:
     def _read_or_compute(self, view: int) -> NDArray[np.float32]:
         n = len(self.views.rows)
         found = read_view(self.folder, view, (n, N_CLASSES))
-        return self._compute(view, n) if found is None else found
+        if found is None:
+            with computing_view(self.folder, view):  # students that are trained side by side need the same views
+                found = read_view(self.folder, view, (n, N_CLASSES))
+                return self._compute(view, n) if found is None else found
+        return found
 
     def _compute(self, view: int, n: int) -> NDArray[np.float32]:
         if self._teacher is None:
