@@ -1,12 +1,14 @@
 """Where the defaults of `live.json` come from: label flips against delay, on composed steps.
 
-    python benchmarks/live_rules.py --model model.onnx --faces fer2013plus.parquet --out docs/results/live_rules.json
+    python benchmarks/live_rules.py --model model.onnx --faces fer2013plus.parquet --run RUN --out docs/results/live_rules.json
 
 Faces of PublicTest (val: nothing here is test) on whose class at least eight of ten voters of FER+ agree are shown
 in turn, three seconds each, 24 frames a second, with the tremor that a detector's boxes have and the noise of a
 camera. *Delay*: seconds from a step until its class is said, the median over all steps (never said counts as
 infinite). *Flips*: changes of the label beyond the one that a step asks for, a minute. `--video` gives frame tables of
-`mien live` besides, whose smoothed flips a minute are counted.
+`mien live` besides, whose smoothed flips a minute are counted. `--run`, the evaluated run that the model was exported from,
+gives predictions of test: each face stands before the camera for a second, and *false positive rates* are the shares of other
+classes' faces that are called a class, with the rules of `live.json` and by the likeliest class alone. Nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -22,8 +24,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.config.live import SHIPPED_RULES, LiveRules
+from mien.core.errors import SplitError
 from mien.core.labels import LABELS
+from mien.evaluate.metrics import log_softmax
 from mien.runtime.policy import LabelPolicy, thresholds_of
 from mien.runtime.recognizer import open_session
 from mien.stages import replay
@@ -115,12 +122,39 @@ def judge(logits: np.ndarray, classes: np.ndarray, rules: LiveRules, thresholds:
     }
 
 
+def false_positive_rates(run: Path, model: Path) -> dict[str, dict[str, float]]:
+    """{class: shares of other classes' test faces that are called it, and of its own}, with the live rules and without."""
+    read_evaluation(run)  # raises where test was not opened by `mien evaluate`
+    test = read_predictions(predictions_path(run, "test"), allow_test=True)
+    card = open_session(model, 1)[1]
+    weights = test.meta["weights_hash"]
+    if weights not in (card.weights_hash, card.quantized_from):
+        raise SplitError(f"{model} was not exported from {run}.", fix="Name the run that it was made of.")
+    rules = LiveRules()
+    thresholds = thresholds_of(rules, card.decisions.thresholds)
+    fitted = read_calibration(run / "calibration.json", weights_hash=weights)
+    calibrated = log_softmax(test.logits) @ np.array(fitted.matrix).T + np.array(fitted.bias)
+    answers = []
+    for z in calibrated:
+        policy = LabelPolicy(rules, thresholds)
+        answers.append([policy.update(z, k / RATE)[1] for k in range(RATE)][-1])
+    likeliest = [LABELS[c] for c in calibrated.argmax(1)]
+    out = {}
+    for c, name in enumerate(LABELS):
+        own = test.labels == c
+        of = {"rules": np.array([a == name for a in answers]), "likeliest": np.array([a == name for a in likeliest])}
+        out[name] = {f"false_positives_{how}": float(hit[~own].mean()) for how, hit in of.items()}
+        out[name] |= {f"recall_{how}": float(hit[own].mean()) for how, hit in of.items()}
+    return out
+
+
 def main() -> None:
     """Sweep, print a table, write the JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--video", type=Path, nargs="*", default=[])
+    parser.add_argument("--run", type=Path)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -144,6 +178,7 @@ def main() -> None:
         "seconds_a_step": SECONDS,
         "live_json": SHIPPED_RULES,
         "rows": rows,
+        "test": false_positive_rates(given.run, given.model) if given.run else {},
     }
     if given.out:
         given.out.write_text(json.dumps(done, indent=1, allow_nan=False) + "\n", encoding="utf-8")
