@@ -30,15 +30,15 @@ color = "grey"
 calib_fraction = 0.25
 [[sources]]
 name = "first"
-source = ["synthetic=1100"]
+source = ["synthetic=770"]
 [[sources]]
 name = "second"
-source = ["synthetic=1260"]
+source = ["synthetic=840"]
 seed = 7
 [train]
 backbone = "cnn"
 head = "linear"
-epochs = 5
+epochs = 2
 batch_size = 32
 [calibrate]
 method = "temperature"

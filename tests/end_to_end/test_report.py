@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import documents, faces
+from helpers.shared import once
 from mien.cli import run
 from mien.core.labels import LABELS
 from mien.report.compose import compose
@@ -28,7 +29,11 @@ FIXED = "resnet18=0.7,cnn=0.3"
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """Ensembles of three imported models, one of them a transformer, judged on test; no network, no index."""
-    root = tmp_path_factory.mktemp("imported")
+    return once(tmp_path_factory, "imported", import_and_join) / "ens"
+
+
+def import_and_join(root):
+    """The three models, joined with a fixed pair beside, and judged."""
     truth, y = faces.simulated(1400, seed=5, skill=2.0)
     ids = np.array([f"face_{i:04d}.png" for i in range(1400)])
     splits = np.array(["val"] * 300 + ["calib"] * 700 + ["test"] * 400)
@@ -43,7 +48,6 @@ def imported(tmp_path_factory):
     fixed = ["--resamples", "100", "--fixed", FIXED]
     assert run(["ensemble", *runs, "--out", str(root / "ens"), *fixed]) == 0
     assert run(["evaluate", str(root / "ens"), "--all", "--resamples", "100"]) == 0
-    return root / "ens"
 
 
 # Tests that share what is made once stay together.

@@ -110,7 +110,7 @@ def test_a_second_run_redoes_nothing(small_study, tmp_path):
 @pytest.mark.trains
 def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     root = tmp_path / "out"
-    file = faces.study_file(tmp_path / "s.toml", count=700, epochs=3)
+    file = faces.study_file(tmp_path / "s.toml", count=700, epochs=2)
     run_study(load_study(file), root)
     before = modified(root)
     text = file.read_text().replace('name = "plain"\nbackbone = "cnn"', 'name = "plain"\nlr = 2e-3\nbackbone = "cnn"')
@@ -140,7 +140,7 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_killed_at_several_moments_it_ends_with_the_same_numbers(small_study, tmp_path, kills):
     file, root = faces.study_file(tmp_path / "small.toml"), tmp_path / "out"
     command = [sys.executable, "-m", "mien", "study", str(file), "--out", str(root), "--json"]

@@ -24,7 +24,7 @@ def test_planted_noise_on_drawn_faces(tmp_path, capsys):
 
     The trainings are far too short for good suspects; benchmarks/label_noise.py has longer ones.
     """
-    build = ["index", "build", "--source", "synthetic=1400", "--size", "32", "--detector", "none"]
+    build = ["index", "build", "--source", "synthetic=1050", "--size", "32", "--detector", "none"]
     assert run([*build, "--out", str(tmp_path / "clean")]) == 0
     clean = read_index(tmp_path / "clean")
     rng, rows = np.random.default_rng(0), clean.rows("train")
@@ -36,7 +36,7 @@ def test_planted_noise_on_drawn_faces(tmp_path, capsys):
     assert run([*build, "--relabel", str(noisy), "--out", str(tmp_path / "index")]) == 0
     command = ["suspects", "--index", str(tmp_path / "index"), "--out", str(tmp_path / "s"), "--folds", "3"]
     capsys.readouterr()
-    assert run([*command, *SMALL, "--epochs", "12", "--json"]) == 0
+    assert run([*command, *SMALL, "--epochs", "10", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     index = read_index(tmp_path / "index")
     found = read_suspects(tmp_path / "s", index=index.content_hash)
@@ -46,7 +46,7 @@ def test_planted_noise_on_drawn_faces(tmp_path, capsys):
     assert roc_auc_score(wrong, 1 - found.quality) > 0.6
     assert cv2.imread(str(tmp_path / "s" / "sheet.png")) is not None
     # it goes on where it was, and a training uses it
-    assert run([*command, *SMALL, "--epochs", "12"]) == 0
+    assert run([*command, *SMALL, "--epochs", "10"]) == 0
     assert "already" in capsys.readouterr().err
     use = ["train", "--index", str(tmp_path / "index"), *SMALL, "--epochs", "1", "--suspects", str(tmp_path / "s")]
     hashes = set()

@@ -63,7 +63,7 @@ print(json.dumps({"hits": hits, "steps": steps, "runs": number}))
 SETTINGS = {
     "backbone": "cnn",
     "batch_size": 32,
-    "epochs": 8,
+    "epochs": 5,
     "save_every_steps": 3,
     "drop_rate": 0.3,
     "mixing": "mixcut",
@@ -80,7 +80,7 @@ def results(run: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_kills_at_random_steps_change_no_bit(small_index, tmp_path, kills):
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(small_index), str(tmp_path), str(kills), json.dumps(SETTINGS)],
@@ -92,7 +92,7 @@ def test_kills_at_random_steps_change_no_bit(small_index, tmp_path, kills):
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     assert told["hits"] == kills
-    assert len(set(told["steps"])) > 2
+    assert len(set(told["steps"])) >= min(kills, 3) - 1
     assert sum(step > 0 for step in told["steps"]) >= kills / 4  # after the first save, so with something to lose
     per_epoch = len(read_metrics(tmp_path / "whole")) and read_metrics(tmp_path / "whole")[0]["step"]
     assert any(step % per_epoch for step in told["steps"])  # in the middle of epochs too
@@ -120,7 +120,7 @@ def command(index: Path, out: Path, *flags: str) -> list[str]:
 
 
 def test_sigterm_saves_and_exits_130_and_the_same_command_goes_on(small_index, tmp_path):
-    out, flags = tmp_path / "r", ("--epochs", "16", "--eval-every", "8")
+    out, flags = tmp_path / "r", ("--epochs", "8", "--eval-every", "4")
     process = subprocess.Popen([sys.executable, *command(small_index, out, *flags)], stderr=subprocess.PIPE)
     state = out / "last" / "state.json"
     for _ in range(1200):
@@ -136,7 +136,7 @@ def test_sigterm_saves_and_exits_130_and_the_same_command_goes_on(small_index, t
         [sys.executable, *command(small_index, out, *flags)], capture_output=True, text=True, check=True
     )
     assert f"goes on after step {stopped}" in done.stderr
-    assert len(read_metrics(out)) == 16
+    assert len(read_metrics(out)) == 8
 
 
 EQUAL = (
@@ -147,9 +147,9 @@ EQUAL = (
     "--batch-size",
     "320",
     "--epochs",
-    "12",
+    "6",
     "--eval-every",
-    "12",
+    "6",
     "--amp",
     "no",
     "--drop-path",
@@ -159,9 +159,9 @@ EQUAL = (
     "--randaugment",
     "1",
     "--plain-logits-epochs",
-    "3",
+    "2",
     "--arcface-warmup-epochs",
-    "3",
+    "2",
     "--optimizer",
     "sgd",
     "--lr",
@@ -222,7 +222,7 @@ def test_two_processes_stop_together_and_go_on(small_index, tmp_path):
 
 
 def test_two_processes_with_half_the_batch_each_learn_the_same(small_index, tmp_path):
-    """Twelve steps of a ViT, one an epoch, in fp32: the same losses; and the first process alone writes and speaks."""
+    """Six steps of a ViT, one an epoch, in fp32: the same losses; and the first process alone writes and speaks."""
 
     def flags(out):
         return ["-m", "mien", "train", "--index", str(small_index), "--out", str(out), *EQUAL]
@@ -249,8 +249,8 @@ def test_two_processes_with_half_the_batch_each_learn_the_same(small_index, tmp_
     two = subprocess.run([*launch, *flags(tmp_path / "two")], capture_output=True, text=True, check=False, env=told)
     assert two.returncode == 0, two.stderr[-3000:]
     losses = [[line["train_loss"] for line in read_metrics(tmp_path / name)] for name in ("one", "two")]
-    assert len(losses[0]) == 12
-    # The same to rounding: 12 steps in fp32, whose sums come in another order.
+    assert len(losses[0]) == 6
+    # The same to rounding: 6 steps in fp32, whose sums come in another order.
     assert np.abs(np.subtract(*losses)).max() < 1e-4
     assert losses[0][0] != losses[0][-1]
     runs = [read_run(tmp_path / name) for name in ("one", "two")]

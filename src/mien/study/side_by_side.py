@@ -21,6 +21,7 @@ from mien.study.plan import Step
 
 LOGS = "logs"
 _LOOK_S = 0.1  # between two looks at the processes
+_ASK_AGAIN_S = 5.0
 
 
 def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int) -> dict[str, float]:
@@ -58,11 +59,18 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
                     failed.add(name)
                     warn(f"{name} ended with an error, see {_log(root, name)}; it is tried again by itself.")
     finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.join()
+        _end([process for process, _ in running.values()])
     return ended
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Ask all to stop and wait. They are asked again: Python loses an interrupt that comes where it cannot be raised."""
+    while alive := [process for process in processes if process.is_alive()]:
+        for process in alive:
+            process.terminate()
+        deadline = time.perf_counter() + _ASK_AGAIN_S
+        for process in alive:
+            process.join(max(0.0, deadline - time.perf_counter()))
 
 
 def _to_be_made(plan: Sequence[Step]) -> list[Step]:

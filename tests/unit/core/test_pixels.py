@@ -103,7 +103,7 @@ def test_an_index_with_its_pixels_elsewhere_is_the_same_index(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_the_content_hash_knows_pixels_rows_and_crop_and_no_packing(tmp_path):
-    config = IndexConfig(source=("synthetic=1100",), size=32)
+    config = IndexConfig(source=("synthetic=420",), size=32)
     one = stage.run(config, tmp_path / "one")
     many = stage.run(config, tmp_path / "many", work=WorkConfig(shard_mib=1))
     assert len(many.manifest["pixels"]["files"]) > len(one.manifest["pixels"]["files"]) == 1
