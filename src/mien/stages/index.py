@@ -110,9 +110,9 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     config = _expanded(config)
     settings = _settings(config)
     check_place(work.pixels)
-    if config.align == "eyes" and config.detector != "yunet":
+    if config.align == "eyes" and config.detector not in ("yunet", "blazeface"):
         warn(
-            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet finds them)."
+            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet or blazeface finds them)."
         )
     if (out / base.MANIFEST).is_file():
         fingerprint = _fingerprint(

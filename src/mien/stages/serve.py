@@ -13,6 +13,7 @@ from mien.core.artifacts.onnx_model import ModelCard
 from mien.core.config.live import SHIPPED_RULES, LiveRules
 from mien.core.images import decode
 from mien.core.progress import warn
+from mien.runtime.detect import BLAZEFACE_SETTINGS
 from mien.runtime.policy import thresholds_of
 from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_session
 from mien.web import assets
@@ -67,7 +68,8 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
     announce(f"http://{server.HOST}:{port}", card.name)
     try:
         api = Api(answers_of(path), {"name": card.name, "labels": list(card.labels), "licenses": card.licenses})
-        server.serve(server.application(port, path, page_card(card), SHIPPED_RULES, api, page=page), listening)
+        documents = {"model.json": page_card(card), "live.json": SHIPPED_RULES, "detector.json": BLAZEFACE_SETTINGS}
+        server.serve(server.application(port, path, documents, api, page=page), listening)
     except KeyboardInterrupt:
         return
 

@@ -78,10 +78,8 @@ class Guard:
         return None
 
 
-def application(
-    port: int, model: Path, card: dict[str, Any], live: dict[str, Any], api: Api, *, page: bool = True
-) -> Guard:
-    """The page for a model file and the API; `card` and `live` are what the page gets as model.json and live.json.
+def application(port: int, model: Path, documents: dict[str, dict[str, Any]], api: Api, *, page: bool = True) -> Guard:
+    """The page for a model file and the API; `documents` are what the page gets as JSON, by name.
 
     Without `page`, whose assets are not here then, the API alone: `/` says how to fetch them.
     """
@@ -94,8 +92,7 @@ def application(
         return Guard(Starlette(routes=[*api.routes(), Route("/", lambda _: missing)]), port)
     routes: list[BaseRoute] = [
         *api.routes(),
-        Route("/model.json", json(card)),
-        Route("/live.json", json(live)),
+        *(Route(f"/{name}", json(value)) for name, value in documents.items()),
         Route("/model.onnx", lambda _: FileResponse(model, media_type="application/octet-stream")),
         Mount("/assets", StaticFiles(directory=FOLDER)),
         Mount("/", StaticFiles(directory=PAGE, html=True)),

