@@ -93,9 +93,10 @@ def select(
 def _said(left: Sequence[Candidate], out: Sequence[bool]) -> str:
     gone = [c.name for c, lost in zip(left, out, strict=True) if lost]
     if not gone:
-        return "; no other is significantly worse"
+        return f"; no other of the {len(left)} is significantly worse"
     more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-    return f"; significantly worse: {', '.join(gone[:_NAMED])}{more}"
+    kept = len(left) - len(gone)
+    return f"; significantly worse: {', '.join(gone[:_NAMED])}{more}; {kept} {'is' if kept == 1 else 'are'} left"
 
 
 def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:

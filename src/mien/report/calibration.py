@@ -42,7 +42,9 @@ def calibration(material: Material) -> Section:
         for m in models
     )
     blocks: list[Block] = [
-        Text(_effect(models)),
+        Text(
+            (*_effect(models), *_effect_on_adopted(material), "An ECE at its floor is as good as it can be measured.")
+        ),
         _reliability(material),
         Table(
             "calibration",
@@ -108,7 +110,10 @@ def _reliability(material: Material) -> Table:
         for m, t in several
     )
     head = ("model", "accuracy", "macro-F1", "ECE", "ECE floor", "Brier", "NLL", "temperature", "note")
-    return Table("reliability-metrics", "Scores and calibration on test, each model as it is used", head, rows, strong)
+    note = "A single model stands here under its own calibration, as it is used alone. As a candidate it has a temperature of its own, fitted on the rows on which those of pools are fitted, so its ECE and NLL differ a little there."
+    return Table(
+        "reliability-metrics", "Scores and calibration on test, each model as it is used", head, rows, strong, note
+    )
 
 
 def _how(model: Node) -> Spans:
@@ -125,11 +130,26 @@ def _effect(models: list[Node]) -> Spans:
         out += ["Calibration lowered the ECE on test of ", *listed(list(better)), ". "]
     if worse:
         out += [
-            "It did not lower that of ",
+            "It raised that of " if better else "It raised the ECE on test of ",
             *listed(list(worse)),
-            ": the temperature is fitted by NLL on calib, whose few rows it follows. ",
+            ": what is fitted is the NLL on calib, which the ECE on test need not follow. ",
         ]
-    return (*out, "An ECE at its floor is as good as it can be measured.")
+    return tuple(out)
+
+
+def _effect_on_adopted(material: Material) -> Spans:
+    """The adopted ensemble's ECE before and after its temperature; nothing for a single model, which stands among the models."""
+    chosen = material.chosen
+    evaluation = material.evaluations.get(chosen.value["name"])
+    if len(chosen.value["members"]) == 1 or evaluation is None or not evaluation.get("test_uncalibrated"):
+        return ()
+    return phrase(
+        "Of the adopted ensemble it was {} before its temperature and is {} after it, its gap {} and {}. ",
+        evaluation.at("test_uncalibrated", "ece").number(),
+        chosen.at("test", "ece").number(),
+        evaluation.at("test_uncalibrated", "signed_gap").number(style="signed"),
+        chosen.at("test", "signed_gap").number(style="signed"),
+    )
 
 
 def _joined(material: Material) -> list[Block]:

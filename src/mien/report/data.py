@@ -18,10 +18,10 @@ def section(material: Material) -> Section:
     blocks: list[Block] = [
         Text(
             (
-                audit["rows"].count(),
+                combined("sum", [count for _, count in audit["source_rows"].items()], Rounding(0, style="count")),
                 " source rows became ",
                 audit.at("totals", "total").count(),
-                " distinct images. ",
+                " distinct images; the others repeat one of these, or were left out (below). ",
                 *_shares(audit),
             )
         ),
@@ -72,7 +72,7 @@ def _shares(audit: Node) -> Spans:
     shares = audit.at("minority", "share")
     parts: list[Span | Spans] = [(shares[s].percent(2), f" per cent of {s}") for s in SPLITS]
     return (
-        f"The minority classes {', '.join(MINORITY)} are ",
+        f"Minority-F1 is the mean F1 of {', '.join(MINORITY)}, which recognisers confuse most; they are ",
         *listed(parts),
         ", ",
         shares["total"].percent(2),
@@ -146,4 +146,4 @@ def _suspicious(audit: Node) -> list[Block]:
     if not found:
         return []
     rows = tuple((one["what"].quote(), one["count"].count(), one["rule"].quote()) for one in found)
-    return [Table("suspicious", "What looks unusual in this index", ("what", "images", "rule"), rows)]
+    return [Table("suspicious", "What looks unusual in this index", ("what", "count", "rule"), rows)]

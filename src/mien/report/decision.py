@@ -78,9 +78,9 @@ def _what_it_is(material: Material) -> Spans:
         "log-probabilities" if chosen.value["pool"] == "logit" else "probabilities",
         " at temperature ",
         chosen["T"].number(3),
-        f", with {searched} weights: ",
+        f", with {searched} weights (",
         chosen["why"].quote(),
-        ".",
+        ").",
     )
 
 
@@ -168,7 +168,14 @@ def _how_sure(material: Material) -> tuple[Spans, ...]:
     chosen = material.chosen
     ends = chosen.at("test", "ci95", "macro_f1")
     half = combined("difference", [ends[1], ends[0]], Rounding(3, 0.5))
-    points: list[Spans] = [("Its macro-F1 on test is known to about ± ", half, "."), *_against(material)]
+    points: list[Spans] = [
+        (
+            "Its macro-F1 on test is known to about ± ",
+            half,
+            ", for these weights: what another training would score is not in it.",
+        ),
+        *_against(material),
+    ]
     margin = [
         e
         for e in material.ensembles
@@ -217,21 +224,21 @@ def _against(material: Material) -> list[Spans]:
                 " would have scored higher in macro-F1. That is not a reason to change: test decides nothing.",
             )
         ]
-    clear = excludes_zero(versus.at("ci95", "macro_f1"))
-    verdict = (
-        "; the interval excludes zero"
+    compared = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL"}
+    clear = [words for key, words in compared.items() if excludes_zero(versus.at("ci95", key))]
+    differences: list[Span | Spans] = [(f"{words} ", difference(versus, key)) for key, words in compared.items()]
+    shown = (
+        f"clear, by an interval without zero, is the difference in {' and '.join(clear)}"
         if clear
-        else "; the interval includes zero, so that test does not show a difference"
+        else "none of them is clear"
     )
     return [
         (
-            "Against the best single model, ",
+            "Less the best single model, ",
             versus["rival"].quote(),
-            ", its macro-F1 differs by ",
-            difference(versus, "macro_f1"),
-            " on the same test images",
-            verdict,
-            ".",
+            ", on the same test images: ",
+            *listed(differences),
+            f"; {shown}.",
         )
     ]
 
@@ -257,7 +264,7 @@ def accesses(material: Material) -> Spans:
         *first,
         " By now it was opened ",
         *_times(in_all),
-        ": once for each model with its calibration that was judged.",
+        ": once for each model under each calibration (a single model has its own, and as a candidate a second one). These scores decide nothing.",
     )
 
 

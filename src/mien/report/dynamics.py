@@ -77,7 +77,7 @@ def _in_words(model: Node, history: Node) -> Spans:
     epochs, epoch = model.value["epochs"], best.value["epoch"]
     name: Spans = (model["name"].quote(), " ")
     if epoch >= last.value["epoch"]:
-        return (*name, "was best at its last epoch: more epochs may help.")
+        return (*name, "was best at its last epoch; whether more epochs would help was not tried.")
     fall = combined("difference", [best.at("val", "macro_f1"), last.at("val", "macro_f1")], Rounding())
     early = "peaked early, at epoch " if epoch <= epochs / 2 else "was best at epoch "
     return (

@@ -71,8 +71,8 @@ def _best_of_each_kind(material: Material) -> tuple[Spans, ...]:
             (e for e in material.joined if e.value["kind"] == kind), key=lambda e: float(e.at("val", "macro_f1").value)
         )
         words = phrase(
-            "The best {} on val is {}: macro-F1 {} on test, {} against the best single model",
-            best["kind"].quote(),
+            "Of the {} the best on val is {}: macro-F1 {} on test, {} against the best single model",
+            _plural(best),
             best["name"].quote(),
             best.at("test", "macro_f1").number(),
             difference(best["vs_best_single"], "macro_f1"),
@@ -81,10 +81,16 @@ def _best_of_each_kind(material: Material) -> tuple[Spans, ...]:
             step = combined(
                 "difference", [best.at("test", "macro_f1"), before.at("test", "macro_f1")], Rounding(3, style="signed")
             )
-            words = (*words, ", and ", step, " against the best ", before["kind"].quote())
+            words = (*words, ", and ", step, " against the best of the ", *_plural(before))
         points.append((*words, "."))
         before = best if kind != "hybrid" else before
     return tuple(points)
+
+
+def _plural(e: Node) -> Spans:
+    """Ensembles of one kind: pairs, triples, ensembles of 4 members."""
+    kind = e["kind"].quote()
+    return ("ensembles of ", kind) if e.value["kind"].endswith("members") else (kind, "s")
 
 
 def _tested(material: Material, kind: str) -> list[Block]:
@@ -114,9 +120,8 @@ def _tested(material: Material, kind: str) -> list[Block]:
         "ECE",
         "comment",
     )
-    one = joined[0]["kind"].quote()
     rival = material.best_single["name"].quote()
-    caption = phrase("On test: {} by {}, and the difference from the best single model, {}", one, one, rival)
+    caption = phrase("On test: {}, and the difference from the best single model, {}", _plural(joined[0]), rival)
     return [Table(f"{'-'.join(kind.split())}-on-test", caption, head, rows, strong)]
 
 
@@ -187,6 +192,7 @@ def selection(material: Material) -> Section:
     rows = tuple(
         row(
             e["name"].quote(),
+            e.at("val", "macro_f1").number(),
             e.at("test", "macro_f1").number(),
             e.at("test", "minority_f1").number(),
             e.at("test", "ece").number(),
@@ -219,11 +225,11 @@ def selection(material: Material) -> Section:
             ),
             Table(
                 "comparison",
-                "All candidates, by macro-F1 on val",
-                ("model", "macro-F1", "minority-F1", "ECE", "latency (ms)", "comment"),
+                "All candidates in the order of their macro-F1 on val, and their scores on test",
+                ("model", "macro-F1 on val", "macro-F1", "minority-F1", "ECE", "latency (ms)", "comment"),
                 rows,
                 strong,
-                "Scores are of test. Latency is the median of one image on this study's processor, summed over members.",
+                "Comments speak of macro-F1 on test. Latency is the median of one image on this study's processor, summed over members.",
             ),
             Figure(
                 "single-against-ensemble",
@@ -259,8 +265,8 @@ def comment(material: Material, e: Node) -> Spans:
     if versus is not None:
         up, clear = versus.at("delta", "macro_f1").value > 0, excludes_zero(versus.at("ci95", "macro_f1"))
         parts.append(
-            f"{'better' if up else 'worse'} than the best single model on test by more than chance"
+            f"{'better' if up else 'worse'} than the best single model by more than chance"
             if clear
-            else "no clear difference from the best single model on test"
+            else "no clear difference from the best single model"
         )
     return ("; ".join(parts) or "single model",)

@@ -61,7 +61,7 @@ def _figure(block: Figure, numbering: dict[str, int]) -> str:
     if block.data is None:
         return shown
     if isinstance(block.data, str):
-        return f"{shown} Its numbers: table {numbering[block.data]}."
+        return f"{shown.rstrip('.')}. Its numbers: table {numbering[block.data]}."
     return f"{shown}\n\n<details><summary>The numbers of this figure</summary>\n\n{_table(block.data, numbering)}\n\n</details>"
 
 
