@@ -1,4 +1,4 @@
-"""Which rows of FER2013 show a picture that another row shows too, identically or nearly.
+"""Which rows of FER2013 show an image that another row shows too, identically or nearly.
 
     python benchmarks/fer2013_copies.py --index INDEX --out docs/results/fer2013_copies.csv
 
@@ -11,7 +11,7 @@ group      rows with one name show one photograph, as far as chains of verified 
 kind       identical: another row has the same pixels; near: copies of it are mirrored, cropped, re-compressed …
 training   of val and test rows, the closest copy in Training: identical, near, none
 
-No picture and no label is written.
+No image and no label is written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How the memory of a build grows with the number of pictures.
+"""How the memory of a build grows with the number of images.
 
     python benchmarks/index_memory.py --out docs/results/index_memory.json
 
-Pictures of noise (32×32 PNG, so that nothing is a duplicate) are written to a temporary folder, and indexed by
+Images of noise (32×32 PNG, so that nothing is a duplicate) are written to a temporary folder, and indexed by
 the whole command with its defaults. Counted is anonymous memory (Linux: `smaps_rollup`; pages of mapped files are
 left out, which the system drops when it needs them), the largest sum over all processes and the largest of the
 main one, sampled 20 times a second.
@@ -29,7 +29,7 @@ from mien.core.labels import LABELS
 BUILD = (sys.executable, *["-m", "mien", "index", "build", "--json"])
 
 
-def pictures(root: Path, start: int, stop: int) -> None:
+def images(root: Path, start: int, stop: int) -> None:
     rng = np.random.default_rng(start)
     for label in LABELS:
         (root / label).mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def main() -> None:
     rows, folder, done = [], Path(tempfile.mkdtemp()), 0
     try:
         for size in sorted(given.sizes):
-            pictures(folder / "f", done, size)
+            images(folder / "f", done, size)
             done = size
             rows.append({"pictures": size, **build(folder / "f", folder / "i")})
             shutil.rmtree(folder / "i")

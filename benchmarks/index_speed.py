@@ -7,7 +7,7 @@ With `--against`, builds of this source and of another checkout's take turns, `-
 measured: the medians and ranges of wall time and of processor time, and the other's divided by this one's, round by
 round. `--ferplus` is FER+'s folder with its 35,710 PNG files. The build is the whole command in a process of its own
 (start, table, reading, decoding, hashing, near-duplicates, splits, packing, audit); files are in the page
-cache. The hashes are timed on the same decoded pictures in one process, one thread.
+cache. The hashes are timed on the same decoded images in one process, one thread.
 """
 
 from __future__ import annotations
@@ -74,20 +74,20 @@ def hashing(ferplus: str) -> dict[str, float]:
     from mien.data.phash import Hasher
 
     paths = sorted((Path(ferplus) / "FER2013Train").glob("*.png"))[:4000]
-    pictures = np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])
+    images = np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])
     rates = {}
     for name, kind in (("whole picture and its mirror image", "plain"), ("52 views", "crops")):
         hasher = Hasher(kind)
         best = 1e9
         for _ in range(3):
             start = time.perf_counter()
-            for i in range(0, len(pictures), 1024):
-                hasher(pictures[i : i + 1024])
+            for i in range(0, len(images), 1024):
+                hasher(images[i : i + 1024])
             best = min(best, time.perf_counter() - start)
-        rates[f"mien, {name}"] = round(len(pictures) / best)
+        rates[f"mien, {name}"] = round(len(images) / best)
     start = time.perf_counter()
-    for picture in pictures[:1000]:
-        imagehash.phash(Image.fromarray(picture))
+    for image in images[:1000]:
+        imagehash.phash(Image.fromarray(image))
     rates["imagehash.phash"] = round(1000 / (time.perf_counter() - start))
     ratio = {
         f"{k} / imagehash": round(v / rates["imagehash.phash"], 1) for k, v in rates.items() if k.startswith("mien")

@@ -1,4 +1,4 @@
-"""How fast the kit is: five models of 20,000 pictures from logits to a selection; and the fit of T beside netcal's.
+"""How fast the kit is: five models of 20,000 images from logits to a selection; and the fit of T beside netcal's.
 
     python benchmarks/kit_speed.py --out docs/results/kit_speed.json
 

@@ -3,7 +3,7 @@
     python benchmarks/label_noise.py --fer2013 $MIEN_DATA/fer2013/fer2013.csv --ferplus $MIEN_DATA/ferplus --out docs/results/label_noise.json
 
 Drawn: a tenth of the train labels is changed at random; precision and recall of the suspects at their cut. Real: `mien
-suspects` on FER2013's training faces; AUROC of the suspicion (1 - quality) against pictures whose FER+ majority is
+suspects` on FER2013's training faces; AUROC of the suspicion (1 - quality) against images whose FER+ majority is
 another class. Work in progress is kept in --work and gone on with; the suspects in it are those of the sweeps `noise` and `noise_drawn`.
 """
 
@@ -79,7 +79,7 @@ def planted(work: Path, count: int) -> dict[str, object]:
 
 
 def real(work: Path, fer2013: Path, ferplus: Path) -> dict[str, object]:
-    """FER2013's labels against FER+'s majorities of the same pictures."""
+    """FER2013's labels against FER+'s majorities of the same images."""
     common = {"size": 48, "leaks": "drop"}
     build.run(IndexConfig(source=(f"fer2013={fer2013}",), **common), work / "fer2013")
     build.run(IndexConfig(source=(f"ferplus={ferplus}",), **common), work / "ferplus")

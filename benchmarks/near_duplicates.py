@@ -39,39 +39,39 @@ SEED = 0
 
 
 def faces(path: str) -> np.ndarray:
-    """The distinct pictures of FER2013, (n, 48, 48)."""
-    rows = [item.picture.load(min_side=16)[..., 0] for item in open_source(f"fer2013={path}", seed=0, size=48)]
+    """The distinct images of FER2013, (n, 48, 48)."""
+    rows = [item.image.load(min_side=16)[..., 0] for item in open_source(f"fer2013={path}", seed=0, size=48)]
     every = np.stack(rows)
     return every[np.sort(np.unique(every.reshape(len(every), -1), axis=0, return_index=True)[1])]
 
 
-def derived(pictures: np.ndarray, count: int) -> np.ndarray:
-    """Hashes of the pictures, then of random windows of them (10 to 50 % of the side gone) and mirror images."""
+def derived(images: np.ndarray, count: int) -> np.ndarray:
+    """Hashes of the images, then of random windows of them (10 to 50 % of the side gone) and mirror images."""
     rng = np.random.default_rng(SEED)
     to_low = dct_matrix() @ area_matrix(THUMB, 32)
-    out = [hashes_of(pictures, to_low, to_low)]
+    out = [hashes_of(images, to_low, to_low)]
     while sum(map(len, out)) < count:
         cut = rng.uniform(0.1, 0.5)
         down, right = (to_low @ window_matrix(THUMB, cut, at) for at in rng.random(2))
-        out.append(hashes_of(pictures[:, :, ::-1] if rng.random() < 0.5 else pictures, down, right))
+        out.append(hashes_of(images[:, :, ::-1] if rng.random() < 0.5 else images, down, right))
     return np.concatenate(out)[:count]
 
 
-def hashes_of(pictures: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+def hashes_of(images: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
     out = []
-    for start in range(0, len(pictures), 2048):
+    for start in range(0, len(images), 2048):
         low = (
-            down.astype(np.float32) @ pictures[start : start + 2048].astype(np.float32) @ right.T.astype(np.float32)
+            down.astype(np.float32) @ images[start : start + 2048].astype(np.float32) @ right.T.astype(np.float32)
         ).reshape(-1, 64)
         middle = np.partition(low[:, 1:], 31, axis=1)[:, 31:32]
         out.append(np.packbits(low > middle, axis=1).view(">u8").astype(np.uint64).ravel())
     return np.concatenate(out)
 
 
-def exact(pictures: np.ndarray) -> dict[str, Any]:
+def exact(images: np.ndarray) -> dict[str, Any]:
     import faiss
 
-    hashes, radius = derived(pictures, 93_675), 6
+    hashes, radius = derived(images, 93_675), 6
     start = time.perf_counter()
     mine = [(q[q < r], r[q < r]) for q, r, _ in HammingIndex(hashes, radius).pairs(hashes)]
     ours = time.perf_counter() - start
@@ -138,9 +138,9 @@ def memory(name: str) -> float:
     )
 
 
-def growth(pictures: np.ndarray, sizes: list[tuple[int, int]]) -> dict[str, Any]:
+def growth(images: np.ndarray, sizes: list[tuple[int, int]]) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        np.save(file, pictures)
+        np.save(file, images)
         file.flush()
         rows = []
         for count, radius in sizes:
@@ -161,16 +161,16 @@ def growth(pictures: np.ndarray, sizes: list[tuple[int, int]]) -> dict[str, Any]
     return {"sizes": rows, "growth_exponent_radius_6": None if slope is None else round(float(slope), 2)}
 
 
-def variants(picture: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def variants(image: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """One of each kind; crops lose 1 to 5 of 48 rows and columns, anywhere."""
     side = 48 - int(rng.integers(1, 6))
     y, x = rng.integers(0, 48 - side + 1, 2)
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 80))]
     return {
-        "flip": picture[:, ::-1],
-        "crop": cv2.resize(picture[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
-        "jpeg": cv2.imdecode(cv2.imencode(".jpg", picture, quality)[1], cv2.IMREAD_GRAYSCALE),
-        "brightness": np.clip(picture * rng.uniform(0.7, 1.3) + rng.uniform(-30, 30), 0, 255).astype(np.uint8),
+        "flip": image[:, ::-1],
+        "crop": cv2.resize(image[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
+        "jpeg": cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_GRAYSCALE),
+        "brightness": np.clip(image * rng.uniform(0.7, 1.3) + rng.uniform(-30, 30), 0, 255).astype(np.uint8),
     }
 
 
@@ -186,22 +186,22 @@ def search(every: np.ndarray, kind: str, threshold: float) -> Any:
         return found, time.perf_counter() - start
 
 
-def planted(pictures: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Recall: a variant is in its original's cluster. Precision: of the pairs of a variant with any picture that
-    the plain pictures' own clusters do not explain, those that are (variant, its original or another variant of it)."""
+def planted(images: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Recall: a variant is in its original's cluster. Precision: of the pairs of a variant with any image that
+    the plain images' own clusters do not explain, those that are (variant, its original or another variant of it)."""
     rng = np.random.default_rng(SEED)
-    chosen = rng.choice(len(pictures), 2000, replace=False)
+    chosen = rng.choice(len(images), 2000, replace=False)
     kinds, planted_, origin = [], [], []
     for number in chosen.tolist():
-        for kind, picture in variants(pictures[number], rng).items():
-            if not np.array_equal(picture, pictures[number]):
+        for kind, image in variants(images[number], rng).items():
+            if not np.array_equal(image, images[number]):
                 kinds.append(kind)
-                planted_.append(picture)
+                planted_.append(image)
                 origin.append(number)
-    n = len(pictures)
-    every = np.concatenate([pictures, np.stack(planted_)])
+    n = len(images)
+    every = np.concatenate([images, np.stack(planted_)])
     out: dict[str, Any] = {"faces": len(chosen), "variants": len(planted_), "among": n, "threshold": threshold}
-    base, _ = search(pictures, "crops", threshold)
+    base, _ = search(images, "crops", threshold)
     natural = components(n, base.a, base.b)
     family = np.concatenate([natural, natural[np.array(origin)]])  # what truly belongs together
     for kind in ("plain", "crops"):
@@ -220,22 +220,19 @@ def planted(pictures: np.ndarray, threshold: float) -> dict[str, Any]:
     return out
 
 
-def scores(pictures: np.ndarray, sheet: Path | None) -> dict[str, Any]:
+def scores(images: np.ndarray, sheet: Path | None) -> dict[str, Any]:
     """Registered scores of every candidate, however hopeless."""
-    hashes = Hasher("crops")(pictures)
+    hashes = Hasher("crops")(images)
     with tempfile.TemporaryDirectory() as folder, Processes(os.cpu_count() or 1) as engine:
         np.save(Path(folder) / "h.npy", np.ascontiguousarray(hashes.T))
         met = candidates(Path(folder) / "h.npy", "crops", 6, engine)
     known = views("crops")
     value = np.array(
-        [
-            registered_score(pictures[q], pictures[r], known[v])
-            for q, r, v in zip(met.query, met.row, met.view, strict=True)
-        ]
+        [registered_score(images[q], images[r], known[v]) for q, r, v in zip(met.query, met.row, met.view, strict=True)]
     )
     plain = (met.view == 0) & (met.distance <= 6)
     if sheet is not None:
-        look(pictures, met, value, sheet)
+        look(images, met, value, sheet)
     edges = np.round(np.arange(0, 1.01, 0.05), 2)
     return {
         "candidates": len(value),
@@ -247,15 +244,13 @@ def scores(pictures: np.ndarray, sheet: Path | None) -> dict[str, Any]:
     }
 
 
-def look(pictures: np.ndarray, met: Any, value: np.ndarray, path: Path) -> None:
+def look(images: np.ndarray, met: Any, value: np.ndarray, path: Path) -> None:
     """Pairs in bands of their score, .40 to .80, for the eye."""
     rng, bands = np.random.default_rng(SEED), []
     for low in np.arange(0.4, 0.8, 0.05):
         here = rng.permutation(np.flatnonzero((value >= low) & (value < low + 0.05)))[:16]
         tiles = [
-            np.vstack(
-                [pictures[met.query[i]][:, :: -1 if views("crops")[met.view[i]].flip else 1], pictures[met.row[i]]]
-            )
+            np.vstack([images[met.query[i]][:, :: -1 if views("crops")[met.view[i]].flip else 1], images[met.row[i]]])
             for i in here
         ]
         tiles += [np.zeros((96, 48), np.uint8)] * (16 - len(tiles))
@@ -301,14 +296,14 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=10**7, help="leave larger sizes out")
     parser.add_argument("--sheet", type=Path)
     given = parser.parse_args()
-    pictures = faces(given.fer2013)
+    images = faces(given.fer2013)
     result = json.loads(given.out.read_text()) if given.out.is_file() else {}
     sizes = [s for s in ((10**5, 6), (3 * 10**5, 6), (10**6, 6), (10**6, 3), (10**7, 3)) if s[0] <= given.largest]
     parts = {
-        "exact": lambda: exact(pictures),
-        "growth": lambda: growth(pictures, sizes),
-        "planted": lambda: planted(pictures, 0.6),
-        "scores": lambda: scores(pictures, given.sheet),
+        "exact": lambda: exact(images),
+        "growth": lambda: growth(images, sizes),
+        "planted": lambda: planted(images, 0.6),
+        "scores": lambda: scores(images, given.sheet),
     }
     for name in given.part or parts:
         result[name] = parts[name]()

@@ -27,11 +27,11 @@ import cv2
 from playwright.sync_api import Page, expect, sync_playwright
 
 FLAT_OUT = """async ([count, data]) => {
-    const picture = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
+    const image = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
     const worker = new Worker("/worker.js", { type: "module" });
     const next = () => new Promise((found) => worker.addEventListener("message", ({ data }) => found(data), { once: true }));
     await next();
-    let bitmap = picture, begin = 0;
+    let bitmap = image, begin = 0;
     const spent = [];
     for (let frame = 0; frame < count + 30; frame++) {
         if (frame === 30) begin = performance.now();

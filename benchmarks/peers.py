@@ -80,7 +80,7 @@ SAYS_LABELS_ALONE = ("facial",)
 def faces_of(table: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Every row of an official split as distributed: faces (n, 48, 48) and labels (n,)."""
     items = [item for item in open_source(f"fer2013={table}", seed=0, size=48) if item.official_split == split]
-    faces = np.stack([item.picture.load(min_side=48)[..., 0] for item in items])
+    faces = np.stack([item.image.load(min_side=48)[..., 0] for item in items])
     return faces, np.array([INDEX[str(item.label)] for item in items])
 
 
@@ -96,11 +96,11 @@ def ferplus_rows(folder: Path, split: str, names: list[str]) -> tuple[NDArray[np
     for item in open_source(f"ferplus={folder}", seed=0, size=48):
         if item.official_split != split or item.label is None:
             continue
-        name = name_of(item.picture.load(min_side=48)[..., 0])
+        name = name_of(item.image.load(min_side=48)[..., 0])
         if name not in row:
             raise InputError(
-                f"{folder} has a {split} picture that fer2013.csv lacks ({item.path}).",
-                rule="FER+ labels its pictures anew.",
+                f"{folder} has a {split} image that fer2013.csv lacks ({item.path}).",
+                rule="FER+ labels its images anew.",
             )
         rows.append(row[name])
         labels.append(INDEX[item.label])

@@ -266,7 +266,7 @@ def measure(backbone: str, folder: Path, rounds: int, seconds: float) -> dict[st
 
 
 def faces(folder: Path, size: int) -> None:
-    """An index of drawn faces, and the same train pictures as a folder of PNG files."""
+    """An index of drawn faces, and the same train images as a folder of PNG files."""
     import numpy as np
     from PIL import Image
 
@@ -280,8 +280,8 @@ def faces(folder: Path, size: int) -> None:
     for row in index.rows("train"):
         place = folder / "png" / LABELS[index.labels[row]] / f"{row}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        picture = np.asarray(index.pixels[int(row)])
-        Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0]).save(place)
+        image = np.asarray(index.pixels[int(row)])
+        Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(place)
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def _drawn_once() -> None:
 
     def draw_face(seed: int, number: int, size: int, *, label: str) -> object:
         face = drawn(seed, number, size, label=label)
-        return replace(face, picture=face.picture.copy())
+        return replace(face, image=face.image.copy())
 
     synthetic.draw_face = draw_face
 

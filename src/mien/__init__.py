@@ -1,4 +1,4 @@
-"""Facial-expression recognition that can be trusted, from pictures to a live student.
+"""Facial-expression recognition that can be trusted, from images to a live student.
 
 `Recognizer`, `Face`, `LABELS` and `MienError` are loaded when they are first used: importing `mien`
 loads neither torch nor OpenCV.

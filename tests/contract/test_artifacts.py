@@ -224,7 +224,7 @@ def test_test_rows_renamed_throughout_are_refused(small_study, tmp_path):
 
 
 def test_another_index_is_refused_by_every_stage(small_study, tmp_path):
-    """In an index with other splits a run's train pictures may be test pictures."""
+    """In an index with other splits a run's train images may be test images."""
     from mien.core.config import DistillConfig, resolve
     from mien.core.config.judge import EvaluateConfig, ExportConfig, PredictConfig
     from mien.stages import distill, evaluate, export, predict

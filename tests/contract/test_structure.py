@@ -87,7 +87,7 @@ WRITERS = {
     ("stages/temperature_sweep.py", "base.write_json"),  # a figure and its numbers, for the user
     ("stages/temperature_sweep.py", "base.write_text"),
     ("stages/temperature_sweep.py", "base.write_bytes"),
-    ("stages/index.py", "base.write_bytes"),  # pictures of `mien index audit --figures`
+    ("stages/index.py", "base.write_bytes"),  # images of `mien index audit --figures`
     ("study/side_by_side.py", ".open("),  # what trainings side by side say
 }
 WRITING = re.compile(

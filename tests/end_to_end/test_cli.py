@@ -57,7 +57,7 @@ def test_every_stage_by_hand(tmp_path, capsys):
 
 
 def test_a_run_elsewhere(small_study, tmp_path, capsys):
-    """Corrupted test pictures, groups, and another index's test without what the run has seen."""
+    """Corrupted test images, groups, and another index's test without what the run has seen."""
     out = tmp_path / "out"
     shutil.copytree(small_study, out)
     student, index = out / "student", out / "index"
@@ -93,16 +93,16 @@ def model(small_study):
     return small_study / "export" / "student.onnx"
 
 
-def test_recognize_pictures(model, tmp_path, capsys):
+def test_recognize_images(model, tmp_path, capsys):
     paths = []
     for k in range(2):
         paths.append(tmp_path / f"{k}.png")
-        Image.fromarray(draw_face(0, k, 64).picture).save(paths[-1])
+        Image.fromarray(draw_face(0, k, 64).image).save(paths[-1])
     code, out, _ = call(capsys, "recognize", *paths, "--model", model, "--detector", "none", "--json")
     assert code == 0
-    pictures = json.loads(out)["pictures"]
-    assert [len(p["faces"]) for p in pictures] == [1, 1]
-    assert set(pictures[0]["faces"][0]["probabilities"]) == set(LABELS)
+    images = json.loads(out)["pictures"]
+    assert [len(p["faces"]) for p in images] == [1, 1]
+    assert set(images[0]["faces"][0]["probabilities"]) == set(LABELS)
     code, out, _ = call(capsys, "recognize", paths[0], "--model", model, "--detector", "none")
     assert code == 0
     assert "1 face" in out
@@ -111,7 +111,7 @@ def test_recognize_pictures(model, tmp_path, capsys):
 def test_live_on_a_video(model, tmp_path, capsys):
     video, out_video, log = tmp_path / "in.mp4", tmp_path / "out.mp4", tmp_path / "frames.parquet"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 25, (128, 128))
-    happy, sad = draw_face(0, 1, 128, label="happy").picture, draw_face(0, 1, 128, label="sad").picture
+    happy, sad = draw_face(0, 1, 128, label="happy").image, draw_face(0, 1, 128, label="sad").image
     for k in range(30):
         writer.write(cv2.cvtColor(happy if k < 15 else sad, cv2.COLOR_RGB2BGR))
     writer.release()
@@ -186,8 +186,8 @@ def test_index_as_text(small_index, capsys):
         (["evaluate", "nowhere", "--index", "{index}"], "No folder nowhere"),
         (["export", "{run}", "--index", "{study}/index", "--out", "model.pt"], "ends in .onnx"),
         (["recognize", "nowhere.png", "--model", "{plain}"], "No file nowhere.png"),
-        (["recognize", "{picture}", "--model", "{plain}"], "mien export"),
-        (["recognize", "{picture}", "--model", "nowhere.onnx"], "No model file"),
+        (["recognize", "{image}", "--model", "{plain}"], "mien export"),
+        (["recognize", "{image}", "--model", "nowhere.onnx"], "No model file"),
         (["recognize", "{notes}", "--model", "{model}"], "unknown_format"),
         (["live", "--input", "nowhere.mp4", "--model", "{model}"], "No file nowhere.mp4"),
         (["live", "--input", "{notes}", "--model", "{model}"], "no video"),
@@ -211,7 +211,7 @@ def test_clear_errors_and_nothing_left(
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "plain.onnx"
     )
-    Image.fromarray(draw_face(0, 0, 64).picture).save(tmp_path / "picture.png")
+    Image.fromarray(draw_face(0, 0, 64).image).save(tmp_path / "image.png")
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     (tmp_path / "faulty.toml").write_text("name='x'\ntechers=3\n[index]\nsource=['synthetic=70']\n")
     study_text = "name='x'\n[index]\nsource=['{}']\n[[teachers]]\nname='t'\nbackbone='{}'\n"
@@ -230,7 +230,7 @@ def test_clear_errors_and_nothing_left(
         "model": model,
         "plain": tmp_path / "plain.onnx",
         "notes": tmp_path / "notes.csv",
-        "picture": tmp_path / "picture.png",
+        "image": tmp_path / "image.png",
         "faulty": tmp_path / "faulty.toml",
     }
     monkeypatch.chdir(tmp_path)

@@ -109,7 +109,7 @@ def test_two_files_go_all_the_way(tmp_path, capsys):
     # a report of nothing but these: all are judged first, then every table is filled
     capsys.readouterr()
     assert run(["evaluate", str(ens), "--all", "--corruptions"]) == 2  # said before test is opened for any of them
-    assert "needs pictures" in capsys.readouterr().err
+    assert "needs images" in capsys.readouterr().err
     assert not (runs[0] / "evaluation.json").exists()
     assert run(["report", str(ens)]) == 2
     assert "ENS --all" in capsys.readouterr().err
@@ -295,7 +295,7 @@ def test_other_rows_and_test_rows_are_refused_later(tmp_path, capsys):
     for one in (a, b):
         assert run(["calibrate", str(one), "--resamples", "40"]) == 0
     assert run(["ensemble", str(a), str(b), "--out", str(tmp_path / "ens")]) == 2
-    assert "different pictures" in capsys.readouterr().err
+    assert "different images" in capsys.readouterr().err
     # test stays closed without a selection, and test rows named calib are refused
     assert run(["evaluate", str(a)]) == 2
     assert "selection" in capsys.readouterr().err
@@ -306,7 +306,7 @@ def test_other_rows_and_test_rows_are_refused_later(tmp_path, capsys):
 
 
 def test_models_of_other_test_rows_join_nothing(tmp_path, capsys):
-    """The same val and calib, but other pictures in test, or none: a comparison on test would compare pictures."""
+    """The same val and calib, but other images in test, or none: a comparison on test would compare images."""
     other = np.where(SPLITS == "test", np.array([f"t{i}" for i in range(1400)]), IDS)
     a, b, c, d = (tmp_path / n for n in ("a", "b", "c", "a+c.logit"))
     assert bring(write_csv(tmp_path / "a.csv"), a, *FLAGS) == 0
@@ -317,7 +317,7 @@ def test_models_of_other_test_rows_join_nothing(tmp_path, capsys):
         assert run(["calibrate", str(one), "--resamples", "40"]) == 0
     capsys.readouterr()
     assert run(["ensemble", str(a), str(b), "--out", str(tmp_path / "ens")]) == 2
-    assert "not made for the same pictures" in capsys.readouterr().err
+    assert "not made for the same images" in capsys.readouterr().err
     assert run(["ensemble", str(a), str(c), str(d), "--out", str(tmp_path / "ens")]) == 2
     assert "'a+c.logit'" in capsys.readouterr().err
 

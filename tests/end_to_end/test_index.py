@@ -38,10 +38,10 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def encoded(picture: np.ndarray, kind: str = "PNG", **options) -> bytes:
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
     out = io.BytesIO()
     mode = options.pop("mode", None)
-    image = Image.fromarray(picture) if mode is None else Image.frombytes(mode, picture.shape[1::-1], picture.tobytes())
+    image = Image.fromarray(pixels) if mode is None else Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes())
     image.save(out, kind, **options)
     return out.getvalue()
 
@@ -84,7 +84,7 @@ def deep() -> np.ndarray:
     return RNG.integers(0, 65535, (40, 40), dtype=np.uint16)
 
 
-FAULTS = {  # name: (expected reason, bytes from a good picture and a random source)
+FAULTS = {  # name: (expected reason, bytes from a good image and a random source)
     "no bytes": ("empty", lambda p, r: b""),
     "cut PNG": ("truncated", lambda p, r: encoded(p)[: r.randrange(60, 1500)]),
     "cut JPEG": ("truncated", lambda p, r: cut(encoded(p, "JPEG", quality=95), r, 700)),
@@ -195,8 +195,8 @@ print(json.dumps([idle, peak()]))
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """1,400 small pictures: enough to be killed in the middle of."""
+def images(tmp_path_factory):
+    """1,400 small images: enough to be killed in the middle of."""
     root = tmp_path_factory.mktemp("kills") / "f"
     for k in range(1400):
         layouts.save(root / LABELS[k % 7] / f"{k:04}.png", RNG.integers(0, 256, (40, 40), dtype=np.uint8))
@@ -229,9 +229,9 @@ def start(root: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
-def test_killed_at_random_moments_the_next_run_gives_the_same_bytes(pictures, tmp_path, kills):
+def test_killed_at_random_moments_the_next_run_gives_the_same_bytes(images, tmp_path, kills):
     """Each kill comes in the middle of the work and is followed by a whole run."""
-    whole = start(pictures, tmp_path / "whole", 1)
+    whole = start(images, tmp_path / "whole", 1)
     works = until_at_work(whole, tmp_path / ".whole.building")
     whole.communicate()
     works = time.monotonic() - works
@@ -240,8 +240,8 @@ def test_killed_at_random_moments_the_next_run_gives_the_same_bytes(pictures, tm
     rng = random.Random(1)
     for k in range(kills):
         out = tmp_path / f"k{k}"
-        kill_at_work(lambda out=out, k=k: start(pictures, out, 1 + k % 2), out, works * rng.random())
-        again = start(pictures, out, 2 - k % 2)
+        kill_at_work(lambda out=out, k=k: start(images, out, 1 + k % 2), out, works * rng.random())
+        again = start(images, out, 2 - k % 2)
         _, errors = again.communicate()
         assert again.returncode == 0, errors.decode()[-2000:]
         assert hashes(out) == wanted
@@ -274,11 +274,11 @@ def kill_at_work(begin, out: Path, wait: float) -> None:
         wait /= 2
 
 
-def test_an_interrupted_build_reads_no_picture_twice(pictures, tmp_path, monkeypatch):
+def test_an_interrupted_build_reads_no_image_twice(images, tmp_path, monkeypatch):
     from mien.data import collect, load
 
     monkeypatch.setattr(collect, "CHUNK", 64)
-    config = IndexConfig(source=(f"folder={pictures}",))
+    config = IndexConfig(source=(f"folder={images}",))
     loads, whole = [], load.load
 
     def stops(task):
@@ -292,7 +292,7 @@ def test_an_interrupted_build_reads_no_picture_twice(pictures, tmp_path, monkeyp
         stage.run(config, tmp_path / "i", work=WorkConfig(workers=1))
     assert not (tmp_path / "i").exists()
     loads.clear()
-    touched = sorted(pictures.rglob("*.png"))[70]  # in the second piece: changed since, so read again
+    touched = sorted(images.rglob("*.png"))[70]  # in the second piece: changed since, so read again
     os.utime(touched, (1, 1))
     monkeypatch.setattr(collect, "load", lambda task: (loads.append(task), whole(task))[1])
     index = stage.run(config, tmp_path / "i", work=WorkConfig(workers=1))
@@ -301,17 +301,17 @@ def test_an_interrupted_build_reads_no_picture_twice(pictures, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_bytes(pictures, tmp_path, monkeypatch):
+def test_ray_gives_the_same_bytes(images, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    one = stage.run(IndexConfig(source=(f"folder={pictures}",)), tmp_path / "one", work=WorkConfig(workers=1))
+    one = stage.run(IndexConfig(source=(f"folder={images}",)), tmp_path / "one", work=WorkConfig(workers=1))
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         assert len(ray.nodes()) == 2
-        stage.run(IndexConfig(source=(f"folder={pictures}",)), tmp_path / "ray", work=WorkConfig(engine="ray"))
+        stage.run(IndexConfig(source=(f"folder={images}",)), tmp_path / "ray", work=WorkConfig(engine="ray"))
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -337,7 +337,7 @@ def test_moving_the_data_changes_nothing(tmp_path):
     assert audit["totals"]["test"] == 14
 
 
-def test_another_picture_in_a_file_is_another_index(tmp_path):
+def test_another_image_in_a_file_is_another_index(tmp_path):
     root = layouts.rafdb(tmp_path / "basic", 70, 14)
     stage.run(IndexConfig(source=(f"rafdb={root}",)), tmp_path / "i")
     layouts.save(root / "Image" / "aligned" / "train_00001_aligned.jpg", layouts.face(777))

@@ -110,13 +110,13 @@ def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path
     assert "holds the matrix 'small', not the study" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_interval_covers_pictures_and_seeds():
-    """Simulated seeds on simulated pictures: the interval holds the truth as often as it should, whichever varies more."""
+def test_the_interval_covers_images_and_seeds():
+    """Simulated seeds on simulated images: the interval holds the truth as often as it should, whichever varies more."""
     rng, n, repeats = np.random.default_rng(0), 400, 1000
     for seeds, luck in ((3, 0.1), (3, 0.7), (2, 0.7)):
         inside = 0
         for _ in range(repeats):
-            ability = rng.normal(0, 0.9, n)  # of a picture to be recognised, shared by the seeds
+            ability = rng.normal(0, 0.9, n)  # of an image to be recognised, shared by the seeds
             hits = (ability + rng.normal(0, luck, (seeds, 1)) + rng.normal(0, 0.3, (seeds, n))) > 0
             values = hits.mean(1)
             half = 1.959964 * np.sqrt(values * (1 - values) / n)
@@ -141,7 +141,7 @@ def test_the_interval_covers_pictures_and_seeds():
         ("seed = 7", "size = 48", "must look alike"),
         ("seed = 7", 'align = "eyes"', "must look alike"),
         ('color = "grey"', "", "must look alike"),
-        ("seed = 7", "source = []", "which pictures"),
+        ("seed = 7", "source = []", "which images"),
         ("resamples = 100", "corruptions = true", "belong to a study"),
         ('method = "temperature"', 'prior = "uniform"', "cannot be selected"),
         ('name = "second"', 'name = "The second"', "lower-case"),

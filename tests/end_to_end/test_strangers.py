@@ -29,7 +29,7 @@ def strangers(small_study, tmp_path_factory):
     lines = ["path,label,split"]
     for number in range(60):
         label = CLASSES[number % 5]
-        image = draw_face(77, number, 64, label=label).picture
+        image = draw_face(77, number, 64, label=label).image
         grey = image if image.ndim == 2 else to_grey(image)[..., 0]
         tint = np.stack([grey, (grey * 0.8).astype(np.uint8), (grey * 0.6).astype(np.uint8)], axis=-1)
         layouts.save(folder / "images" / f"{number}.png", tint)
@@ -89,7 +89,7 @@ def test_what_the_model_has_seen_is_left_out(small_study, tmp_path, capsys):
         layouts.save(tmp_path / f"{number}.png", image[..., 0] if image.shape[2] == 1 else image)
         lines.append(f"{number}.png,{LABELS[own.labels[row]]},test")
     for number in range(20, 30):
-        layouts.save(tmp_path / f"{number}.png", draw_face(78, number, 32, label="happy").picture)
+        layouts.save(tmp_path / f"{number}.png", draw_face(78, number, 32, label="happy").image)
         lines.append(f"{number}.png,happy,test")
     (tmp_path / "l.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     model = small_study / "export" / "student.onnx"

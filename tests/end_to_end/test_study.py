@@ -238,7 +238,7 @@ def test_a_study_removes_no_training_unasked(small_study, tmp_path, capsys):
     assert run(["study", str(file), "--out", str(small_study), "--again"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     lost = f"{small_study / 'teachers' / 'plain'}, {small_study / 'student'}."
-    assert f"2 trainings of other settings or pictures would be removed: {lost}" in told
+    assert f"2 trainings of other settings or images would be removed: {lost}" in told
     assert "--replace" in told
     assert modified(small_study) == before
 

@@ -75,7 +75,7 @@ def simulated(n: int, *, seed: int = 0, sharpness: float = 1.0, skill: float = 1
 def predictions(
     logits: np.ndarray, labels: np.ndarray, *, split: str = "calib", head: str = "linear", name: str = "simulated"
 ) -> Predictions:
-    """Predictions of made-up pictures."""
+    """Predictions of made-up images."""
     ids = np.array([f"{i:064x}" for i in range(len(labels))])
     meta = {"name": name, "weights_hash": "0" * 64, "index": "1" * 64, "scale_in_logits": True, "head": head}
     return Predictions(split, ids, labels.astype(np.int64), logits.astype(np.float64), meta)

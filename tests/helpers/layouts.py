@@ -16,21 +16,21 @@ FER_NUMBER = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surpri
 
 
 def face(number: int, side: int = 48) -> np.ndarray:
-    return draw_face(9, 5 * number, side, label=LABELS[number % 7]).picture
+    return draw_face(9, 5 * number, side, label=LABELS[number % 7]).image
 
 
 def on_canvas(
     number: int, side: int = 48, at: tuple[int, int] = (30, 20), shape: tuple[int, int] = (120, 160)
 ) -> np.ndarray:
-    """A face at (x, y) in a larger grey picture."""
+    """A face at (x, y) in a larger grey image."""
     out = np.full((*shape, 3), 90, np.uint8)
     out[at[1] : at[1] + side, at[0] : at[0] + side] = face(number, side)
     return out
 
 
-def save(path: Path, picture: np.ndarray) -> None:
+def save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, quality=95)
+    Image.fromarray(image).save(path, quality=95)
 
 
 def rafdb(root: Path, train: int = 14, test: int = 7, *, aligned: bool = True) -> Path:
@@ -87,10 +87,10 @@ def affectnet_tables(root: Path, count: int = 8) -> Path:
 
 def expw(root: Path, count: int = 14) -> Path:
     lines = []
-    for k in range(0, count, 2):  # two faces a picture
-        picture = on_canvas(k, at=(10, 20))
-        picture[40:88, 100:148] = face(k + 1)
-        save(root / "origin" / f"p_{k}.jpg", picture)
+    for k in range(0, count, 2):  # two faces an image
+        image = on_canvas(k, at=(10, 20))
+        image[40:88, 100:148] = face(k + 1)
+        save(root / "origin" / f"p_{k}.jpg", image)
         lines.append(f"p_{k}.jpg 0 20 10 58 68 93.5 {FER_NUMBER[LABELS[k % 7]]}")
         lines.append(f"p_{k}.jpg 1 40 100 148 88 71 {FER_NUMBER[LABELS[(k + 1) % 7]]}")
     (root / "label.lst").write_text("\n".join(lines) + "\n")

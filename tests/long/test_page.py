@@ -220,7 +220,7 @@ def test_nothing_is_stored(page, video, tmp_path):
 def test_same_crops_give_pythons_probabilities(page, model):
     """Drawn faces through the model file in onnxruntime-web and in onnxruntime."""
     session, card = open_session(model, threads=1)
-    crops = np.stack([draw_face(3, n, card.crop.size, label=LABELS[n % 7]).picture for n in range(210)])
+    crops = np.stack([draw_face(3, n, card.crop.size, label=LABELS[n % 7]).image for n in range(210)])
     crops = np.repeat(crops, 3, axis=3) if crops.shape[3] == 1 else crops
     theirs = session.run(["probabilities"], {"crops": crops})[0]
     ours = page.evaluate(RUN_MODEL, [base64.b64encode(crops.tobytes()).decode(), *crops.shape])

@@ -76,7 +76,7 @@ def test_the_full_file_is_indexed_as_was_measured(rows, tmp_path):
     near = audit["near_duplicates"]["official_rows_also_in_train"]
     assert 820 < near["test"] < 900  # measured: 857 rows of the official test, and 853 of val
     assert 820 < near["val"] < 900
-    # between two sets the same copies are found as within one: test pictures that share a group with a train picture
+    # between two sets the same copies are found as within one: test images that share a group with a train image
     table, seen = read_occurrences(index.folder).to_pylist(), {}
     groups = dict(zip(index.image_ids.tolist(), index.table["group_id"].to_pylist(), strict=True))
     for row in table:
@@ -95,7 +95,7 @@ def test_the_full_file_is_indexed_as_was_measured(rows, tmp_path):
 
 
 def test_ferplus_rules_keep_what_was_counted(rows, tmp_path):
-    """A sixth of the pictures through the folder form, against counts taken straight from the votes."""
+    """A sixth of the images through the folder form, against counts taken straight from the votes."""
     root, some = tmp_path / "fp", rows[::6]
     for folder in FOLDERS.values():
         (root / folder).mkdir(parents=True)
@@ -121,16 +121,16 @@ def test_ferplus_rules_keep_what_was_counted(rows, tmp_path):
     }
 
 
-def variants(picture: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+def variants(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Mirrored, cropped by 1 to 4 of 48 pixels, re-compressed, brighter or darker."""
     side = 48 - int(rng.integers(1, 5))
     y, x = rng.integers(0, 48 - side + 1, 2)
-    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
     return [
-        picture[:, ::-1],
-        cv2.resize(picture[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
+        image[:, ::-1],
+        cv2.resize(image[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_CUBIC),
         cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE),
-        np.clip(picture * rng.uniform(0.75, 1.25) + 8, 0, 255).astype(np.uint8),
+        np.clip(image * rng.uniform(0.75, 1.25) + 8, 0, 255).astype(np.uint8),
     ]
 
 
@@ -141,8 +141,8 @@ def test_planted_variants_are_found_and_other_faces_are_left_alone(rows, tmp_pat
     lines = []
     for k, row in enumerate(rows[:4000]):
         made = {"o": grey(row)} | (dict(zip("fcjb", variants(grey(row), rng), strict=True)) if k % 10 == 0 else {})
-        for kind, picture in made.items():
-            Image.fromarray(picture).save(tmp_path / "p" / f"{k}{kind}.png")
+        for kind, image in made.items():
+            Image.fromarray(image).save(tmp_path / "p" / f"{k}{kind}.png")
             lines.append(f"p/{k}{kind}.png,{row['fer2013_label']}")
     groups = {}
     for name, chosen in (("faces", [line for line in lines if "o.png" in line]), ("all", lines)):
@@ -163,7 +163,7 @@ def test_planted_variants_are_found_and_other_faces_are_left_alone(rows, tmp_pat
 
 
 def test_the_union_of_three_sources(rows, tmp_path, capsys):
-    """One command, a fifth of the rows; the CSV twin says by itself that no group and no picture stands on two sides."""
+    """One command, a fifth of the rows; the CSV twin says by itself that no group and no image stands on two sides."""
     fer2013 = challenge_file(rows[::5], tmp_path / "fer2013.csv")
     root = tmp_path / "fp"
     for folder in FOLDERS.values():
@@ -204,7 +204,7 @@ def test_the_union_of_three_sources(rows, tmp_path, capsys):
 
 
 def test_a_photograph_with_several_faces(real_data, rows, small_study, tmp_path):
-    """Six real faces pasted into one picture are found, where they are, and none elsewhere."""
+    """Six real faces pasted into one image are found, where they are, and none elsewhere."""
     big = [r for r in rows[:3000] if r["ferplus_happiness"] >= 9][:6]
     canvas = np.full((460, 680, 3), 90, np.uint8)
     places = []

@@ -31,7 +31,7 @@ from mien.core.progress import console
 
 app = App(
     name="mien",
-    help=f"Facial-expression recognition that can be trusted, from pictures to a live student. `mien COMMAND --help` says what a command takes, {ALL} with every flag.",
+    help=f"Facial-expression recognition that can be trusted, from images to a live student. `mien COMMAND --help` says what a command takes, {ALL} with every flag.",
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
@@ -184,7 +184,7 @@ def suspects(
     noise: Annotated[SuspectsConfig | None, Flat] = None,
     json: Json = False,
 ) -> None:
-    """Find train pictures whose labels are in doubt: networks of other folds predict them; goes on where it was.
+    """Find train images whose labels are in doubt: networks of other folds predict them; goes on where it was.
 
     Parameters
     ----------
@@ -256,37 +256,37 @@ def export(
 def recognize(
     *images: Path, model: Model = None, config: Annotated[DetectConfig | None, Flat] = None, json: Json = False
 ) -> None:
-    """Find the faces in pictures and name each one's apparent expression.
+    """Find the faces in images and name each one's apparent expression.
 
-    A picture that cannot be read has an error in place of its faces. Exit code 1: some could not be read; 2: none could.
+    An image that cannot be read has an error in place of its faces. Exit code 1: some could not be read; 2: none could.
 
     Parameters
     ----------
     images
-        picture files
+        image files
     model
         a model file, or the name of one that ships; without it the one that MIEN_MODEL names, else the one that ships
     """
     from mien.stages import recognize as stage
 
     if not images:
-        raise UsageError("No picture was named.", fix="mien recognize IMAGE …")
+        raise UsageError("No image was named.", fix="mien recognize IMAGE …")
     done = stage.run(list(images), model, config or DetectConfig())
     lines = []
-    for picture in done:
-        if "error" in picture:
+    for image in done:
+        if "error" in image:
             continue
-        lines.append(f"{picture['image']}: {len(picture['faces'])} face{'' if len(picture['faces']) == 1 else 's'}")
-        for face in picture["faces"]:
+        lines.append(f"{image['image']}: {len(image['faces'])} face{'' if len(image['faces']) == 1 else 's'}")
+        for face in image["faces"]:
             best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
             box = ", ".join(f"{v:.0f}" for v in face["box"])
             lines.append(
                 f"  [{box}]  {face['label'] or 'unsure'}  (" + ", ".join(f"{k} {v:.2f}" for k, v in best) + ")"
             )
     show({"pictures": done}, json=json, text="\n".join(lines))
-    failed = [picture["error"] for picture in done if "error" in picture]
+    failed = [image["error"] for image in done if "error" in image]
     if failed:
-        seen = f"{len(failed)} of {len(done)} pictures were not recognised: " + "; ".join(failed)
+        seen = f"{len(failed)} of {len(done)} images were not recognised: " + "; ".join(failed)
         raise InputError(seen) if len(failed) == len(done) else MienError(seen)
 
 

@@ -18,7 +18,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSO
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Replace = Annotated[
     bool,
-    Parameter(negative="", help="remove trainings of other settings or pictures that stand in the way, without asking"),
+    Parameter(negative="", help="remove trainings of other settings or images that stand in the way, without asking"),
 ]
 Jobs = Annotated[
     int,

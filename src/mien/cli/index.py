@@ -10,7 +10,7 @@ from cyclopts import App
 from mien.cli.common import Flat, Json, Out, show
 from mien.core.config import IndexConfig, WorkConfig
 
-index_app = App(name="index", help="Build and look at an index of labelled pictures.")
+index_app = App(name="index", help="Build and look at an index of labelled images.")
 
 
 @index_app.command(name="build")
@@ -22,7 +22,7 @@ def index_build(
     work: Annotated[WorkConfig | None, Flat] = None,
     json: Json = False,
 ) -> None:
-    """Make one clean index of labelled pictures.
+    """Make one clean index of labelled images.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False
 
 @index_app.command(name="diff")
 def index_diff(first: Path, second: Path, *, json: Json = False) -> None:
-    """Say what changed from one index to another: pictures, labels, splits.
+    """Say what changed from one index to another: images, labels, splits.
 
     Parameters
     ----------

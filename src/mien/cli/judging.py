@@ -32,7 +32,7 @@ def import_(
     out
         the folder to make
     index
-        the index whose pictures these are; ids are its image_id or path
+        the index whose images these are; ids are its image_id or path
     """
     from mien.stages import import_predictions as stage
 
@@ -91,7 +91,7 @@ def calibrate(
     found = stage.run(run, config or CalibrateConfig(), again=again)
     shown = found.model_dump()
     text = (
-        f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} pictures; on {found.after['n']:,} others "
+        f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} images; on {found.after['n']:,} others "
         f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
         f"mean confidence - accuracy {found.before['signed_gap']:+.4f} -> {found.after['signed_gap']:+.4f}"
     )
@@ -176,7 +176,7 @@ def evaluate(
         )
     done = stage.run_all(target, index, config) if all else stage.run(target, index, config, selection=selection)
     test, ends = done["test"], done["test"]["ci95"]
-    lines = [f"{done['name']} on {test['n']:,} test pictures (calibrated, 95 % intervals)"]
+    lines = [f"{done['name']} on {test['n']:,} test images (calibrated, 95 % intervals)"]
     for key in ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll", "signed_gap"):
         floor = f"  floor {test['ece_floor']:.4f}" if key == "ece" else ""
         lines.append(f"  {key:12} {test[key]:8.4f}  [{ends[key][0]:.4f}, {ends[key][1]:.4f}]{floor}")
@@ -206,7 +206,7 @@ def _evaluate_on(
     done = stage.run(run, index, on, config, selection=selection)
     test, left = done["test"], done["left_out"]
     text = (
-        f"{done['name']} on {test['n']:,} test pictures of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
+        f"{done['name']} on {test['n']:,} test images of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
         f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
         f"{_told(done)}"
     )

@@ -10,7 +10,7 @@ from cyclopts.types import UInt16
 
 from mien.cli.common import Json, Model, show
 
-serve_app = App(name="serve", help="The live page: camera, picture or video, recognised in the browser.")
+serve_app = App(name="serve", help="The live page: camera, image or video, recognised in the browser.")
 
 
 @serve_app.default

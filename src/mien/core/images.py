@@ -1,4 +1,4 @@
-"""Bytes to RGB uint8, or a named reason why not. No picture is ever silently replaced or altered.
+"""Bytes to RGB uint8, or a named reason why not. No image is ever silently replaced or altered.
 
 The header is read first, so that a small file cannot ask for gigabytes; EXIF rotation is applied.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REASONS: dict[str, str] = {
     "missing": "the file does not exist or cannot be opened",
     "empty": "the file has no bytes",
-    "unknown_format": "the bytes are no picture that Pillow can identify",
+    "unknown_format": "the bytes are no image that Pillow can identify",
     "too_large": "more pixels than the limit (header read, nothing decoded)",
     "too_small": "a side under 16 pixels shows no expression",
     "animated": "several frames: which one the label means is unknown",
@@ -51,13 +51,13 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
-    """Decode a picture to RGB uint8 of shape (H, W, 3); raise `RejectedImage` with a named reason."""
+    """Decode an image to RGB uint8 of shape (H, W, 3); raise `RejectedImage` with a named reason."""
     return as_three(decode_lean(data, max_pixels=max_pixels, min_side=min_side))
 
 
-def as_three(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def as_three(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 1) repeated to (H, W, 3); (H, W, 3) itself."""
-    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def decode_lean(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
@@ -112,7 +112,7 @@ def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Pixels (H, W, 1 or 3) of a loaded picture, upright; each step frees what the last one held."""
+    """Pixels (H, W, 1 or 3) of a loaded image, upright; each step frees what the last one held."""
     if image.getexif().get(_ORIENTATION, 1) != 1:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "L" and not image.has_transparency_data:
@@ -209,15 +209,15 @@ def _png_depth(data: bytes) -> int:
     return data[24] if data[:8] == _PNG and len(data) > 24 else 0
 
 
-def image_id(picture: NDArray[np.uint8]) -> str:
-    """sha256 of the decoded pixels and their shape: equal for equal pictures in any file format.
+def image_id(image: NDArray[np.uint8]) -> str:
+    """sha256 of the decoded pixels and their shape: equal for equal images in any file format.
 
-    `picture` is (H, W, 1 or 3); where all channels are equal one of them is hashed.
+    `image` is (H, W, 1 or 3); where all channels are equal one of them is hashed.
     """
-    height, width, _ = picture.shape
-    grey = is_grey(picture)
+    height, width, _ = image.shape
+    grey = is_grey(image)
     digest = hashlib.sha256(f"mien-{'grey' if grey else 'rgb'}8:{height}x{width}:".encode())
-    digest.update(np.ascontiguousarray(picture[..., :1] if grey else picture).data)
+    digest.update(np.ascontiguousarray(image[..., :1] if grey else image).data)
     return digest.hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""Pictures on disk to one clean index with packed pixels."""
+"""Images on disk to one clean index with packed pixels."""

@@ -26,8 +26,8 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
     rows = np.flatnonzero(keep)
     voted = keep.copy()
     voted[plan.decisions.row[[i for i, votes in plan.decisions.votes.items() if votes is None]]] = False
-    picture = found.picture[rows]
-    labels, sides, sources = plan.decisions.label[picture], plan.sides[picture], found.source[rows]
+    image = found.image[rows]
+    labels, sides, sources = plan.decisions.label[image], plan.sides[image], found.source[rows]
     counts = {name: _by_split(sides[labels == i]) for i, name in enumerate(LABELS)}
     totals, n = _by_split(sides), len(rows)
     names = [source.alias for source in found.sources]
@@ -56,8 +56,8 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
             int(piece["votes"].is_valid().to_numpy()[voted[a:b]].sum())
             for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)
         ),
-        "groups": len(set(plan.group[picture].tolist())),
-        "groups_on_two_sides": _crossing(plan.group[picture], sides),
+        "groups": len(set(plan.group[image].tolist())),
+        "groups_on_two_sides": _crossing(plan.group[image], sides),
         "subjects_on_two_sides": _crossing(subjects[subjects >= 0], sides[subjects >= 0]),
         "duplicates": _identical(plan),
         "near_duplicates": _near(plan),
@@ -124,23 +124,23 @@ def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -
 def _identical(plan: Plan) -> dict[str, Any]:
     """Pixel-identical groups, and how the official splits leak through them."""
     found = plan.found
-    rows = np.flatnonzero(found.picture >= 0)
-    picture, official = found.picture[rows], found.official[rows]
-    shown = np.bincount(picture, minlength=len(plan.ids))
+    rows = np.flatnonzero(found.image >= 0)
+    image, official = found.image[rows], found.official[rows]
+    shown = np.bincount(image, minlength=len(plan.ids))
     return {
         "identical_groups": int((shown > 1).sum()),
         "pictures_in_groups": int(shown[shown > 1].sum()),
-        **_official_leaks(picture, official, len(plan.ids)),
+        **_official_leaks(image, official, len(plan.ids)),
         "groups_with_conflicting_labels": int(plan.decisions.conflict.sum()),
     }
 
 
 def _near(plan: Plan) -> dict[str, Any]:
-    """Near-duplicate clusters of distinct pictures; how the official splits leak through identical and near ones."""
+    """Near-duplicate clusters of distinct images; how the official splits leak through identical and near ones."""
     found = plan.found
     size = np.bincount(plan.group, minlength=len(plan.ids))
-    rows = np.flatnonzero(found.picture >= 0)
-    picture = found.picture[rows]
+    rows = np.flatnonzero(found.image >= 0)
+    image = found.image[rows]
     labelled = np.flatnonzero((plan.decisions.label >= 0) & (size[plan.group] > 1))
     kinds = np.unique(plan.group[labelled] * len(LABELS) + plan.decisions.label[labelled])
     return {
@@ -148,7 +148,7 @@ def _near(plan: Plan) -> dict[str, Any]:
         "clusters": int((size > 1).sum()),
         "pictures": int(size[size > 1].sum()),
         "largest": int(size.max(initial=0)),
-        **_official_leaks(plan.group[picture], found.official[rows], len(plan.ids)),
+        **_official_leaks(plan.group[image], found.official[rows], len(plan.ids)),
         "groups_with_conflicting_labels": int((np.unique(kinds // len(LABELS), return_counts=True)[1] > 1).sum()),
     }
 

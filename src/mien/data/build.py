@@ -33,7 +33,7 @@ TRAIN = SPLIT_CODE["train"]
 
 @dataclass(frozen=True)
 class Moved:
-    """A source's row whose picture went to a stricter side than that source alone gives it."""
+    """A source's row whose image went to a stricter side than that source alone gives it."""
 
     row: int
     side: int
@@ -43,9 +43,9 @@ class Moved:
 
 @dataclass(frozen=True)
 class Alone:
-    """What one source by itself makes of its pictures; arrays have one entry a picture of its own."""
+    """What one source by itself makes of its images; arrays have one entry an image of its own."""
 
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     rows: NDArray[np.int64]
     sides: Codes
     own: Codes
@@ -55,7 +55,7 @@ class Alone:
 
 @dataclass
 class Plan:
-    """What becomes of every distinct picture; arrays have one entry a picture."""
+    """What becomes of every distinct image; arrays have one entry an image."""
 
     found: Collection
     decisions: VoteOutcome
@@ -65,7 +65,7 @@ class Plan:
     """Near-duplicate cluster, by its member with the smallest id."""
     sides: Codes
     own: Codes
-    """The strictest side that any source gives the picture by itself, whatever it is a duplicate of."""
+    """The strictest side that any source gives the image by itself, whatever it is a duplicate of."""
     kept: NDArray[np.bool_]
     why: dict[int, str]
     moved: list[Moved]
@@ -111,20 +111,20 @@ def build(
     failing = ~curate.passing(found, filters)
     usable[failing] = NONE
     decisions = decide(found, usable, rank, config.fallback)
-    for picture in list(decisions.why):
-        if failing[decisions.row[picture]] and found.label[decisions.row[picture]] != NONE:
-            decisions.why[picture] = "filter"
+    for image in list(decisions.why):
+        if failing[decisions.row[image]] and found.label[decisions.row[image]] != NONE:
+            decisions.why[image] = "filter"
     ids = [bytes(i) for i in found.texts("image_id", found.first)]
     relabels: list[dict[str, Any]] = []
     if wanted and config.relabel is not None:
         decisions.label, relabels = curate.relabelled(found, decisions.label, ids, wanted, config.relabel)
         numbers = {identity.hex(): i for i, identity in enumerate(ids)}
         for change in relabels:
-            picture = numbers[str(change["image_id"])]
-            decisions.why.pop(picture, None)
-            decisions.votes[picture] = None  # they are for the label that no longer holds
+            image = numbers[str(change["image_id"])]
+            decisions.why.pop(image, None)
+            decisions.votes[image] = None  # they are for the label that no longer holds
             if change["to"] == DROP:
-                decisions.why[picture] = "relabel_drop"
+                decisions.why[image] = "relabel_drop"
     if not (decisions.label != NONE).any():
         _nothing_left(found, decisions)
     pairs = _near(config, found, scratch, engine)
@@ -134,13 +134,13 @@ def build(
 
 
 def _nothing_left(found: Collection, decisions: VoteOutcome) -> None:
-    """Say why no picture is left."""
+    """Say why no image is left."""
     lost = np.flatnonzero(found.rejected)
     reasons = Counter(found.texts("reason", lost)) + Counter(decisions.why.values())
     example = found.texts("path", lost[:1] if len(lost) else decisions.row[:1])[0]
     raise InputError(
-        f"No picture with a label is left of {len(found)}: {', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
-        rule="A picture needs one label: the majority of the rows that show it, in the source that decides.",
+        f"No image with a label is left of {len(found)}: {', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
+        rule="An image needs one label: the majority of the rows that show it, in the source that decides.",
         fix="See docs/data.md on labels, --keep, --relabel and --fallback.",
     )
 
@@ -150,14 +150,14 @@ def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engi
         none = np.empty(0, np.int64)
         return Pairs(none, none, np.empty(0, np.float32))
     drawn = np.array([source.distinct for source in found.sources])
-    # Pictures that show nothing have no hash to speak of: any two of them would be candidates.
+    # Images that show nothing have no hash to speak of: any two of them would be candidates.
     empty = found.numbers("deviation")[found.first] < CONSTANT
     asked = np.flatnonzero(~drawn[found.source[found.first]] & ~empty)
     path = scratch.folder / "hashes.npy"
     tables.write_hashes(found, found.first[asked], path)
     pairs = find(
         path,
-        lambda pictures: found.thumbs(found.first[asked[pictures]]),
+        lambda images: found.thumbs(found.first[asked[images]]),
         kind=config.near_duplicates,
         radius=config.near_radius,
         threshold=config.near_threshold,
@@ -167,13 +167,13 @@ def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engi
     return Pairs(asked[pairs.a], asked[pairs.b], pairs.score)
 
 
-def _members(found: Collection, pictures: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
-    """For each source which of some pictures it shows."""
+def _members(found: Collection, images: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+    """For each source which of some images it shows."""
     out = []
     for number in range(len(found.sources)):
         shown = np.zeros(len(found.first), dtype=bool)
-        shown[found.picture[(found.source == number) & (found.picture >= 0)]] = True
-        out.append(shown[pictures])
+        shown[found.image[(found.source == number) & (found.image >= 0)]] = True
+        out.append(shown[images])
     return out
 
 
@@ -194,8 +194,8 @@ def _plan(
     own = np.full(n, TRAIN, dtype=np.int8)
     deciding = found.source[decisions.row]
     for one in alone:
-        np.maximum.at(final, one.pictures, one.sides)
-        np.maximum.at(own, one.pictures, one.own)
+        np.maximum.at(final, one.images, one.sides)
+        np.maximum.at(own, one.images, one.own)
     final = strictest(final, whole)
     kept, why = decisions.label != NONE, dict(decisions.why)
     moved = _moved(whole, alone, final, kept)
@@ -235,23 +235,23 @@ def _plan(
 
 
 def _official(alone: list[Alone], whole: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Pictures (n,) whose group holds a picture of a source with an official val or test."""
+    """Images (n,) whose group holds an image of a source with an official val or test."""
     out = np.zeros(int(whole.max(initial=-1)) + 1, dtype=bool)
     for one in alone:
         if one.official:
-            out[whole[one.pictures]] = True
+            out[whole[one.images]] = True
     return np.asarray(out[whole])
 
 
 def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of pictures that show one person, enough to join all of a person's pictures."""
+    """Pairs of images that show one person, enough to join all of a person's images."""
     codes = found.codes("subject")
-    rows = np.flatnonzero((codes >= 0) & (found.picture >= 0))
+    rows = np.flatnonzero((codes >= 0) & (found.image >= 0))
     if not len(rows):
         return rows, rows
     first = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
-    first[codes[rows[::-1]]] = found.picture[rows[::-1]]
-    return found.picture[rows], first[codes[rows]]
+    first[codes[rows[::-1]]] = found.image[rows[::-1]]
+    return found.image[rows], first[codes[rows]]
 
 
 def _split_alone(
@@ -263,33 +263,33 @@ def _split_alone(
     pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> list[Alone]:
-    """For each source its pictures, their sides and own sides."""
+    """For each source its images, their sides and own sides."""
     shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
     out = []
     for number in range(len(found.sources)):
-        rows = np.flatnonzero((found.source == number) & (found.picture >= 0))
-        pictures, first, at = np.unique(found.picture[rows], return_index=True, return_inverse=True)
-        official = np.full(len(pictures), NO_CODE, dtype=np.int8)
+        rows = np.flatnonzero((found.source == number) & (found.image >= 0))
+        images, first, at = np.unique(found.image[rows], return_index=True, return_inverse=True)
+        official = np.full(len(images), NO_CODE, dtype=np.int8)
         np.maximum.at(official, at, found.official[rows])
         labels = usable[rows[first]].copy()
-        for local, picture in enumerate(pictures.tolist()):
-            if (number, picture) in decisions.by_source:
-                labels[local] = decisions.by_source[number, picture]
-        links = [_within(pictures, *link) for link in ((pairs.a, pairs.b), subjects)]
-        units = components(len(pictures), *(np.concatenate(side) for side in zip(*links, strict=True)))
-        sides, by_itself = assign(official, units, [ids[i] for i in pictures.tolist()], labels, shares)
-        out.append(Alone(pictures, rows[first], sides, by_itself, bool((official > SPLIT_CODE["calib"]).any())))
+        for local, image in enumerate(images.tolist()):
+            if (number, image) in decisions.by_source:
+                labels[local] = decisions.by_source[number, image]
+        links = [_within(images, *link) for link in ((pairs.a, pairs.b), subjects)]
+        units = components(len(images), *(np.concatenate(side) for side in zip(*links, strict=True)))
+        sides, by_itself = assign(official, units, [ids[i] for i in images.tolist()], labels, shares)
+        out.append(Alone(images, rows[first], sides, by_itself, bool((official > SPLIT_CODE["calib"]).any())))
     return out
 
 
 def _within(
-    pictures: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
+    images: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Those pairs of which both lie in `pictures` (ascending), as positions in it."""
-    at = [np.minimum(np.searchsorted(pictures, x), len(pictures) - 1) if len(pictures) else x[:0] for x in (a, b)]
-    if not len(pictures) or not len(a):
+    """Those pairs of which both lie in `images` (ascending), as positions in it."""
+    at = [np.minimum(np.searchsorted(images, x), len(images) - 1) if len(images) else x[:0] for x in (a, b)]
+    if not len(images) or not len(a):
         return a[:0], b[:0]
-    both = (pictures[at[0]] == a) & (pictures[at[1]] == b)
+    both = (images[at[0]] == a) & (images[at[1]] == b)
     return at[0][both], at[1][both]
 
 
@@ -298,25 +298,25 @@ def _named_by_smallest(group: NDArray[np.int64], ids: Sequence[bytes]) -> NDArra
     out = np.arange(len(group))
     members = np.flatnonzero(np.bincount(group, minlength=len(group))[group] > 1)
     best: dict[int, int] = {}
-    for picture in members.tolist():
-        head = int(group[picture])
-        if head not in best or ids[picture] < ids[best[head]]:
-            best[head] = picture
-    out[members] = [best[int(group[picture])] for picture in members.tolist()]
+    for image in members.tolist():
+        head = int(group[image])
+        if head not in best or ids[image] < ids[best[head]]:
+            best[head] = image
+    out[members] = [best[int(group[image])] for image in members.tolist()]
     return out
 
 
 def _moved(whole: NDArray[np.int64], alone: list[Alone], final: Codes, kept: NDArray[np.bool_]) -> list[Moved]:
-    """Every source's rows whose pictures went to a stricter side than it gives them, in order."""
-    changed = [np.flatnonzero(kept[one.pictures] & (final[one.pictures] > one.own)) for one in alone]
-    units = {int(u) for one, at in zip(alone, changed, strict=True) for u in whole[one.pictures[at]]}
+    """Every source's rows whose images went to a stricter side than it gives them, in order."""
+    changed = [np.flatnonzero(kept[one.images] & (final[one.images] > one.own)) for one in alone]
+    units = {int(u) for one, at in zip(alone, changed, strict=True) for u in whole[one.images[at]]}
     reason: dict[int, int] = {}
     for one in alone:
-        standing = np.flatnonzero(one.own == final[one.pictures])
-        for at in standing[np.isin(whole[one.pictures[standing]], list(units))].tolist():
-            reason.setdefault(int(whole[one.pictures[at]]), int(one.rows[at]))
+        standing = np.flatnonzero(one.own == final[one.images])
+        for at in standing[np.isin(whole[one.images[standing]], list(units))].tolist():
+            reason.setdefault(int(whole[one.images[at]]), int(one.rows[at]))
     return [
-        Moved(int(one.rows[i]), int(one.own[i]), reason[int(whole[one.pictures[i]])])
+        Moved(int(one.rows[i]), int(one.own[i]), reason[int(whole[one.images[i]])])
         for one, at in zip(alone, changed, strict=True)
         for i in at.tolist()
     ]
@@ -330,8 +330,8 @@ def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
         else config.color == "grey"
     )
     crop = recipe_of(config, None).crop.model_copy(update={"color": "grey" if grey else "rgb"})
-    shown = np.bincount(found.picture[found.picture >= 0], minlength=len(plan.ids))
-    dropped = Counter(reason for picture, reason in plan.why.items() for _ in range(int(shown[picture])))
+    shown = np.bincount(found.image[found.image >= 0], minlength=len(plan.ids))
+    dropped = Counter(reason for image, reason in plan.why.items() for _ in range(int(shown[image])))
     keep = np.zeros(len(found), dtype=bool)
     keep[plan.decisions.row[plan.kept]] = True
     return IndexParts(
@@ -365,7 +365,7 @@ def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> dict[
             }
             for s, content in zip(found.sources, found.content, strict=True)
         ],
-        "label_rule": "the first of these sources that shows a picture decides; among its rows the majority; none: the fallback, or dropped",
+        "label_rule": "the first of these sources that shows an image decides; among its rows the majority; none: the fallback, or dropped",
         "priority": [found.sources[i].alias for i in order],
         "fallback": list(config.fallback),
         "dropped": dict(sorted(dropped.items())),

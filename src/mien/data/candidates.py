@@ -1,4 +1,4 @@
-"""Candidates for near-duplicates: every pair of pictures whose hashes meet within a radius under some view."""
+"""Candidates for near-duplicates: every pair of images whose hashes meet within a radius under some view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NONE_MET: NDArray[np.int64] = np.empty((0, 3), dtype=np.int64)
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of pictures whose hashes met: `query` under view number `view`, `row` as it is."""
+    """Pairs of images whose hashes met: `query` under view number `view`, `row` as it is."""
 
     query: Rows
     row: Rows
@@ -44,18 +44,18 @@ Met = tuple[NDArray[np.int64], Rows, Rows, NDArray[np.uint8]]
 def search(task: Lookup) -> Met:
     """Pairs of the queries: (view, query, row, distance); of (a, b) and (b, a) one, of each query the `MOST` nearest.
 
-    What matches more pictures than that (the frames of a film, say) stands in a crowd whose members match each
+    What matches more images than that (the frames of a film, say) stands in a crowd whose members match each
     other: the nearest links join it as well as all of them, whose number grows with its square.
 
-    The table is made of the queries, which are many times more than the pictures: each picture's own hash is
-    looked up once in it, instead of each query's among the pictures.
+    The table is made of the queries, which are many times more than the images: each image's own hash is
+    looked up once in it, instead of each query's among the images.
     """
     hashes = np.load(task.path, mmap_mode="r")
     n = hashes.shape[1]
     found = list(HammingIndex(hashes.reshape(-1)[task.start : task.stop], task.radius).pairs(hashes[0]))
     row, place, distance = (np.concatenate([part[i] for part in found]) for i in range(3))
     view, query = np.divmod(place + task.start, n)
-    # Whole pictures meet in both directions or in none.
+    # Whole images meet in both directions or in none.
     keep = np.flatnonzero(np.where(view == 0, query < row, query != row))
     keep = keep[np.lexsort((row[keep], place[keep]))]
     place, row, distance = nearest(place[keep], row[keep], distance[keep])
@@ -78,7 +78,7 @@ def nearest(query: Rows, row: Rows, distance: NDArray[np.uint8]) -> tuple[Rows, 
 def candidates(path: Path, kind: str, radius: int, engine: Engine) -> Candidates:
     """Every pair within `radius` under any view, once: with the view and direction of least distance.
 
-    `path` is a `.npy` of hashes (views, n), n the pictures.
+    `path` is a `.npy` of hashes (views, n), n the images.
     """
     count, n = np.load(path, mmap_mode="r").shape
     tasks = [Lookup(str(path), radius, start, min(start + _BLOCK, count * n)) for start in range(0, count * n, _BLOCK)]

@@ -41,10 +41,10 @@ class Collection:
     label: NDArray[np.int8]
     official: NDArray[np.int8]
     rejected: NDArray[np.bool_]
-    picture: Rows
-    """Number of the distinct picture that a row shows, -1 for a rejected row."""
+    image: Rows
+    """Number of the distinct image that a row shows, -1 for a rejected row."""
     first: Rows
-    """The first row of each distinct picture."""
+    """The first row of each distinct image."""
     content: list[str]
     """Content hash of each source."""
     signs: list[str]
@@ -110,7 +110,7 @@ class Collection:
 
 
 def _rows(piece: pa.Table, name: str, side: int) -> NDArray[np.uint8]:
-    """A column of pictures as an array (n, side, side, channels), without a copy."""
+    """A column of images as an array (n, side, side, channels), without a copy."""
     column = piece[name].chunk(0)
     width = column.type.byte_width
     flat = np.frombuffer(column.buffers()[1], np.uint8, count=len(column) * width, offset=column.offset * width)
@@ -118,7 +118,7 @@ def _rows(piece: pa.Table, name: str, side: int) -> NDArray[np.uint8]:
 
 
 def sign(source: Source) -> str:
-    """A cheap sign of a source's content: tables by their bytes, pictures by size and time of change."""
+    """A cheap sign of a source's content: tables by their bytes, images by size and time of change."""
     return _sign(source, (stamp(items) for items in chunks(source, CHUNK)))
 
 
@@ -132,7 +132,7 @@ def collect(
     """Load all sources in order. Stops with an `InputError` when too large a share is rejected."""
     names = _load_pieces(sources, scratch, recipe, engine)
     if not names:
-        raise InputError("The sources hold no rows.", rule="An index needs pictures.")
+        raise InputError("The sources hold no rows.", rule="An index needs images.")
     pieces = [scratch.open(name) for _, name in names]
     starts = np.cumsum([0] + [len(piece) for piece in pieces])
     source = np.repeat(np.array([s for s, _ in names], np.int16), np.diff(starts))
@@ -141,7 +141,7 @@ def collect(
         digests = piece["digest"].chunk(0)
         contents[number].add(piece["path"].to_pylist(), bytes(digests.buffers()[1])[: 32 * len(digests)])
     rejected = np.concatenate([piece["reason"].is_valid().to_numpy() for piece in pieces])
-    picture, first = _distinct(pieces, rejected)
+    image, first = _distinct(pieces, rejected)
     found = Collection(
         sources=sources,
         pieces=pieces,
@@ -150,7 +150,7 @@ def collect(
         label=np.concatenate([p["label"].to_numpy() for p in pieces]),
         official=np.concatenate([p["official"].to_numpy() for p in pieces]),
         rejected=rejected,
-        picture=picture,
+        image=image,
         first=first,
         content=[c.value() for c in contents],
         signs=[_sign(s, (scratch.stamp(name) for number, name in names if number == i)) for i, s in enumerate(sources)],
@@ -176,7 +176,7 @@ def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine
                 yield Task(items, recipe, source.cropped)
 
     done = 0
-    with meter("reading pictures", sum(len(source) for source in sources)) as progress:
+    with meter("reading images", sum(len(source) for source in sources)) as progress:
         for payload in engine.map(load, tasks()):
             name, rows = missing[done]
             scratch.put(name, payload)
@@ -186,7 +186,7 @@ def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine
 
 
 def _distinct(pieces: list[pa.Table], rejected: NDArray[np.bool_]) -> tuple[Rows, Rows]:
-    """The picture that each row shows, numbered by first appearance, and the first row of each."""
+    """The image that each row shows, numbered by first appearance, and the first row of each."""
     keys = np.concatenate([_halves(piece) for piece in pieces])
     rows = np.flatnonzero(~rejected)
     order = rows[np.lexsort((rows, keys[rows, 1], keys[rows, 0]))]
@@ -195,13 +195,13 @@ def _distinct(pieces: list[pa.Table], rejected: NDArray[np.bool_]) -> tuple[Rows
     first = order[new]  # lexsort is stable in the row number: the first of each run is its first row
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    picture = np.full(len(rejected), -1, dtype=np.int64)
-    picture[order] = rank[np.cumsum(new) - 1] if len(order) else []
-    return picture, np.sort(first)
+    image = np.full(len(rejected), -1, dtype=np.int64)
+    image[order] = rank[np.cumsum(new) - 1] if len(order) else []
+    return image, np.sort(first)
 
 
 def _halves(piece: pa.Table) -> NDArray[np.uint64]:
-    """The first 128 bits of every image id, (n, 2): two distinct pictures that share them are not to be expected."""
+    """The first 128 bits of every image id, (n, 2): two distinct images that share them are not to be expected."""
     column = piece["image_id"].chunk(0)
     return np.frombuffer(column.buffers()[1], "<u8").reshape(-1, 4)[: len(column), :2]
 
@@ -214,7 +214,7 @@ def _check_rejected(found: Collection, limit: float) -> None:
     reasons = Counter(found.texts("reason", first))
     [path], [reason], [detail] = (found.texts(name, first[:1]) for name in ("path", "reason", "detail"))
     raise InputError(
-        f"{count} of {len(found)} pictures were rejected ({', '.join(sorted(reasons))}); the first is {path}: {reason}, {detail}.",
+        f"{count} of {len(found)} images were rejected ({', '.join(sorted(reasons))}); the first is {path}: {reason}, {detail}.",
         rule=f"At most {limit:.0%} may be.",
         fix="Repair or remove them, or raise --max-rejected.",
     )

@@ -1,4 +1,4 @@
-"""Which packed pictures are copies of others: what an index finds within itself, found between two."""
+"""Which packed images are copies of others: what an index finds within itself, found between two."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _CHUNK = 4096
 
 
 def copies(pixels: Any, rows: Rows, others: Any, other_rows: Rows) -> NDArray[np.bool_]:
-    """Which of the pictures `pixels[rows]` (n, s, s, c) show one of `others[other_rows]` too, (n,).
+    """Which of the images `pixels[rows]` (n, s, s, c) show one of `others[other_rows]` too, (n,).
 
-    Each side's mirror images and small crops are looked up among the other's pictures, with the radius and the
+    Each side's mirror images and small crops are looked up among the other's images, with the radius and the
     threshold on the pixels that `mien index build` has by default.
     """
     radius, threshold = (IndexConfig.model_fields[name].default for name in ("near_radius", "near_threshold"))
@@ -50,7 +50,7 @@ def _thumbs(pixels: Any, rows: Rows) -> NDArray[np.uint8]:
     out = np.empty((len(rows), THUMB, THUMB), dtype=np.uint8)
     for start in range(0, len(rows), _CHUNK):
         part = np.array(pixels[rows[start : start + _CHUNK]])
-        out[start : start + len(part)] = [thumbnail(picture) for picture in part]
+        out[start : start + len(part)] = [thumbnail(image) for image in part]
     return out
 
 

@@ -145,15 +145,15 @@ def relabelled(
     if left:
         rows = np.flatnonzero(~found.rejected)
         where |= {
-            name: int(found.picture[row])
+            name: int(found.image[row])
             for row, name in zip(rows, found.texts("path", rows), strict=True)
             if name in left
         }
     unknown = [name for name in wanted if name not in where]
     if unknown:
         raise InputError(
-            f"{path} names {len(unknown)} pictures that this index does not have, first {unknown[0]!r}.",
-            rule="Every row names an image_id or a path (source:relative/file) of a picture that was read.",
+            f"{path} names {len(unknown)} images that this index does not have, first {unknown[0]!r}.",
+            rule="Every row names an image_id or a path (source:relative/file) of an image that was read.",
         )
     out, changes = labels.copy(), []
     for name, label in wanted.items():
@@ -189,7 +189,7 @@ def capped(
     max_per_class: int | None,
     per_source: dict[str, int],
 ) -> NDArray[np.bool_]:
-    """Which of some train pictures are beyond the caps. Only train is capped: the other sides keep their natural shares."""
+    """Which of some train images are beyond the caps. Only train is capped: the other sides keep their natural shares."""
     keys = order_keys(seed, "cap", ids)
     over = np.zeros(len(labels), dtype=bool)
     for name, limit in per_source.items():

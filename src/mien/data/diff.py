@@ -1,4 +1,4 @@
-"""What changed between two indexes: pictures, labels, splits, groups."""
+"""What changed between two indexes: images, labels, splits, groups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXAMPLES = 10
 
 
 def diff(a: Index, b: Index) -> dict[str, Any]:
-    """From `a` to `b`: pictures added and removed, labels and splits changed, with examples and tables of changes."""
+    """From `a` to `b`: images added and removed, labels and splits changed, with examples and tables of changes."""
     columns = ["label", "split", "path", "group_id"]
     left, right = (
         dict(

@@ -1,8 +1,8 @@
-"""What becomes of a picture that several source rows show.
+"""What becomes of an image that several source rows show.
 
 The rule for labels: of the sources that show it the one that comes first in the priorities decides.
-Among its rows the majority label holds; without a majority, or when that source gives the picture no
-label, a fallback source is asked if one was named; else the picture is dropped and counted.
+Among its rows the majority label holds; without a majority, or when that source gives the image no
+label, a fallback source is asked if one was named; else the image is dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ Rows = NDArray[np.int64]
 
 @dataclass
 class VoteOutcome:
-    """The one row that each distinct picture becomes. Arrays have one entry a picture."""
+    """The one row that each distinct image becomes. Arrays have one entry an image."""
 
     row: Rows
     """The source row that gave the label (or the reason why there is none)."""
     label: NDArray[np.int8]
-    """Class number, -1 where the picture is dropped."""
+    """Class number, -1 where the image is dropped."""
     why: dict[int, str]
-    """Why pictures without a label have none."""
+    """Why images without a label have none."""
     votes: dict[int, tuple[float, ...] | None]
-    """Mean votes of pictures that several rows of the deciding source show; None, whatever the rows say, after relabelling."""
+    """Mean votes of images that several rows of the deciding source show; None, whatever the rows say, after relabelling."""
     conflict: NDArray[np.bool_]
     """Whether its rows name several classes."""
     by_source: dict[tuple[int, int], int]
-    """(source, picture) to the label that the source alone gives it, where it has several rows of it."""
+    """(source, image) to the label that the source alone gives it, where it has several rows of it."""
 
 
 def ranks(sources: list[Source], priority: Sequence[str]) -> NDArray[np.int16]:
-    """The rank of each source: lower decides. A relabelling source comes before those whose pictures it labels anew."""
+    """The rank of each source: lower decides. A relabelling source comes before those whose images it labels anew."""
     known = [source.alias for source in sources]
     for name in priority:
         check_source(name, known, "--priority")
@@ -77,18 +77,18 @@ def vote(labels: Sequence[int]) -> tuple[int, str]:
 def decide(
     found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]
 ) -> VoteOutcome:
-    """Apply the rule to every distinct picture. `usable` are the rows' labels after filters, -1 for none."""
+    """Apply the rule to every distinct image. `usable` are the rows' labels after filters, -1 for none."""
     names = [source.alias for source in found.sources]
     spare = [s for name in fallback for s, known in enumerate(names) if known == name]
     n = len(found.first)
-    rows = np.flatnonzero(found.picture >= 0)
-    rows = rows[np.lexsort((rows, rank[found.source[rows]], found.picture[rows]))]
-    bounds = np.append(np.searchsorted(found.picture[rows], np.arange(n)), len(rows))
+    rows = np.flatnonzero(found.image >= 0)
+    rows = rows[np.lexsort((rows, rank[found.source[rows]], found.image[rows]))]
+    bounds = np.append(np.searchsorted(found.image[rows], np.arange(n)), len(rows))
     out = VoteOutcome(rows[bounds[:-1]].copy(), usable[rows[bounds[:-1]]].copy(), {}, {}, np.zeros(n, bool), {})
     several = np.flatnonzero(np.diff(bounds) > 1)
-    texts = _Texts(found, rows[np.isin(found.picture[rows], several)])
-    for picture in several.tolist():
-        _decide(found, usable, rank, spare, rows[bounds[picture] : bounds[picture + 1]], picture, out, texts)
+    texts = _Texts(found, rows[np.isin(found.image[rows], several)])
+    for image in several.tolist():
+        _decide(found, usable, rank, spare, rows[bounds[image] : bounds[image + 1]], image, out, texts)
     lost = np.flatnonzero((out.label == NONE) & (np.diff(bounds) == 1))
     out.why.update(zip(lost.tolist(), [w or "no_label" for w in found.texts("why", out.row[lost])], strict=True))
     return out
@@ -109,15 +109,15 @@ def _decide(
     rank: NDArray[np.int16],
     spare: list[int],
     rows: Rows,
-    picture: int,
+    image: int,
     out: VoteOutcome,
     texts: _Texts,
 ) -> None:
     source, labels = found.source[rows], usable[rows]
     order = rank[source]
-    out.conflict[picture] = len(set(labels[labels != NONE].tolist())) > 1
+    out.conflict[image] = len(set(labels[labels != NONE].tolist())) > 1
     for number in np.unique(source).tolist():
-        out.by_source[number, picture] = vote(labels[source == number].tolist())[0]
+        out.by_source[number, image] = vote(labels[source == number].tolist())[0]
     top = rows[order == order[0]]
     label, why = vote(usable[top].tolist())
     for number in spare:
@@ -127,17 +127,17 @@ def _decide(
         if len(others) and number != int(source[0]):
             label, _ = vote(usable[others].tolist())
             top = others if label != NONE else top
-    out.label[picture] = label
+    out.label[image] = label
     if label == NONE:
-        out.row[picture] = top[0]
-        out.why[picture] = why or texts.why[int(top[0])] or "no_label"
+        out.row[image] = top[0]
+        out.why[image] = why or texts.why[int(top[0])] or "no_label"
         return
     giving = top[usable[top] == label]
-    out.row[picture] = giving[0]
+    out.row[image] = giving[0]
     if len(top) > 1:
         votes = [v for v in map(texts.votes.get, top.tolist()) if v is not None]
         if votes:
-            out.votes[picture] = tuple(float(x) for x in np.mean(votes, axis=0))
+            out.votes[image] = tuple(float(x) for x in np.mean(votes, axis=0))
 
 
 def label_name(code: int) -> str | None:

@@ -21,7 +21,7 @@ from mien.core.geometry import Box, CropSpec, crop_face, cut, fit_square
 from mien.core.images import as_three, image_id, is_grey
 from mien.core.labels import INDEX
 from mien.data.phash import THUMB, Hasher, thumbnail
-from mien.data.sources.base import Item, Picture, stamp
+from mien.data.sources.base import Item, SourceImage, stamp
 
 SPLIT_CODE = {"train": 0, "calib": 1, "val": 2, "test": 3}
 NO_CODE = -1
@@ -54,7 +54,7 @@ Finder = Callable[[NDArray[np.uint8]], list[Any]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How rows are loaded. `make_finder` makes a face detector where pictures are to be aligned."""
+    """How rows are loaded. `make_finder` makes a face detector where images are to be aligned."""
 
     crop: CropSpec
     kind: str
@@ -95,20 +95,20 @@ def _finder(make: Callable[[], Finder]) -> Finder:
 
 
 def load(task: Task) -> bytes:
-    """The rows as an Arrow IPC file; a rejected picture stands as its reason in its place."""
+    """The rows as an Arrow IPC file; a rejected image stands as its reason in its place."""
     sign = stamp(i for i in task.items)
     digests: list[bytes] = []
     results: list[_Loaded | RejectedImage] = []
     for item in task.items:
         try:
-            data = item.picture.read()
+            data = item.image.read()
         except RejectedImage as error:
             digests.append(bytes(32))
             results.append(error)
             continue
         digests.append(hashlib.sha256(data).digest())
         try:
-            results.append(_load(item.picture, data, task))
+            results.append(_load(item.image, data, task))
         except RejectedImage as error:
             results.append(error)
     table = _table(task, digests, results)
@@ -118,17 +118,17 @@ def load(task: Task) -> bytes:
     return out.getvalue()
 
 
-def _load(picture: Picture, data: bytes, task: Task) -> _Loaded:
+def _load(image: SourceImage, data: bytes, task: Task) -> _Loaded:
     recipe = task.recipe
-    whole = picture.decode(data, min_side=recipe.min_side, max_pixels=recipe.max_pixels)
-    if picture.box is not None or (recipe.make_finder is not None and not task.cropped):
+    whole = image.decode(data, min_side=recipe.min_side, max_pixels=recipe.max_pixels)
+    if image.box is not None or (recipe.make_finder is not None and not task.cropped):
         whole = as_three(whole)
     shown, crop, aligned = whole, None, 0
-    points = None if picture.landmarks is None else np.array(picture.landmarks)
-    if picture.box is not None:
+    points = None if image.landmarks is None else np.array(image.landmarks)
+    if image.box is not None:
         try:
-            shown = cut(whole, _inside(picture.box, whole))
-            crop, aligned = crop_face(whole, picture.box, recipe.crop, points), _how(1, points, recipe)
+            shown = cut(whole, _inside(image.box, whole))
+            crop, aligned = crop_face(whole, image.box, recipe.crop, points), _how(1, points, recipe)
         except InputError as error:
             raise RejectedImage("no_face", f"the source's box: {error}") from None
         if min(shown.shape[:2]) < recipe.min_side:
@@ -165,9 +165,9 @@ def _how(aligned: int, points: NDArray[Any] | None, recipe: Recipe) -> int:
     return aligned if points is None or recipe.crop.align == "none" else _LEVEL[aligned]
 
 
-def _inside(box: Box, picture: NDArray[np.uint8]) -> Box:
-    """The part of a box that lies in the picture."""
-    height, width = picture.shape[:2]
+def _inside(box: Box, image: NDArray[np.uint8]) -> Box:
+    """The part of a box that lies in the image."""
+    height, width = image.shape[:2]
     x0, y0 = max(0.0, box[0]), max(0.0, box[1])
     return x0, y0, min(width, box[0] + box[2]) - x0, min(height, box[1] + box[3]) - y0
 

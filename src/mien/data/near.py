@@ -21,7 +21,7 @@ _QUICK, _SLOW = 1 << 11, 1 << 7  # pairs in one task
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of pictures a < b with a score each."""
+    """Pairs of images a < b with a score each."""
 
     a: Rows
     b: Rows
@@ -44,7 +44,7 @@ def find(
     engine: Engine,
     members: Sequence[NDArray[np.bool_]] = (),
 ) -> Pairs:
-    """Verified near-duplicate pairs among n pictures; `path` is a `.npy` of hashes (views, n)."""
+    """Verified near-duplicate pairs among n images; `path` is a `.npy` of hashes (views, n)."""
     n = int(np.load(path, mmap_mode="r").shape[1])
     return verified(
         candidates(path, kind, radius, engine),
@@ -67,11 +67,11 @@ def verified(
     engine: Engine,
     members: Sequence[NDArray[np.bool_]] = (),
 ) -> Pairs:
-    """The candidates among n pictures that are the same picture on the pixels.
+    """The candidates among n images that are the same image on the pixels.
 
     Pairs that are settled by the view under which they met come first. Of the others those are registered,
-    the likely ones first, whose pictures are not yet in one cluster: a pair that is left out for that reason
-    would not change the clusters. Nor would it change those within any of `members`, masks (n,) of the pictures
+    the likely ones first, whose images are not yet in one cluster: a pair that is left out for that reason
+    would not change the clusters. Nor would it change those within any of `members`, masks (n,) of the images
     of one source: what a source's own pairs join does not depend on other sources.
     """
     coarse, score = _quick(met, thumbs, kind, engine)
@@ -129,9 +129,9 @@ def _register(
 
 
 def components(n: int, a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """The cluster of each of n pictures, by its smallest member's number."""
+    """The cluster of each of n images, by its smallest member's number."""
     # Each root is hooked onto the smallest root next to it, then every path to a root is shortened to one step.
-    # Written here since importing scipy.sparse takes longer than the clusters of a hundred thousand pictures.
+    # Written here since importing scipy.sparse takes longer than the clusters of a hundred thousand images.
     head = np.arange(n)
     while len(a):
         ends = head[a], head[b]

@@ -1,8 +1,8 @@
-"""Perceptual hashes, vectorised: 64 signs of a picture's low DCT frequencies, and those of its crops.
+"""Perceptual hashes, vectorised: 64 signs of an image's low DCT frequencies, and those of its crops.
 
 The usual pHash (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions",
 section 3.2.1): 32×32 luma, DCT-II, the 8×8 lowest frequencies against their median. Resampling and
-DCT are linear, so that the hash of any window of a picture, and of its mirror image, is one more pair of
+DCT are linear, so that the hash of any window of an image, and of its mirror image, is one more pair of
 small matrices applied to the same grey thumbnail.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 THUMB = 48
 _SIDE, _LOW = 32, 8
-_BLOCK = 64  # pictures hashed at a time: what comes of them should stay in a core's cache
+_BLOCK = 64  # images hashed at a time: what comes of them should stay in a core's cache
 _THIRDS = (0.0, 1 / 3, 2 / 3, 1.0)
 # (share of the side that is cut away, offsets of the window as shares of what is cut away): measured,
 # see docs/results/near_duplicates.json.
@@ -25,7 +25,7 @@ _CUTS: tuple[tuple[float, tuple[float, ...]], ...] = ((0.05, (0.0, 0.5, 1.0)), (
 
 @dataclass(frozen=True)
 class View:
-    """A window of a picture: `cut` of each side is gone, placed at `down` and `right` of it; then mirrored."""
+    """A window of an image: `cut` of each side is gone, placed at `down` and `right` of it; then mirrored."""
 
     cut: float
     down: float
@@ -34,7 +34,7 @@ class View:
 
 
 def views(kind: str) -> list[View]:
-    """The views whose hashes are looked up: `plain` (the picture, its mirror image) or `crops` too."""
+    """The views whose hashes are looked up: `plain` (the image, its mirror image) or `crops` too."""
     cuts = ((0.0, (0.0,)),) + (_CUTS if kind == "crops" else ())
     return [
         View(cut, down, right, flip)
@@ -69,9 +69,9 @@ def dct_matrix() -> NDArray[np.float64]:
     return np.asarray(np.cos(np.pi * (2 * np.arange(_SIDE)[None] + 1) * np.arange(_LOW)[:, None] / (2 * _SIDE)))
 
 
-def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The whole picture as grey uint8 (48, 48), its shape not kept; a 48×48 grey picture is itself."""
-    grey = picture[..., 0] if picture.shape[2] == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The whole image as grey uint8 (48, 48), its shape not kept; a 48×48 grey image is itself."""
+    grey = image[..., 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if grey.shape == (THUMB, THUMB):
         return np.asarray(grey, np.uint8)
     down = min(grey.shape) > THUMB
@@ -95,7 +95,7 @@ class Hasher:
             self._cuts.append((len(offsets), stack.astype(np.float32)))
 
     def __call__(self, thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
-        """Hashes (n, number of views) of thumbnails (n, 48, 48); the first is the picture's own."""
+        """Hashes (n, number of views) of thumbnails (n, 48, 48); the first is the image's own."""
         out = np.empty((len(thumbs), len(self.views)), dtype=np.uint64)
         for start in range(0, len(thumbs), _BLOCK):
             out[start : start + _BLOCK] = self._block(thumbs[start : start + _BLOCK])

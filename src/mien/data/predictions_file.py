@@ -71,8 +71,8 @@ def read_file(path: Path, config: ImportConfig) -> Imported:
     if (counts > 1).any():
         twice = seen[counts > 1]
         raise InputError(
-            f"{path} names {len(twice)} pictures more than once, e.g. {str(twice[0])!r}.",
-            rule="One row a picture, over all splits.",
+            f"{path} names {len(twice)} images more than once, e.g. {str(twice[0])!r}.",
+            rule="One row an image, over all splits.",
         )
     labels = _labels(columns, path, config)
     splits = _splits(columns, n, path, config)

@@ -1,4 +1,4 @@
-"""Contact sheets: the pictures of a class side by side, a band for each split."""
+"""Contact sheets: the images of a class side by side, a band for each split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS, _GAP, _TITLE = 16, 2, 26
 
 
 def contact_sheet(index: Index, label: str, *, per_split: int = 48) -> NDArray[np.uint8]:
-    """RGB uint8 of a class: for each split a titled band of evenly chosen pictures, in the order of their rows."""
+    """RGB uint8 of a class: for each split a titled band of evenly chosen images, in the order of their rows."""
     bands = []
     for split in SPLITS:
         rows = np.flatnonzero((index.splits == split) & (index.labels == LABELS.index(label)))
@@ -24,7 +24,7 @@ def contact_sheet(index: Index, label: str, *, per_split: int = 48) -> NDArray[n
             chosen = rows[np.unique(np.linspace(0, len(rows) - 1, per_split).round().astype(int))]
             grid = _grid(index.pixels[chosen])
             bands += [_title(f"{label}, {split}: {len(chosen):,} of {len(rows):,}", grid.shape[1]), grid]
-    return np.concatenate(bands) if bands else _title(f"{label}: no pictures", 400)
+    return np.concatenate(bands) if bands else _title(f"{label}: no images", 400)
 
 
 def _title(text: str, width: int) -> NDArray[np.uint8]:
@@ -34,20 +34,20 @@ def _title(text: str, width: int) -> NDArray[np.uint8]:
     return strip
 
 
-def _grid(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    side = pictures.shape[1] + _GAP
-    rows = -(-len(pictures) // _COLUMNS)
+def _grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    side = images.shape[1] + _GAP
+    rows = -(-len(images) // _COLUMNS)
     out = np.full((rows * side, _COLUMNS * side, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         y, x = i // _COLUMNS * side, i % _COLUMNS * side
-        out[y : y + side - _GAP, x : x + side - _GAP] = picture
+        out[y : y + side - _GAP, x : x + side - _GAP] = image
     return out
 
 
 def suspects_sheet(
     pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], found: dict[str, NDArray[Any]], count: int
 ) -> bytes:
-    """A PNG of the pictures whose labels are most in doubt, each over its label and the one that is suggested."""
+    """A PNG of the images whose labels are most in doubt, each over its label and the one that is suggested."""
     doubted = np.flatnonzero(found["suspect"])
     order = doubted[np.argsort(found["quality"][doubted], kind="stable")][:count]
     side, high = 96, 30
@@ -59,9 +59,9 @@ def suspects_sheet(
     out = np.full((max(1, -(-len(order) // width)) * (side + high), width * (side + _GAP), 3), 255, np.uint8)
     for i, place in enumerate(order):
         y, x = i // width * (side + high), i % width * (side + _GAP)
-        picture = np.broadcast_to(pixels[rows[place : place + 1]][0], (*pixels.shape[1:3], 3))
+        image = np.broadcast_to(pixels[rows[place : place + 1]][0], (*pixels.shape[1:3], 3))
         out[y : y + side, x : x + side] = cv2.resize(
-            np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA
+            np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA
         )
         for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[found["suggested"][place]])):
             cv2.putText(

@@ -1,12 +1,12 @@
-"""Which side a picture stands on: official sides first, then carving by groups and classes.
+"""Which side an image stands on: official sides first, then carving by groups and classes.
 
 Each source is split by itself, from nothing but its own rows, so that adding a source changes no row of
-another one. Then a picture, a person or a near-duplicate cluster that stands on several sides goes to
+another one. Then an image, a person or a near-duplicate cluster that stands on several sides goes to
 the strictest (test over val over calib over train): adding a source can only move rows that way.
 
 Official test and val stay; sources without official sides get val and test carved; calib is carved out
-of train. What is carved are whole units (pictures of one person or one near-duplicate cluster together),
-for each class its share, in an order that depends on the seed and the unit's own pictures alone.
+of train. What is carved are whole units (images of one person or one near-duplicate cluster together),
+for each class its share, in an order that depends on the seed and the unit's own images alone.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def carve(units: Units, labels: Codes, keys: NDArray[np.uint64], fraction: float
 
 
 def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes, shares: Shares) -> tuple[Codes, Codes]:
-    """(side, own side) of every picture of one source.
+    """(side, own side) of every image of one source.
 
-    They differ where an official side is less strict than another one in the picture's unit: the own
+    They differ where an official side is less strict than another one in the image's unit: the own
     side is then the official one.
 
-    `official` is each picture's strictest official side, -1 where the source states none; `names` are
-    the pictures' ids, which name their units; `labels` -1 takes no part in the carving.
+    `official` is each image's strictest official side, -1 where the source states none; `names` are
+    the images' ids, which name their units; `labels` -1 takes no part in the carving.
     """
     compact, unit = np.unique(units, return_inverse=True)
     sides = strictest(official, unit)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from mien.data.build import Plan
 
 _EXAMPLES = 5
-CONSTANT = 2.0  # standard deviation of the grey levels below which a picture shows nothing
+CONSTANT = 2.0  # standard deviation of the grey levels below which an image shows nothing
 TINY = 32  # pixels of the shorter side
-FEW = 100  # train pictures of a class
+FEW = 100  # train images of a class
 RARE = 0.02  # share of a class
 SHIFT = 0.25  # difference of mean brightness or contrast, in standard deviations of train
 MIX = 0.10  # total variation distance of the class shares
@@ -25,18 +25,18 @@ MIX = 0.10  # total variation distance of the class shares
 def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Findings, the gravest kind first: {what, count, rule, examples}."""
     found = plan.found
-    picture = found.picture[rows]
-    labels, sides = plan.decisions.label[picture], plan.sides[picture]
+    image = found.image[rows]
+    labels, sides = plan.decisions.label[image], plan.sides[image]
     mean, deviation = found.numbers("mean")[rows], found.numbers("deviation")[rows]
     side = np.minimum(found.numbers("width")[rows], found.numbers("height")[rows])
     out = [
         *_rows(
             plan,
             rows[deviation < CONSTANT],
-            "pictures that show nothing",
+            "images that show nothing",
             f"standard deviation of the grey levels under {CONSTANT:g}",
         ),
-        *_rows(plan, rows[side < TINY], "tiny pictures", f"shorter side under {TINY} pixels"),
+        *_rows(plan, rows[side < TINY], "tiny images", f"shorter side under {TINY} pixels"),
         *_classes(labels, sides),
         *_conflicts(plan),
     ]
@@ -59,14 +59,12 @@ def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[dict[str
     few = [i for i in range(len(LABELS)) if (trains and train[i] < FEW) or every[i] < RARE * len(labels)]
     if not few:
         return []
-    named = [
-        f"{LABELS[i]}: {train[i]} train pictures, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few
-    ]
+    named = [f"{LABELS[i]}: {train[i]} train images, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few]
     return [
         {
-            "what": "classes with few pictures",
+            "what": "classes with few images",
             "count": len(few),
-            "rule": f"under {FEW} train pictures or {RARE:.0%} of all",
+            "rule": f"under {FEW} train images or {RARE:.0%} of all",
             "examples": named,
         }
     ]

@@ -37,8 +37,8 @@ def write_hashes(found: Collection, rows: NDArray[np.int64], path: Path) -> None
     out.flush()
 
 
-def _hex(plan: Plan, pictures: list[int], letters: int = 64) -> list[str]:
-    return [plan.ids[i].hex()[:letters] for i in pictures]
+def _hex(plan: Plan, images: list[int], letters: int = 64) -> list[str]:
+    return [plan.ids[i].hex()[:letters] for i in images]
 
 
 def _texts(piece: pa.Table, name: str, at: NDArray[np.int64]) -> pa.Array:
@@ -46,15 +46,15 @@ def _texts(piece: pa.Table, name: str, at: NDArray[np.int64]) -> pa.Array:
 
 
 def rows(plan: Plan, keep: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
-    """`index.parquet`: the deciding row of every kept picture, in the sources' order."""
+    """`index.parquet`: the deciding row of every kept image, in the sources' order."""
     found = plan.found
     for number, piece in enumerate(found.pieces):
         at = np.flatnonzero(keep[found.starts[number] : found.starts[number + 1]])
         if not len(at):
             continue
-        picture = found.picture[at + found.starts[number]]
+        image = found.image[at + found.starts[number]]
         source = found.sources[int(found.source[found.starts[number]])]
-        numbers = picture.tolist()
+        numbers = image.tolist()
         own = _texts(piece, "votes", at)
         votes = [plan.decisions.votes.get(i, v) for i, v in zip(numbers, own.to_pylist(), strict=True)]
         hashes = np.frombuffer(piece["hashes"].chunk(0).buffers()[1], "<u8").reshape(len(piece), -1)[at, 0]
@@ -63,10 +63,10 @@ def rows(plan: Plan, keep: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
             "path": _texts(piece, "path", at),
             "source": [source.alias] * len(at),
             "license": [source.license] * len(at),
-            "split": _SPLITS[plan.sides[picture]],
-            "label": _LABELS[plan.decisions.label[picture]],
+            "split": _SPLITS[plan.sides[image]],
+            "label": _LABELS[plan.decisions.label[image]],
             "votes": pa.array(votes, SCHEMA.field("votes").type),
-            "group_id": _hex(plan, plan.group[picture].tolist(), GROUP_LETTERS),
+            "group_id": _hex(plan, plan.group[image].tolist(), GROUP_LETTERS),
             "subject_id": _texts(piece, "subject", at),
             "phash": hashes.astype(np.uint64),
             "width": _texts(piece, "width", at),
@@ -89,23 +89,23 @@ def _official(piece: pa.Table, at: NDArray[np.int64]) -> list[str | None]:
 
 
 def occurrences(plan: Plan) -> Iterator[pa.RecordBatch]:
-    """`occurrences.parquet`: every source row that shows a picture, and what became of it."""
+    """`occurrences.parquet`: every source row that shows an image, and what became of it."""
     found = plan.found
     for number, piece in enumerate(found.pieces):
         start = int(found.starts[number])
-        at = np.flatnonzero(found.picture[start : found.starts[number + 1]] >= 0)
+        at = np.flatnonzero(found.image[start : found.starts[number + 1]] >= 0)
         if not len(at):
             continue
-        picture = found.picture[at + start]
+        image = found.image[at + start]
         columns = {
-            "image_id": _hex(plan, picture.tolist()),
+            "image_id": _hex(plan, image.tolist()),
             "path": _texts(piece, "path", at),
             "source": [found.sources[int(found.source[start])].alias] * len(at),
             "official_split": _official(piece, at),
             "source_label": _texts(piece, "source_label", at),
             "label": [label_name(code) for code in found.label[at + start].tolist()],
-            "kept": plan.kept[picture],
-            "why": [plan.why.get(i, "") for i in picture.tolist()],
+            "kept": plan.kept[image],
+            "why": [plan.why.get(i, "") for i in image.tolist()],
         }
         yield _batch(columns, OCCURRENCES)
 
@@ -127,24 +127,24 @@ def rejected(found: Collection) -> Iterator[pa.RecordBatch]:
 
 
 def duplicates(plan: Plan) -> Iterator[pa.RecordBatch]:
-    """`duplicates.csv`: group by group every source row whose picture has a duplicate, identical or near."""
+    """`duplicates.csv`: group by group every source row whose image has a duplicate, identical or near."""
     found = plan.found
     members = np.bincount(plan.group, minlength=len(plan.group))[plan.group]
-    shown = np.bincount(found.picture[found.picture >= 0], minlength=len(plan.ids))
+    shown = np.bincount(found.image[found.image >= 0], minlength=len(plan.ids))
     best = np.full(len(plan.ids), np.nan, dtype=np.float32)
     for side in (plan.pairs.a, plan.pairs.b):
         np.fmax.at(best, side, plan.pairs.score)
-    chosen = np.flatnonzero(found.picture >= 0)
-    picture = found.picture[chosen]
-    chosen = chosen[(members[picture] > 1) | (shown[picture] > 1)]
-    picture = found.picture[chosen]
-    # Groups in the order of their first rows, pictures of a group together.
+    chosen = np.flatnonzero(found.image >= 0)
+    image = found.image[chosen]
+    chosen = chosen[(members[image] > 1) | (shown[image] > 1)]
+    image = found.image[chosen]
+    # Groups in the order of their first rows, images of a group together.
     first = np.full(len(plan.ids), len(found), dtype=np.int64)
-    np.minimum.at(first, plan.group[picture], chosen)
-    order = np.lexsort((chosen, picture, first[plan.group[picture]]))
-    chosen, picture = chosen[order], picture[order]
+    np.minimum.at(first, plan.group[image], chosen)
+    order = np.lexsort((chosen, image, first[plan.group[image]]))
+    chosen, image = chosen[order], image[order]
     for start in range(0, len(chosen), _LISTED):
-        row, who = chosen[start : start + _LISTED], picture[start : start + _LISTED]
+        row, who = chosen[start : start + _LISTED], image[start : start + _LISTED]
         label = [label_name(code) for code in plan.decisions.label[who].tolist()]
         score = [None if np.isnan(x) else float(x) for x in best[who]]
         columns = {
@@ -165,12 +165,12 @@ def duplicates(plan: Plan) -> Iterator[pa.RecordBatch]:
 
 
 def moved(plan: Plan) -> Iterator[pa.RecordBatch]:
-    """`moved.csv`: rows whose picture went to a stricter split than their source gives it, and because of which row."""
+    """`moved.csv`: rows whose image went to a stricter split than their source gives it, and because of which row."""
     found = plan.found
     for start in range(0, len(plan.moved), _LISTED):
         part = plan.moved[start : start + _LISTED]
         row = np.array([m.row for m in part])
-        who = found.picture[row].tolist()
+        who = found.image[row].tolist()
         columns = {
             "image_id": _hex(plan, who),
             "path": found.texts("path", row),

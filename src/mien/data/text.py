@@ -28,7 +28,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     lines += [
         f"source rows          {rows}",
         f"pixel-identical      {same['identical_groups']:,} groups of {same['pictures_in_groups']:,} rows; {_leaks(same)}",
-        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} pictures, the largest {near['largest']}; with the identical {_leaks(near)}",
+        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} images, the largest {near['largest']}; with the identical {_leaks(near)}",
         f"here on two sides    {audit['groups_on_two_sides']} groups, {audit['subjects_on_two_sides']} persons",
     ]
     for title, key in (
@@ -40,7 +40,7 @@ def audit_text(audit: dict[str, Any]) -> str:
         if audit[key]:
             lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in audit[key].items()))
     for terms, row in audit["by_license"].items():
-        lines.append(f"{'terms':20} {row['total']:,} pictures: {terms}")
+        lines.append(f"{'terms':20} {row['total']:,} images: {terms}")
     if audit["relabelled"]:
         lines.append(f"{'relabelled':20} {audit['relabelled']:,}")
     for key, values in audit["by_attribute"].items():
@@ -92,7 +92,7 @@ def diff_text(diff: dict[str, Any]) -> str:
     if diff["same_index"]:
         return f"{lines[0]}: the same rows and pixels"
     lines.append(
-        f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} pictures in both, {diff['group_changed']:,} of them in another group"
+        f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} images in both, {diff['group_changed']:,} of them in another group"
     )
     for key in ("removed", "added"):
         part = diff[key]

@@ -1,4 +1,4 @@
-"""Are two candidates the same picture? Decided on the pixels, after registering one on the other.
+"""Are two candidates the same image? Decided on the pixels, after registering one on the other.
 
 The score of a pair is the correlation of the two thumbnails' high frequencies (a Gaussian of 2 px taken
 away) where they overlap, after the affine registration that maximises the enhanced correlation
@@ -68,7 +68,7 @@ def quick_scores(queries: NDArray[np.uint8], others: NDArray[np.uint8], view: Vi
 
 
 def _warp(view: View) -> NDArray[np.float32]:
-    """Where each pixel of the other picture lies in the (mirrored) query, as a 2×3 matrix."""
+    """Where each pixel of the other image lies in the (mirrored) query, as a 2×3 matrix."""
     right = 1 - view.right if view.flip else view.right
     keep = 1 - view.cut
     shift = [0.5 * keep + at * view.cut * THUMB - 0.5 for at in (right, view.down)]

@@ -59,7 +59,7 @@ def calib_rows(
     y = _class_numbers(np.asarray(labels))
     names = np.array([str(i) for i in range(len(y))] if ids is None else list(ids), dtype=str)
     if len(set(names.tolist())) < len(names):
-        raise InputError("An id comes twice.", rule="One row a picture: parts of calib share none.")
+        raise InputError("An id comes twice.", rule="One row an image: parts of calib share none.")
     content = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
     meta: dict[str, Any] = {
         "name": "arrays",

@@ -131,7 +131,7 @@ def _check(members: Sequence[CalibrationRows]) -> None:
     same = [all(np.array_equal(getattr(m, k), getattr(first, k)) for k in ("labels", "ids", "groups")) for m in members]
     if not all(same):
         raise InputError(
-            "Members were given on different rows.", rule="All members predict the same pictures, in one order."
+            "Members were given on different rows.", rule="All members predict the same images, in one order."
         )
 
 

@@ -1,4 +1,4 @@
-"""How figures hold elsewhere: under corruptions, and in each group of pictures."""
+"""How figures hold elsewhere: under corruptions, and in each group of images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mien.evaluate.metrics import metrics
 
 SHOWN = ("accuracy", "macro_f1", "ece", "nll", "mean_confidence")
 OF_GROUPS = ("accuracy", "macro_f1_present", "ece", "nll", "mean_confidence")
-FEWEST = 30  # pictures that a group needs for figures of its own
-MOST_GROUPS = 24  # an attribute with more values names pictures rather than groups
+FEWEST = 30  # images that a group needs for figures of its own
+MOST_GROUPS = 24  # an attribute with more values names images rather than groups
 
 
 def degradation(
@@ -28,7 +28,7 @@ def degradation(
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
 ) -> list[dict[str, Any]]:
-    """Figures of a model on ever stronger corruptions of the same pictures, with the paired fall from the clean ones."""
+    """Figures of a model on ever stronger corruptions of the same images, with the paired fall from the clean ones."""
     base = resampled(clean, labels, resamples=resamples, seed=seed, groups=groups)
     point = metrics(clean, labels)
     rows = []
@@ -54,10 +54,10 @@ def by_group(
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Figures of each value of each attribute with at least `FEWEST` pictures, with intervals; others are counted.
+    """Figures of each value of each attribute with at least `FEWEST` images, with intervals; others are counted.
 
     `attributes` has a row's {attribute: value}. Attributes with more than `MOST_GROUPS` values are left out. `macro_f1_present` is the
-    mean F1 of those classes that the value's pictures (or a resample of them) show, named in `classes`: a class that is
+    mean F1 of those classes that the value's images (or a resample of them) show, named in `classes`: a class that is
     absent there costs nothing. `groups` (n,) are near-duplicates, resampled in whole.
     """
     names = sorted({name for row in attributes for name in row})

@@ -43,7 +43,7 @@ def search_nll(
 ) -> Floats:
     """Weights (m,) that with a nuisance temperature minimise NLL, by Fisher scoring.
 
-    Weights are a softmax of free numbers, drawn towards equal ones by a ridge worth one picture in four.
+    Weights are a softmax of free numbers, drawn towards equal ones by a ridge worth one image in four.
     Stops when another step would gain less than `tolerance` of log-likelihood in all; noise is about one.
     """
     m, n, k = logs.shape

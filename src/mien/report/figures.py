@@ -73,7 +73,7 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
 
 
 def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn:
-    """Pictures of each class on each split."""
+    """Images of each class on each split."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
         for axis, split in zip(axes, splits, strict=True):
@@ -88,7 +88,7 @@ def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]
 
 
 def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn:
-    """Pictures of each source, a bar each, by split."""
+    """Images of each source, a bar each, by split."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 6.0, 1.2 + 0.4 * len(counts), columns=1)
         left = np.zeros(len(counts))
@@ -103,10 +103,10 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn
         return Drawn(figure)
 
 
-def png(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     """An RGB array as a PNG file."""
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG")
+    Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
 
 
@@ -217,7 +217,7 @@ def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Drawn:
 
 
 def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Drawn:
-    """Error rate over the share of pictures that is answered, the surest first, a line a model."""
+    """Error rate over the share of images that is answered, the surest first, a line a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
         for number, (name, curve) in enumerate(models.items()):

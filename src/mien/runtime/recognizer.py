@@ -1,4 +1,4 @@
-"""A model file as something that recognises faces in pictures."""
+"""A model file as something that recognises faces in images."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Recognizer:
         return {"width": image.shape[1], "height": image.shape[0], "model": self.card.name, "faces": faces}
 
     def classify(self, crop: NDArray[np.uint8]) -> dict[str, float]:
-        """{label: probability} of a picture that is a face crop already."""
+        """{label: probability} of an image that is a face crop already."""
         probabilities, _ = self.infer(fit_square(as_rgb(crop), self.card.crop.size)[None])
         return dict(zip(LABELS, map(float, probabilities[0]), strict=True))
 

@@ -1,4 +1,4 @@
-"""A picture of a video's table: for each face its labels and probabilities over time."""
+"""An image of a video's table: for each face its labels and probabilities over time."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class _Made:
         return sum(known) if len(known) == len(self.members) else None
 
     def latency_ms(self, of: dict[str, float | None]) -> float | None:
-        """Milliseconds of one picture through all members, from each one's."""
+        """Milliseconds of one image through all members, from each one's."""
         known = [t for m in self.members if (t := of[m.name]) is not None]
         return sum(known) if len(known) == len(self.members) else None
 
@@ -110,7 +110,7 @@ def run(
     for other in members[1:]:
         if other.judged.index_hash != first.index_hash:
             raise UsageError(
-                f"{first.folder} and {other.judged.folder} were not made for the same pictures.",
+                f"{first.folder} and {other.judged.folder} were not made for the same images.",
                 rule="All members have the same rows of val, calib and test, of one index or of one import.",
                 fix="Predict them with one --index, or import files that have the same ids, labels and splits.",
             )
@@ -341,7 +341,7 @@ ARCHITECTURE = ("backbone", "stem", "img_size", "patch_size", "attention")
 
 
 def _latencies(members: list[_Member]) -> dict[str, float | None]:
-    """What one picture takes each member: the least that was measured of its architecture, so that a busy moment
+    """What one image takes each member: the least that was measured of its architecture, so that a busy moment
     tells no two trainings of one network apart."""
 
     def key(member: _Member) -> str:

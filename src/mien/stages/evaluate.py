@@ -66,7 +66,7 @@ def run(
 
     `index_folder` may be None for predictions that were imported without an index.
     """
-    _check_pictures(index_folder, config)
+    _check_images(index_folder, config)
     job = _Job(None if index_folder is None else read_index(index_folder), config)
     if (target / SELECTION).is_file():
         target = target / read_selection(target / SELECTION)["name"]
@@ -78,9 +78,9 @@ def run(
 def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) -> dict[str, Any]:
     """Score every run and every candidate of a folder of ensembles; returns what the selected one got.
 
-    Corrupted pictures, where asked for, are shown to the selected one and to the best single model alone.
+    Corrupted images, where asked for, are shown to the selected one and to the best single model alone.
     """
-    _check_pictures(index_folder, config)
+    _check_images(index_folder, config)
     selection = read_selection(ensembles / SELECTION)
     plain = config.model_copy(update={"corruptions": False})
     shown = {selection["name"], selection["best_single"]}
@@ -195,10 +195,10 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     return read_evaluation(target)
 
 
-def _check_pictures(index_folder: Path | None, config: EvaluateConfig) -> None:
+def _check_images(index_folder: Path | None, config: EvaluateConfig) -> None:
     if config.corruptions and index_folder is None:
         raise UsageError(
-            "--corruptions needs pictures, and there is no index.",
+            "--corruptions needs images, and there is no index.",
             fix="Name it (--index DIR), or leave --corruptions out.",
         )
 
@@ -300,7 +300,7 @@ def _elsewhere(
     if not config.corruptions:
         return found
     for member in members:
-        check_has_weights(member.folder, "judge corrupted pictures with")
+        check_has_weights(member.folder, "judge corrupted images with")
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
     from mien.nn.predict import predict_logits  # noqa: PLC0415
 
@@ -326,13 +326,13 @@ def _elsewhere(
 def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index) -> dict[str, Any] | None:
     """The score on the official test rows as their source distributes them: repeated, own labels.
 
-    Rows whose picture the index dropped are left out and counted; None without official test rows.
+    Rows whose image the index dropped are left out and counted; None without official test rows.
     """
     rows = read_occurrences(index.folder).to_pylist()
     official = [r for r in rows if r["official_split"] == "test" and r["label"] is not None]
     if not official:
         return None
-    where = {picture_id: i for i, picture_id in enumerate(test.image_ids.tolist())}
+    where = {image_id: i for i, image_id in enumerate(test.image_ids.tolist())}
     kept = [r for r in official if r["image_id"] in where]
     picked = np.array([where[r["image_id"]] for r in kept])
     labels = np.array([INDEX[r["label"]] for r in kept], dtype=np.int64)

@@ -299,5 +299,5 @@ def _unseen(index_folder: Path, other_folder: Path, *contents: str) -> tuple[Row
     near[asked] = copies(other.pixels, rows[asked], index.pixels, seen[shown])
     keep = ~(same | near)
     if not keep.any():
-        raise InputError(f"Every test picture of {other.folder} is one of {index.folder} or looks like one.")
+        raise InputError(f"Every test image of {other.folder} is one of {index.folder} or looks like one.")
     return rows[keep], {"same": int(same.sum()), "near": int((near & ~same).sum())}

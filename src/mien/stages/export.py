@@ -225,7 +225,7 @@ def _parity(proto: onnx.ModelProto, model: Any, crops: NDArray[np.uint8], config
     agreement = float((seen.argmax(1) == expected.argmax(1)).mean())
     if difference > config.tolerance:
         raise MienError(
-            f"The exported graph differs from torch: probabilities by up to {difference:.2e}, labels agree on {agreement:.1%} of {len(crops)} pictures.",
+            f"The exported graph differs from torch: probabilities by up to {difference:.2e}, labels agree on {agreement:.1%} of {len(crops)} images.",
             rule=f"Differences stay within {config.tolerance:.0e}.",
             fix="Nothing was written; report this with the run's config.json.",
         )

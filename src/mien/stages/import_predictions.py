@@ -118,7 +118,7 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
     strange = [name for name in where if name not in known]
     if strange:
         raise InputError(
-            f"{file} names {len(strange)} pictures that {index.folder} does not have, e.g. {str(strange[0])!r}.",
+            f"{file} names {len(strange)} images that {index.folder} does not have, e.g. {str(strange[0])!r}.",
             rule="Ids are the index's image_id or path.",
         )
     parts = {}
@@ -130,7 +130,7 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
         missing = sum(place < 0 for place in places)
         if missing:
             raise InputError(
-                f"{file} lacks {missing} of the {len(rows)} {split} pictures of {index.folder}.",
+                f"{file} lacks {missing} of the {len(rows)} {split} images of {index.folder}.",
                 rule="A split is predicted in whole, so that all models see the same rows.",
             )
         picked = np.array(places)
@@ -144,7 +144,7 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
             wrong = np.flatnonzero(found.labels[picked] != labels)
             first = wrong[0]
             raise InputError(
-                f"{file} labels {len(wrong)} {split} pictures otherwise than {index.folder}, e.g. {str(found.ids[picked[first]])!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
+                f"{file} labels {len(wrong)} {split} images otherwise than {index.folder}, e.g. {str(found.ids[picked[first]])!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
                 rule="Labels are the index's.",
                 fix="Check --label-numbers, or leave the labels out.",
             )
@@ -152,6 +152,6 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
     extra = len(found.ids) - sum(len(part[0]) for part in parts.values())
     if extra:
         raise InputError(
-            f"{file} has {extra} rows whose split is not that of {index.folder}.", rule="Each picture has one split."
+            f"{file} has {extra} rows whose split is not that of {index.folder}.", rule="Each image has one split."
         )
     return parts

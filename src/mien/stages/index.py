@@ -98,7 +98,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     """Build the index at `out`, or return it when it is there already, made of the same.
 
     It is built beside its place and renamed when complete: a kill or an error leaves no half-made index, and the
-    next run finds the pictures that were read, whatever settings of later steps have changed. With `replace` an older index of other settings at
+    next run finds the images that were read, whatever settings of later steps have changed. With `replace` an older index of other settings at
     `out` makes way (a study owns its folders).
     """
     work = work or WorkConfig()
@@ -287,7 +287,7 @@ def sources() -> list[dict[str, str]]:
 
 
 def figures(folder: Path, out: Path) -> list[Path]:
-    """The audit as pictures: the composition, the sources, a contact sheet a class. Needs the extra `report`."""
+    """The audit as images: the composition, the sources, a contact sheet a class. Needs the extra `report`."""
     from mien.report.figures import composition, png, stacked  # noqa: PLC0415 - matplotlib is an extra
 
     index, counts = read_index(folder), read_audit(folder)

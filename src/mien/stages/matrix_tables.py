@@ -50,7 +50,7 @@ def run(
             }
             for n, i in indexes.items()
         },
-        "interval": "95 %, of the mean over seeds: squares of the pictures' half-width (bootstrap) and the seeds' (Student's t) added",
+        "interval": "95 %, of the mean over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added",
         "cells": cells,
         "without_result": [{"source": n, "seed": s, "why": text} for (n, s), text in failed.items()],
         "environment": environment(),
@@ -79,12 +79,12 @@ def _cell(learned: str, judged: str, seeds: list[int], found: list[dict[str, Any
 
 
 def over_seeds(values: list[float], intervals: list[list[float]], least: float, most: float) -> dict[str, Any]:
-    """Mean over seeds, its spread, and a 95 % interval for pictures and seeds together, within [`least`, `most`].
+    """Mean over seeds, its spread, and a 95 % interval for images and seeds together, within [`least`, `most`].
 
-    The pictures are the same for every seed, so that their part of the variance does not fall with the number of
-    seeds; that of the seeds does, and is known from few. On either side the squares of the two distances are added, pictures' by the
+    The images are the same for every seed, so that their part of the variance does not fall with the number of
+    seeds; that of the seeds does, and is known from few. On either side the squares of the two distances are added, images' by the
     bootstrap, seeds' by Student's t (MOVER: Zou and Donner 2008, Statistics in Medicine 27). One seed has no spread (null),
-    and its interval is that of the pictures.
+    and its interval is that of the images.
     """
     from scipy.special import stdtrit  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -108,7 +108,7 @@ def tables(document: dict[str, Any]) -> str:
         for learned in names:
             row = [_shown(cells[learned, judged][key]) for judged in names]
             out.append(f"| {learned} | {' | '.join(row)} |\n")
-    out.append(f"\n| Test pictures (left out) | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
+    out.append(f"\n| Test images (left out) | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
     for learned in names:
         row = [f"{c['n']:,} ({sum(c['left_out'].values()):,})" for judged in names for c in [cells[learned, judged]]]
         out.append(f"| {learned} | {' | '.join(row)} |\n")

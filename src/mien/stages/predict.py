@@ -1,4 +1,4 @@
-"""A run and an index to predictions of val or calib, and what one picture takes."""
+"""A run and an index to predictions of val or calib, and what one image takes."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ def run(images: list[Path], model: Path | None, config: DetectConfig) -> list[di
     Raises `InputError` where none of the files exists, before the model is opened.
     """
     if not any(path.is_file() for path in images):
-        raise InputError("; ".join(_missing(path) for path in images), rule="recognize takes picture files.")
+        raise InputError("; ".join(_missing(path) for path in images), rule="recognize takes image files.")
     recognizer = Recognizer.load(model, detect=config)
     return [_one(recognizer, path) for path in images]
 
 
 def _missing(path: Path) -> str:
-    return f"{path} is a folder: name its pictures, {path}/*.jpg." if path.is_dir() else f"No file {path}."
+    return f"{path} is a folder: name its images, {path}/*.jpg." if path.is_dir() else f"No file {path}."
 
 
 def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:

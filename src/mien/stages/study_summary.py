@@ -72,7 +72,7 @@ def retention(student: Path, ensemble: Path) -> list[float]:
 
 
 def judged(ensembles: Path) -> dict[str, Any]:
-    """Write the same of a folder of ensembles that no study made: what was judged, without pictures and student."""
+    """Write the same of a folder of ensembles that no study made: what was judged, without images and student."""
     selection = read_selection(ensembles / SELECTION)
     closed = {name: None for name, folder in runs_of(ensembles).items() if not _is_judged(folder, selection)}
     closed |= {name: None for name in selection["candidates"] if not _is_judged(ensembles / name, selection)}

@@ -47,9 +47,9 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     }
     base.write_json(run_folder / f"{NAME}.json", found)
     base.write_text(run_folder / f"{NAME}.csv", _table(curve))
-    picture = _figure(found)
-    if picture is not None:
-        base.write_bytes(run_folder / f"{NAME}.png", picture)
+    image = _figure(found)
+    if image is not None:
+        base.write_bytes(run_folder / f"{NAME}.png", image)
     return found
 
 

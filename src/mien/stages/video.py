@@ -158,7 +158,7 @@ def _in_worker(job: Job) -> str:
 
 
 def _one(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
-    """One video to its tables, summary and picture."""
+    """One video to its tables, summary and image."""
     session, started, error = Session(recognizer, config.rules, batch=config.batch), time.perf_counter(), None
     videos.claim(job.folder, job.fingerprint)
     with videos.video_tables(job.folder, session.meta(job.name)) as tables:

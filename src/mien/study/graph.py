@@ -15,7 +15,7 @@ from mien.study.plan import Step
 
 
 def steps(study: StudyConfig, root: Path, *, again: bool = False) -> list[Step]:
-    """All steps from pictures to `study.json`; `again` allows to calibrate and select after test was opened."""
+    """All steps from images to `study.json`; `again` allows to calibrate and select after test was opened."""
     folder = StudyFolder(root)
     runs = [folder.teacher(teacher.name) for teacher in study.teachers]
     out = [_index(study, folder)]

@@ -46,7 +46,7 @@ def _ready(step: Step, states: dict[str, State]) -> bool:
 
 
 def lost_trainings(steps: Sequence[Step]) -> list[Path]:
-    """The runs that stand in the way, finished or begun: of other settings, or of pictures or weights that will be others.
+    """The runs that stand in the way, finished or begun: of other settings, or of images or weights that will be others.
 
     A student whose teachers are only joined and selected anew is not among them: the same may be selected again.
     """
@@ -91,9 +91,9 @@ class Permission:
             return
         names = ", ".join(map(str, lost))
         count = "1 training" if len(lost) == 1 else f"{len(lost)} trainings"
-        if not confirm(f"Other settings or pictures: {count} would be removed and made again: {names}. Go on?"):
+        if not confirm(f"Other settings or images: {count} would be removed and made again: {names}. Go on?"):
             raise UsageError(
-                f"{count} of other settings or pictures would be removed: {names}.",
+                f"{count} of other settings or images would be removed: {names}.",
                 rule="Trainings are removed only where that is asked for.",
                 fix="Allow it with --replace, name another --out, or go back to the settings that they were made with.",
             )

@@ -21,7 +21,7 @@ _IRIS = np.array([[62, 40, 24], [88, 60, 32], [70, 98, 70], [78, 108, 140]])
 
 @dataclass(frozen=True)
 class Identity:
-    """What stays with a person over all pictures."""
+    """What stays with a person over all images."""
 
     skin: Points
     hair: Points
@@ -82,7 +82,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
 
 @dataclass(frozen=True)
 class Pose:
-    """Head rotation (radians) and its place in the picture."""
+    """Head rotation (radians) and its place in the image."""
 
     yaw: float
     pitch: float
@@ -92,7 +92,7 @@ class Pose:
     y: float
 
     def project(self, points: Points) -> Points:
-        """Face coordinates (n, 2) to picture coordinates in units of the picture's side, (n, 2).
+        """Face coordinates (n, 2) to image coordinates in units of the image's side, (n, 2).
 
         Points lie on an ellipsoid that is rotated and seen from far away (orthographic).
         """

@@ -20,9 +20,9 @@ _OVERSAMPLE = 2
 
 @dataclass(frozen=True)
 class Face:
-    """A drawn face: `picture` is RGB uint8 (size, size, 3)."""
+    """A drawn face: `image` is RGB uint8 (size, size, 3)."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     label: str
     person: int
     action_units: dict[int, float]
@@ -46,5 +46,5 @@ def draw_face(seed: int, number: int, size: int = 64, *, label: str | None = Non
     draw_eyes(canvas, who, units, rng)
     draw_brows(canvas, who, units)
     draw_mouth(canvas, who, units)
-    occlude(canvas.picture, rng)
-    return Face(camera(resize(canvas.picture, size), rng), label, person, units)
+    occlude(canvas.image, rng)
+    return Face(camera(resize(canvas.image, size), rng), label, person, units)

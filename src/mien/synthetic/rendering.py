@@ -16,10 +16,10 @@ _T = np.linspace(-1, 1, 25)
 
 
 class Canvas:
-    """A uint8 RGB picture that is drawn on in face coordinates."""
+    """A uint8 RGB image that is drawn on in face coordinates."""
 
-    def __init__(self, picture: NDArray[np.uint8], pose: Pose) -> None:
-        self.picture, self.pose, self.side = picture, pose, len(picture)
+    def __init__(self, image: NDArray[np.uint8], pose: Pose) -> None:
+        self.image, self.pose, self.side = image, pose, len(image)
 
     def pixels(self, points: Points) -> NDArray[np.int32]:
         """Face coordinates to OpenCV's fixed-point pixels."""
@@ -28,20 +28,20 @@ class Canvas:
 
     def fill(self, points: Points, colour: Points, alpha: float = 1.0) -> None:
         """Fill a polygon, blended over what is there."""
-        target = self.picture if alpha >= 1 else self.picture.copy()
+        target = self.image if alpha >= 1 else self.image.copy()
         cv2.fillPoly(target, [self.pixels(points)], _rgb(colour), cv2.LINE_AA, _SHIFT)
         if alpha < 1:
-            cv2.addWeighted(target, alpha, self.picture, 1 - alpha, 0, dst=self.picture)
+            cv2.addWeighted(target, alpha, self.image, 1 - alpha, 0, dst=self.image)
 
     def stroke(self, points: Points, colour: Points, width: float, alpha: float = 1.0) -> None:
         """Draw a line of `width` in face units."""
         if alpha <= 0.02:
             return
         pixels = max(1, round(width * self.pose.scale * self.side))
-        target = self.picture.copy()
+        target = self.image.copy()
         cv2.polylines(target, [self.pixels(points)], False, _rgb(colour), pixels, cv2.LINE_AA, _SHIFT)
         alpha = min(1.0, alpha)
-        cv2.addWeighted(target, alpha, self.picture, 1 - alpha, 0, dst=self.picture)
+        cv2.addWeighted(target, alpha, self.image, 1 - alpha, 0, dst=self.image)
 
     def mask(self, points: Points) -> NDArray[np.float32]:
         """Coverage of a polygon, (side, side, 1) in [0, 1]."""
@@ -87,7 +87,7 @@ def draw_head(canvas: Canvas, who: Identity, au: dict[int, float], rng: np.rando
     canvas.fill(face, who.skin)
     lit = shading(canvas.side, canvas.pose, rng)
     cover = canvas.mask(face)
-    canvas.picture[:] = np.clip(canvas.picture * (1 - cover + cover * lit), 0, 255).astype(np.uint8)
+    canvas.image[:] = np.clip(canvas.image * (1 - cover + cover * lit), 0, 255).astype(np.uint8)
     if who.beard:
         lower = face[(face[:, 1] > 0.35)]
         order = np.argsort(np.arctan2(lower[:, 0], lower[:, 1]))
@@ -142,7 +142,7 @@ def draw_eyes(canvas: Canvas, who: Identity, au: dict[int, float], rng: np.rando
         eye = np.concatenate([upper, lower[::-1]])
         canvas.fill(eye * [1, 1] + [0, -0.025], who.skin * 0.72, 0.55)
         white = canvas.mask(eye)
-        patch = Canvas(canvas.picture.copy(), canvas.pose)
+        patch = Canvas(canvas.image.copy(), canvas.pose)
         patch.fill(eye, np.array([238.0, 236, 232]))
         angle = np.linspace(0, 2 * np.pi, 20)
         ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -150,7 +150,7 @@ def draw_eyes(canvas: Canvas, who: Identity, au: dict[int, float], rng: np.rando
         patch.fill(centre + 0.105 * who.eye_size * ring, who.iris)
         patch.fill(centre + 0.05 * ring, np.array([8.0, 8, 8]))
         patch.fill(centre + [0.03, -0.035] + 0.018 * ring, np.array([250.0, 250, 250]))
-        canvas.picture[:] = (canvas.picture * (1 - white) + patch.picture * white).astype(np.uint8)
+        canvas.image[:] = (canvas.image * (1 - white) + patch.image * white).astype(np.uint8)
         canvas.stroke(upper, who.skin * 0.25, 0.035, 0.95)
         canvas.stroke(lower, who.skin * 0.55, 0.02, 0.6)
         crease = _parabola(inner, outer, cy - up - 0.075) + [0, -0.01]
@@ -230,9 +230,7 @@ def draw_mouth(canvas: Canvas, who: Identity, au: dict[int, float]) -> None:
         thick = min(0.75 * gap, 0.11) * min(1.0, show)
         teeth = np.concatenate([inner_top, inner_top[::-1] + [0, thick]])
         cover = canvas.mask(inside) * canvas.mask(teeth)
-        canvas.picture[:] = (canvas.picture * (1 - cover) + np.array([232, 228, 218], np.float32) * cover).astype(
-            np.uint8
-        )
+        canvas.image[:] = (canvas.image * (1 - cover) + np.array([232, 228, 218], np.float32) * cover).astype(np.uint8)
     canvas.stroke(inner_top, who.skin * 0.3, 0.028, 0.9)
     for side, point in ((-1, left), (1, right)):
         canvas.stroke(

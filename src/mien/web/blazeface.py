@@ -1,6 +1,6 @@
 """BlazeFace short range (Bazarevsky et al. 2019, arXiv 1907.05047) as ONNX, from MediaPipe's TensorFlow Lite file.
 
-The ONNX file takes `image`, uint8 RGB (1, 128, 128, 3), the picture letterboxed on black, and gives `boxes` (896, 16)
+The ONNX file takes `image`, uint8 RGB (1, 128, 128, 3), the image letterboxed on black, and gives `boxes` (896, 16)
 and `scores` (896,): centre x and y, width, height, then x and y of right eye, left eye, nose, mouth, right ear, left
 ear (the person's own right and left), all as shares of the square's side. Which of them overlap is left to the caller.
 """
@@ -36,7 +36,7 @@ def anchors() -> NDArray[np.float32]:
 
 
 class _Builder:
-    """Nodes and constants of the ONNX graph; tensors of pictures are (n, c, h, w) here and (n, h, w, c) in the source."""
+    """Nodes and constants of the ONNX graph; tensors of images are (n, c, h, w) here and (n, h, w, c) in the source."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph

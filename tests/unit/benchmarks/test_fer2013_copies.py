@@ -32,7 +32,7 @@ def face(seed: int) -> np.ndarray:
 
 
 def rows() -> list[tuple[str, np.ndarray]]:
-    """(official split, picture): twelve single ones, then the planted ones, from row 12 on."""
+    """(official split, image): twelve single ones, then the planted ones, from row 12 on."""
     single = [(split, face(i)) for i, split in enumerate(("train",) * 6 + ("val",) * 3 + ("test",) * 3)]
     a, b, c, d = (face(100 + i) for i in range(4))
     return [

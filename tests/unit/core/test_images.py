@@ -54,7 +54,7 @@ def test_an_opaque_alpha_channel_is_fine_a_transparent_one_is_not():
 
 FAULTS = {
     "empty": b"",
-    "unknown_format": b"not a picture at all",
+    "unknown_format": b"not an image at all",
     "animated": encoded(Image.fromarray(RGB), "GIF", save_all=True, append_images=[Image.fromarray(RGB[::-1].copy())]),
     "sixteen_bit": encoded(Image.fromarray(RNG.integers(0, 65535, (40, 30), dtype=np.uint16))),
     "cmyk": encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
@@ -123,13 +123,13 @@ def joined(parts: list[tuple[bytes, bytes]]) -> bytes:
 def test_the_fast_way_for_plain_pngs_gives_what_pillow_gives(width, height, level, smooth, seed):
     import cv2
 
-    picture = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    picture = cv2.GaussianBlur(picture, (0, 0), 2) if smooth else picture
-    png = encoded(Image.fromarray(picture), compress_level=level)
-    assert (decode(png) == picture[..., None]).all()
-    assert (np.asarray(Image.open(io.BytesIO(png))) == picture).all()
+    image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 2) if smooth else image
+    png = encoded(Image.fromarray(image), compress_level=level)
+    assert (decode(png) == image[..., None]).all()
+    assert (np.asarray(Image.open(io.BytesIO(png))) == image).all()
     assert decode_lean(png).shape == (height, width, 1)
-    as_rgb = encoded(Image.fromarray(picture).convert("RGB"))
+    as_rgb = encoded(Image.fromarray(image).convert("RGB"))
     assert decode_lean(as_rgb).shape == (height, width, 3)
     assert image_id(decode_lean(png)) == image_id(decode_lean(as_rgb)) == image_id(decode(png))
 
@@ -137,7 +137,7 @@ def test_the_fast_way_for_plain_pngs_gives_what_pillow_gives(width, height, leve
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9, 0.99])
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "LA"])
 def test_pixel_data_that_end_early_under_right_checksums_are_rejected(mode, keep):
-    """Pillow gives back a picture whose rest is black for some of these."""
+    """Pillow gives back an image whose rest is black for some of these."""
     import zlib
 
     parts = chunked(encoded(Image.fromarray(RGB).convert(mode)))
@@ -162,11 +162,11 @@ def test_whole_pngs_of_every_kind_pass(mode, side):
     assert (decode(joined([*rest, *cut, (b"IEND", b"")])) == expected).all()
 
 
-def interlaced(picture: np.ndarray) -> bytes:
-    """An Adam7 PNG of a grey picture, unfiltered, by the standard's own table."""
+def interlaced(image: np.ndarray) -> bytes:
+    """An Adam7 PNG of a grey image, unfiltered, by the standard's own table."""
     import zlib
 
-    height, width = picture.shape
+    height, width = image.shape
     rows = b""
     for x, y, dx, dy in (
         (0, 0, 8, 8),
@@ -177,15 +177,15 @@ def interlaced(picture: np.ndarray) -> bytes:
         (1, 0, 2, 2),
         (0, 1, 1, 2),
     ):
-        rows += b"".join(b"\0" + row.tobytes() for row in picture[y::dy, x::dx] if len(row))
+        rows += b"".join(b"\0" + row.tobytes() for row in image[y::dy, x::dx] if len(row))
     head = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 0, 0, 0, 1])
     return joined([(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")])
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 19), (40, 21)])
 def test_interlaced_pngs_pass(shape):
-    picture = RNG.integers(0, 256, shape, dtype=np.uint8)
-    assert (decode(interlaced(picture)) == picture[..., None]).all()
+    image = RNG.integers(0, 256, shape, dtype=np.uint8)
+    assert (decode(interlaced(image)) == image[..., None]).all()
 
 
 def test_a_plain_png_of_forbidden_size_is_not_decoded():

@@ -16,43 +16,41 @@ from mien.stages import index as stage
 
 
 def test_level_eyes_change_nothing():
-    picture = layouts.on_canvas(3)
+    image = layouts.on_canvas(3)
     spec = CropSpec(size=40, scale=1.2, shift_y=0.05)
     level = np.array([[46.0, 40], [62, 40]])
-    plain = crop_face(picture, (30, 20, 48, 48), spec)
-    assert (crop_face(picture, (30, 20, 48, 48), spec.model_copy(update={"align": "eyes"}), level) == plain).all()
-    assert (
-        crop_face(picture, (30, 20, 48, 48), spec, np.array([[46.0, 30], [62, 50]])) == plain
-    ).all()  # not asked for
-    assert (crop_face(picture, (30, 20, 48, 48), spec.model_copy(update={"align": "eyes"})) == plain).all()  # not known
+    plain = crop_face(image, (30, 20, 48, 48), spec)
+    assert (crop_face(image, (30, 20, 48, 48), spec.model_copy(update={"align": "eyes"}), level) == plain).all()
+    assert (crop_face(image, (30, 20, 48, 48), spec, np.array([[46.0, 30], [62, 50]])) == plain).all()  # not asked for
+    assert (crop_face(image, (30, 20, 48, 48), spec.model_copy(update={"align": "eyes"})) == plain).all()  # not known
 
 
 @pytest.mark.parametrize("degrees", [-25, -10, 15, 30])
 def test_a_turned_face_is_turned_back(degrees):
-    """A picture is turned about the box's centre; aligning by the turned eyes gives the crop of the picture as it was."""
-    picture = cv2.GaussianBlur(layouts.on_canvas(5, side=80, at=(40, 20), shape=(140, 160)), (0, 0), 1.0)
+    """An image is turned about the box's centre; aligning by the turned eyes gives the crop of the image as it was."""
+    image = cv2.GaussianBlur(layouts.on_canvas(5, side=80, at=(40, 20), shape=(140, 160)), (0, 0), 1.0)
     centre = (79.5, 59.5)
     turn = cv2.getRotationMatrix2D(centre, degrees, 1)
-    turned = cv2.warpAffine(picture, turn, (160, 140), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    turned = cv2.warpAffine(image, turn, (160, 140), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     eyes = np.array([[66.0, 50], [94, 50]])
     moved = eyes @ turn[:, :2].T + turn[:, 2]
     spec = CropSpec(size=64, scale=0.8, align="eyes")
-    wanted = crop_face(picture, (40, 20, 80, 80), spec, eyes).astype(float)
+    wanted = crop_face(image, (40, 20, 80, 80), spec, eyes).astype(float)
     back = crop_face(turned, (40, 20, 80, 80), spec, moved[::-1]).astype(float)  # eyes in either order
     ignored = crop_face(turned, (40, 20, 80, 80), spec.model_copy(update={"align": "none"}), moved).astype(float)
     assert np.abs(back - wanted).mean() < 4
     assert np.abs(ignored - wanted).mean() > 2 * np.abs(back - wanted).mean()
 
 
-def test_a_source_box_is_what_the_picture_is(tmp_path):
-    """ExpW: two faces of one picture are two pictures, each cropped as `crop_face` crops."""
+def test_a_source_box_is_what_the_image_is(tmp_path):
+    """ExpW: two faces of one image are two images, each cropped as `crop_face` crops."""
     root = layouts.expw(tmp_path / "e", 84)
     config = IndexConfig(source=(f"expw={root}",), near_duplicates="off", size=40, crop_scale=1.1, color="rgb")
     index = stage.run(config, tmp_path / "i", work=WorkConfig(workers=1))
     assert len(index.table) == 84
     row = next(i for i, r in enumerate(index.table.to_pylist()) if r["path"].endswith("p_0.jpg#1"))
-    picture = cv2.cvtColor(cv2.imread(str(root / "origin" / "p_0.jpg")), cv2.COLOR_BGR2RGB)
-    expected = crop_face(picture, (100, 40, 48, 48), CropSpec(size=40, scale=1.1))
+    image = cv2.cvtColor(cv2.imread(str(root / "origin" / "p_0.jpg")), cv2.COLOR_BGR2RGB)
+    expected = crop_face(image, (100, 40, 48, 48), CropSpec(size=40, scale=1.1))
     assert np.abs(index.pixels[row].astype(int) - expected).max() <= 6  # two JPEG decoders
     assert index.table["width"][row].as_py() == 48
     assert stage.audit(tmp_path / "i")["aligned"] == {"by the source's box": 84}
@@ -74,7 +72,7 @@ def test_a_bad_detection_is_passed_over(tmp_path):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """Drawn faces in larger pictures, and pictures without any."""
+    """Drawn faces in larger images, and images without any."""
     root = tmp_path_factory.mktemp("scenes") / "f"
     for k in range(56):
         layouts.save(
@@ -110,17 +108,17 @@ def test_faces_are_found_cropped_as_live_and_the_rest_is_counted(scenes, tmp_pat
     assert "folder:happy/none0.png" in listed
     finder = make_finder(DetectConfig(detect_side=200, min_confidence=0.3))
     row = next(r for r in range(58) if kept.table["path"][r].as_py() == dropped.table["path"][0].as_py())
-    picture = cv2.cvtColor(cv2.imread(str(scenes / dropped.table["path"][0].as_py().split(":")[1])), cv2.COLOR_BGR2RGB)
-    live = crop_face(picture, finder(picture)[0].box, kept.crop)
+    image = cv2.cvtColor(cv2.imread(str(scenes / dropped.table["path"][0].as_py().split(":")[1])), cv2.COLOR_BGR2RGB)
+    live = crop_face(image, finder(image)[0].box, kept.crop)
     assert (dropped.pixels[0] == live).all()
     assert (kept.pixels[row] == live).all()
     assert read_index(tmp_path / "keep").crop.align == "none"
 
 
 def test_a_square_partly_outside_repeats_the_edge():
-    picture = layouts.on_canvas(0)
+    image = layouts.on_canvas(0)
     x, y, side, _ = crop_square((-10, -10, 40, 40), CropSpec(size=40))
-    out = cut(picture, (x, y, side, side))
+    out = cut(image, (x, y, side, side))
     assert out.shape == (40, 40, 3)
-    assert (out[:10, :10] == picture[0, 0]).all()
-    assert (out[10:, 10:] == picture[:30, :30]).all()
+    assert (out[:10, :10] == image[0, 0]).all()
+    assert (out[10:, 10:] == image[:30, :30]).all()

@@ -154,8 +154,8 @@ def test_the_relabelling_source_decides_unless_priorities_say_otherwise(tmp_path
     assert set(other.table["label"].to_pylist()) == {"angry"}
 
 
-def test_a_shared_picture_does_not_take_a_source_its_own_test(tmp_path):
-    """One folder picture that is also an official test picture elsewhere; the rest is carved as ever."""
+def test_a_shared_image_does_not_take_a_source_its_own_test(tmp_path):
+    """One folder image that is also an official test image elsewhere; the rest is carved as ever."""
     root = class_folder(tmp_path / "f", 30, side=48)
     grey = np.asarray(Image.open(root / "happy" / "000.png"))[..., :1]
     Image.fromarray(np.repeat(grey, 3, axis=2)).save(root / "happy" / "000.png")
@@ -172,7 +172,7 @@ def test_a_shared_picture_does_not_take_a_source_its_own_test(tmp_path):
 def test_nothing_but_rejects_is_said_and_not_a_crash(tmp_path):
     (tmp_path / "f" / "sad").mkdir(parents=True)
     (tmp_path / "f" / "sad" / "x.png").write_bytes(b"junk")
-    with pytest.raises(InputError, match="1 of 1 pictures were rejected"):
+    with pytest.raises(InputError, match="1 of 1 images were rejected"):
         build(tmp_path / "i", f"folder={tmp_path / 'f'}")
 
 
@@ -200,7 +200,7 @@ def test_the_same_again_wherever_it_lies(tmp_path):
     assert again.fingerprint == read_index(tmp_path / "a").fingerprint
 
 
-def test_a_truncated_picture_is_listed_and_not_fatal(tmp_path):
+def test_a_truncated_image_is_listed_and_not_fatal(tmp_path):
     root = class_folder(tmp_path / "f")
     bad = root / "sad" / "zz.png"
     bad.write_bytes((root / "sad" / "000.png").read_bytes()[:200])
@@ -216,7 +216,7 @@ def test_too_many_rejects_stop_the_build_and_leave_what_was_read(tmp_path):
     root = class_folder(tmp_path / "f", 3)
     for k in range(5):
         (root / "sad" / f"bad{k}.png").write_bytes(b"junk")
-    with pytest.raises(InputError, match="5 of 26 pictures were rejected"):
+    with pytest.raises(InputError, match="5 of 26 images were rejected"):
         build(tmp_path / "i", f"folder={root}")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".i.building", "f"]
     assert sorted(p.name for p in (tmp_path / ".i.building").iterdir()) == ["pieces", "started.json"]
@@ -245,7 +245,7 @@ def test_several_processes_give_the_same_bytes(tmp_path, monkeypatch):
     assert all(first == other for other in others)
 
 
-def test_csv_twin_has_a_row_a_picture(small_index):
+def test_csv_twin_has_a_row_an_image(small_index):
     lines = (small_index / "index.csv").read_text().splitlines()
     assert len(lines) == 1 + pq.read_metadata(small_index / "index.parquet").num_rows
     assert {"image_id", "label", "split"} <= set(lines[0].replace('"', "").split(","))
@@ -296,12 +296,12 @@ def class_bytes():
     return out.getvalue()
 
 
-def test_files_that_are_no_known_pictures_are_read_and_listed(tmp_path):
+def test_files_that_are_no_known_images_are_read_and_listed(tmp_path):
     root = class_folder(tmp_path / "f", 30)
     for k in range(20):
         (root / "happy" / f"{k:03}.png").rename(root / "happy" / f"{k:03}.jfif")
-    (root / "happy" / "scan.heic").write_bytes(b"no picture that we know")
-    (root / "happy" / "notes.txt").write_text("not a picture")
+    (root / "happy" / "scan.heic").write_bytes(b"no image that we know")
+    (root / "happy" / "notes.txt").write_text("not an image")
     build(tmp_path / "i", f"folder={root}")
     audit = stage.audit(tmp_path / "i")
     assert audit["source_rows"] == {"folder": 211}
@@ -313,7 +313,7 @@ def test_nothing_left_says_why(tmp_path):
         (tmp_path / "f" / label).mkdir(parents=True)
         Image.fromarray(np.full((30, 30), 7, np.uint8)).save(tmp_path / "f" / label / "x.png")
     with pytest.raises(
-        InputError, match=r"No picture with a label is left of 7: label_conflict 1; the first is folder:angry/x\.png"
+        InputError, match=r"No image with a label is left of 7: label_conflict 1; the first is folder:angry/x\.png"
     ):
         build(tmp_path / "i", f"folder={tmp_path / 'f'}")
 
@@ -376,7 +376,7 @@ def test_a_late_error_keeps_what_was_read(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no row has the attribute"):
         build(tmp_path / "i", f"folder={root}", keep=("age>=3",))
     assert read == [84]
-    with pytest.raises(InputError, match="No picture with a label is left"):
+    with pytest.raises(InputError, match="No image with a label is left"):
         build(tmp_path / "i", f"folder={root}", keep=("side>=999",), seed=5)
     index = build(tmp_path / "i", f"folder={root}", test_fraction=0.3)
     assert read == [84]

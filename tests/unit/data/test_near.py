@@ -1,4 +1,4 @@
-"""Near-duplicates: planted variants of smooth pictures are found, other pictures are not; splits hold them together."""
+"""Near-duplicates: planted variants of smooth images are found, other images are not; splits hold them together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mien.stages import index as stage
 
 
 def scene(seed, side=64):
-    """A picture with structure at several scales, no two alike."""
+    """An image with structure at several scales, no two alike."""
     rng = np.random.default_rng(seed)
     out = sum(
         cv2.resize(rng.normal(size=(k, k, 3)), (side, side), interpolation=cv2.INTER_CUBIC) / k**0.3
@@ -41,14 +41,14 @@ VARIANTS = {
 }
 
 
-def write(root, label, name, picture):
+def write(root, label, name, image):
     (root / label).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(root / label / f"{name}.png")
+    Image.fromarray(image).save(root / label / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """140 pictures, 12 of which have a variant of every kind, under any class."""
+    """140 images, 12 of which have a variant of every kind, under any class."""
     root = tmp_path_factory.mktemp("planted") / "f"
     for k in range(140):
         write(root, LABELS[k % 7], f"a{k:03}", scene(k))
@@ -86,7 +86,7 @@ def test_every_member_of_a_group_is_listed_with_its_score(planted, tmp_path):
     assert together == [g for g in dict.fromkeys(together) for _ in range(7)]  # group by group
 
 
-def test_switched_off_and_whole_pictures_only(planted, tmp_path):
+def test_switched_off_and_whole_images_only(planted, tmp_path):
     assert (
         len(set(built(tmp_path / "off", f"folder={planted}", near_duplicates="off").table["group_id"].to_pylist()))
         == 212
@@ -109,7 +109,7 @@ def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted
                 f"c{k:03}",
                 scene({"train": 5000, "val": 6000, "test": 7000}[split] + k),
             )
-    for k in range(20):  # the second source's test shows small crops of the first one's pictures
+    for k in range(20):  # the second source's test shows small crops of the first one's images
         write(second / "test", LABELS[k % 7], f"d{k:03}", VARIANTS["crop"](scene(1000 + k)))
     alone = built(tmp_path / "a", f"folder@a={first}")
     both = built(tmp_path / "ab", f"folder@a={first}", f"folder@b={second}", leaks="move")
@@ -131,7 +131,7 @@ def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted
     assert {r["image_id"] for r in read_occurrences(dropped.folder).to_pylist() if r["why"] == "leak"} == changed
 
 
-def test_an_official_train_picture_near_a_test_picture_is_moved_and_listed(tmp_path):
+def test_an_official_train_image_near_a_test_image_is_moved_and_listed(tmp_path):
     for split, many in (("train", 70), ("val", 14), ("test", 14)):
         for k in range(many):
             write(
@@ -155,7 +155,7 @@ def test_an_official_train_picture_near_a_test_picture_is_moved_and_listed(tmp_p
     assert stage.audit(tmp_path / "i")["near_duplicates"]["official_rows_also_in_train"] == {"val": 0, "test": 1}
 
 
-def test_scores_tell_a_registered_copy_from_another_picture():
+def test_scores_tell_a_registered_copy_from_another_image():
     grey = [cv2.cvtColor(scene(k, 48), cv2.COLOR_RGB2GRAY) for k in range(2)]
     moved = cv2.resize(grey[0][2:46, 3:47], (48, 48), interpolation=cv2.INTER_CUBIC)
     view = View(0.1, 2 / 3, 2 / 3, False)
@@ -181,7 +181,7 @@ def test_components_against_a_naive_union():
 
 
 def test_persons_and_clusters_join(tmp_path):
-    """A person's pictures in a table, one of which is a near-duplicate of another person's: all on one side."""
+    """A person's images in a table, one of which is a near-duplicate of another person's: all on one side."""
     lines = ["path,label,subject,age"]
     (tmp_path / "p").mkdir()
     for k in range(210):
@@ -219,7 +219,7 @@ def test_a_crowd_is_joined_without_all_its_pairs(tmp_path, monkeypatch):
     assert audit["near_duplicates"]["pairs"] < 200 * 3 * 52
 
 
-def test_pictures_that_show_nothing_are_no_duplicates_of_each_other_but_suspicious(tmp_path):
+def test_images_that_show_nothing_are_no_duplicates_of_each_other_but_suspicious(tmp_path):
     for k in range(140):
         write(tmp_path / "f", LABELS[k % 7], f"a{k:03}", scene(k))
     for k in range(9):
@@ -227,7 +227,7 @@ def test_pictures_that_show_nothing_are_no_duplicates_of_each_other_but_suspicio
     index = built(tmp_path / "i", f"folder={tmp_path / 'f'}")
     audit = stage.audit(index.folder)
     assert audit["near_duplicates"]["clusters"] == 0
-    assert audit["suspicious"][0]["what"] == "pictures that show nothing"
+    assert audit["suspicious"][0]["what"] == "images that show nothing"
     assert audit["suspicious"][0]["count"] == 9
 
 
@@ -243,11 +243,11 @@ def test_another_build_in_the_same_place_and_process_searches_its_own_hashes(pla
 
 
 def test_a_sources_own_clusters_do_not_depend_on_other_sources(tmp_path):
-    """Copies that only a registration finds, while another source joins both to a third picture at once."""
+    """Copies that only a registration finds, while another source joins both to a third image at once."""
 
-    def turned(picture, degrees):
+    def turned(image, degrees):
         turn = cv2.getRotationMatrix2D((31.5, 31.5), degrees, 1)
-        return cv2.warpAffine(picture, turn, (64, 64), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        return cv2.warpAffine(image, turn, (64, 64), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
     for k in range(210):
         write(tmp_path / "a", LABELS[k % 7], f"a{k:03}", scene(9000 + k))
@@ -259,10 +259,10 @@ def test_a_sources_own_clusters_do_not_depend_on_other_sources(tmp_path):
     rank = {"train": 0, "calib": 1, "val": 2, "test": 3}
     after = dict(zip(both.image_ids.tolist(), both.splits.tolist(), strict=True))
     changed = {}
-    for picture, side in zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True):
-        assert rank[after[picture]] >= rank[side]
-        if after[picture] != side:
-            changed[picture] = (side, after[picture])
+    for image, side in zip(alone.image_ids.tolist(), alone.splits.tolist(), strict=True):
+        assert rank[after[image]] >= rank[side]
+        if after[image] != side:
+            changed[image] = (side, after[image])
     with (both.folder / "moved.csv").open() as file:
         listed = {
             r["image_id"]: (r["from_split"], r["to_split"]) for r in csv.DictReader(file) if r["path"].startswith("a:")
@@ -271,7 +271,7 @@ def test_a_sources_own_clusters_do_not_depend_on_other_sources(tmp_path):
 
 
 def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_listed(tmp_path):
-    """The same pictures in two folders, one with its own splits: what the other one's splits change is in moved.csv."""
+    """The same images in two folders, one with its own splits: what the other one's splits change is in moved.csv."""
     for k in range(280):
         write(tmp_path / "free", LABELS[k % 7], f"{k:03}", scene(k))
         side = ("train", "train", "train", "train", "train", "val", "test")[k // 7 % 7]
@@ -290,7 +290,7 @@ def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_lis
 
 
 def test_copies_between_two_sets_are_found_whatever_was_done_to_them():
-    """Planted variants of one set's pictures among another's; pictures that show nothing are no copies."""
+    """Planted variants of one set's images among another's; images that show nothing are no copies."""
     blank = np.full((64, 64, 3), 90, np.uint8)
     seen = np.stack([*(scene(k) for k in range(60)), blank])
     kinds = [make for name, make in VARIANTS.items() if name != "large"]
@@ -304,7 +304,7 @@ def test_copies_between_two_sets_are_found_whatever_was_done_to_them():
 
 
 def test_what_another_index_has_seen_is_left_out_of_its_test(tmp_path):
-    """Mirror images of what decided on the other side go, those of its test and new pictures stay; drawn faces all stay."""
+    """Mirror images of what decided on the other side go, those of its test and new images stay; drawn faces all stay."""
     for k in range(140):
         write(tmp_path / "one", LABELS[k % 7], f"a{k:03}", scene(k))
         write(tmp_path / "two", LABELS[k % 7], f"b{k:03}", np.ascontiguousarray(scene(k)[:, ::-1]))

@@ -30,17 +30,17 @@ def test_rafdb_aligned(tmp_path):
     assert items[14].path == "rafdb:Image/aligned/test_0001_aligned.jpg"
     assert dict(items[1].attributes) == {"gender": "female", "race": "African-American", "age": "4-19"}
     assert source.cropped
-    assert items[0].picture.box is None
-    assert items[0].picture.load(min_side=16).shape == (48, 48, 3)
+    assert items[0].image.box is None
+    assert items[0].image.load(min_side=16).shape == (48, 48, 3)
 
 
 def test_rafdb_originals_have_boxes_and_points(tmp_path):
     source = opened(f"rafdb={layouts.rafdb(tmp_path / 'basic', aligned=False)}")
     item = next(iter(source))
     assert not source.cropped
-    assert item.picture.box == (30, 20, 48, 48)
-    assert item.picture.landmarks[:2] == ((46, 39), (62, 39))
-    assert item.picture.load(min_side=16).shape == (120, 160, 3)
+    assert item.image.box == (30, 20, 48, 48)
+    assert item.image.landmarks[:2] == ((46, 39), (62, 39))
+    assert item.image.load(min_side=16).shape == (120, 160, 3)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_affectnet_tables(tmp_path):
     assert len(items) == 16
     assert [i.official_split for i in items] == ["train"] * 8 + ["test"] * 8
     assert items[7].why == "uncertain"
-    assert items[0].picture.box == (30, 20, 48, 48)
-    assert items[0].picture.landmarks == ((46, 39), (62, 41))
-    assert items[0].picture.load(min_side=16).shape == (120, 160, 3)
+    assert items[0].image.box == (30, 20, 48, 48)
+    assert items[0].image.landmarks == ((46, 39), (62, 41))
+    assert items[0].image.load(min_side=16).shape == (120, 160, 3)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_expw_rows_are_boxes(tmp_path):
     items = list(opened(f"expw={layouts.expw(tmp_path / 'e')}"))
     assert len(items) == 14
     assert {i.official_split for i in items} == {None}
-    assert items[0].picture.box == (10, 20, 48, 48)
-    assert items[1].picture.box == (100, 40, 48, 48)
+    assert items[0].image.box == (10, 20, 48, 48)
+    assert items[1].image.box == (100, 40, 48, 48)
     assert [i.path for i in items[:2]] == ["expw:origin/p_0.jpg#0", "expw:origin/p_0.jpg#1"]
     assert [i.label for i in items[:7]] == list(LABELS)
 
@@ -144,7 +144,7 @@ def test_csv_columns(tmp_path):
         (None, "no_label", "test", None),
         ("sad", "", None, None),
     ]
-    assert items[1].picture.box == (4, 4, 30, 30)
+    assert items[1].image.box == (4, 4, 30, 30)
     assert items[0].attributes == (("age", "31"),)
     assert items[0].path == "csv:0.png"
 
@@ -188,7 +188,7 @@ def check_hub(source):
     assert items[2].why == "contempt"
     assert [i.official_split for i in items] == ["train"] * 6 + ["val"] * 2
     assert items[5].attributes == (("age", "5"),)
-    assert (items[3].picture.load(min_side=16) == layouts.face(3)).all()
+    assert (items[3].image.load(min_side=16) == layouts.face(3)).all()
 
 
 def test_datasets_saved_to_disk(hub):
@@ -209,8 +209,8 @@ def test_datasets_as_parquet(hub, monkeypatch):
     check_hub(opened(f"hf={root / 'pq'}"))
     alone = list(opened(f"hf={root / 'pq' / 'train-00000.parquet'}"))  # a file is a set of its own, without splits
     assert [(i.label, i.official_split) for i in alone[:3]] == [("sad", None), ("happy", None), (None, None)]
-    assert (alone[3].picture.load(min_side=16) == layouts.face(3)).all()
-    assert len({i.picture.stamp() for i in alone}) == len(alone)  # other images under the same table are seen
+    assert (alone[3].image.load(min_side=16) == layouts.face(3)).all()
+    assert len({i.image.stamp() for i in alone}) == len(alone)  # other images under the same table are seen
     (root / "t.csv").write_text("image,label\n")
     with pytest.raises(InputError, match=r"t\.csv is no Parquet file"):
         opened(f"hf={root / 't.csv'}")
@@ -246,12 +246,12 @@ def test_ferplus_over_the_challenges_own_table(tmp_path):
     lines = (root / "fer2013new.csv").read_text().splitlines()
     (root / "fer2013new.csv").write_text("\n".join([*lines[:2], "Training,,0,0,0,0,0,0,0,0,0,10", lines[2]]) + "\n")
     with pytest.raises(RejectedImage, match="missing"):
-        next(iter(opened(f"ferplus={root}"))).picture.load(min_side=16)
+        next(iter(opened(f"ferplus={root}"))).image.load(min_side=16)
     write_fer2013(
         root / "fer2013.csv", [(3, pixels(v), u) for v, u in ((1, "Training"), (2, "Training"), (3, "PrivateTest"))]
     )
     items = list(opened(f"ferplus={root}"))
-    assert [int(i.picture.load(min_side=16)[0, 0, 0]) for i in items] == [1, 3]
+    assert [int(i.image.load(min_side=16)[0, 0, 0]) for i in items] == [1, 3]
     write_fer2013(root / "fer2013.csv", [(3, pixels(1), "Training")])
     with pytest.raises(InputError, match="Row by row"):
         opened(f"ferplus={root}")

@@ -57,9 +57,9 @@ def test_fer2013_rows(tmp_path):
     assert [i.label for i in items] == ["happy", "neutral", "angry"]
     assert [i.official_split for i in items] == ["train", "val", "test"]
     assert items[1].path == "fer2013:fer2013.csv#1"
-    picture = items[1].picture.load(min_side=16)
-    assert picture.shape == (48, 48, 3)
-    assert (picture == 7).all()
+    image = items[1].image.load(min_side=16)
+    assert image.shape == (48, 48, 3)
+    assert (image == 7).all()
 
 
 def test_kaggles_header_with_spaces_is_understood(tmp_path):
@@ -71,7 +71,7 @@ def test_kaggles_header_with_spaces_is_understood(tmp_path):
 def test_damaged_pixels_are_rejected_by_name(tmp_path, text):
     path = write_fer2013(tmp_path / "f.csv", [(3, pixels(), "Training"), (3, text, "Training")])
     with pytest.raises(RejectedImage):
-        list(opened(f"fer2013={path}"))[1].picture.load(min_side=16)
+        list(opened(f"fer2013={path}"))[1].image.load(min_side=16)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_ferplus_folder(tmp_path):
     assert items[0].votes == (0, 0, 0, 1, 0, 0, 0)
     (root / "FER2013Train" / "fer0000000.png").unlink()
     with pytest.raises(RejectedImage, match="missing"):
-        items[0].picture.load(min_side=16)
+        items[0].image.load(min_side=16)
 
 
 def test_a_vote_table_with_a_byte_order_mark_and_one_that_is_no_text(tmp_path):

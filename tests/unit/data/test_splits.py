@@ -107,7 +107,7 @@ def test_a_source_without_official_test_gives_one_from_its_train_rows():
     assert Counter(sides)["test"] > 0
 
 
-def test_unlabelled_pictures_follow_their_unit_and_are_not_counted():
+def test_unlabelled_images_follow_their_unit_and_are_not_counted():
     labels = [LABELS[i % 7] for i in range(140)]
     alone, _ = split([None] * 140, range(140), labels)
     more, _ = split([None] * 150, [*range(140), *range(10)], [*labels, *[None] * 10])

@@ -13,7 +13,7 @@ from mien.evaluate.metrics import metrics, softmax
 from mien.evaluate.shift import by_group, degradation
 from mien.synthetic import draw_face
 
-FACES = np.stack([draw_face(3, i, 48).picture for i in range(12)])
+FACES = np.stack([draw_face(3, i, 48).image for i in range(12)])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -30,13 +30,13 @@ def test_every_strength_changes_more_and_the_seed_decides(name):
     assert changes[-1] > 1.5 * changes[0]
 
 
-def test_grey_stays_one_channel_and_each_picture_is_its_own():
+def test_grey_stays_one_channel_and_each_image_is_its_own():
     grey = FACES[..., :1].copy()
     for name in CORRUPTIONS:
         assert corrupt(grey, name, 3).shape == grey.shape
     noisy = corrupt(np.full((2, 48, 48, 3), 128, np.uint8), "noise", 3)
     assert (noisy[0] != noisy[1]).any()
-    assert (noisy[..., 0] == noisy[..., 1]).all()  # luminance noise: grey pictures stay grey
+    assert (noisy[..., 0] == noisy[..., 1]).all()  # luminance noise: grey images stay grey
 
 
 def test_what_is_covered():
@@ -92,7 +92,7 @@ def test_groups_against_a_naive_loop():
         for i in range(400)
     ]
     found = by_group(p, y, rows)
-    assert set(found) == {"age", "glasses"}  # every picture has its own name
+    assert set(found) == {"age", "glasses"}  # every image has its own name
     for value, group in found["age"]["groups"].items():
         inside = np.array([row["age"] == value for row in rows])
         assert group["n"] == inside.sum()

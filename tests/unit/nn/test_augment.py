@@ -16,7 +16,7 @@ from mien.nn.augment.mixing import beta, cutmix, mix, mixup, partners
 from mien.nn.augment.randaugment import OPERATIONS
 from mien.nn.augment.webcam import blur, degrade, jpeg
 
-PICTURES = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def generator(seed=0):
@@ -33,14 +33,14 @@ def alike(a, b):
 
 
 def smooth_faces(n=6, size=48):
-    """Grey pictures with soft structure, (n, 1, size, size)."""
+    """Grey images with soft structure, (n, 1, size, size)."""
     rng = np.random.default_rng(3)
     blurred = [cv2.GaussianBlur(rng.integers(0, 256, (size, size), dtype=np.uint8), (0, 0), 4) for _ in range(n)]
     return torch.from_numpy(np.stack(blurred)[:, None])
 
 
 def test_identity_augmentation_is_bit_for_bit():
-    assert torch.equal(apply(Augmentation(), PICTURES), PICTURES)
+    assert torch.equal(apply(Augmentation(), IMAGES), IMAGES)
 
 
 STRENGTHS = [
@@ -58,7 +58,7 @@ STRENGTHS = [
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("strength", STRENGTHS, ids=str)
 def test_every_strength_acts_stays_in_range_and_repeats(strength, channels):
-    x = PICTURES[:, :channels]
+    x = IMAGES[:, :channels]
     augment = Augmentation(**strength)
     a, b, c = apply(augment, x, 1), apply(augment, x, 1), apply(augment, x, 2)
     assert torch.equal(a, b)
@@ -69,28 +69,28 @@ def test_every_strength_acts_stays_in_range_and_repeats(strength, channels):
 
 
 @pytest.mark.parametrize("strength", STRENGTHS, ids=str)
-def test_a_picture_is_augmented_alike_in_any_part_of_the_batch(strength):
+def test_an_image_is_augmented_alike_in_any_part_of_the_batch(strength):
     augment = Augmentation(**strength)
-    whole = apply(augment, PICTURES, 5).float()
+    whole = apply(augment, IMAGES, 5).float()
     for part in (slice(0, 8), slice(8, 16), slice(3, 6)):
-        found = augment(PICTURES[part], BatchRandom(generator(5), 16, part, PICTURES.device)).float()
+        found = augment(IMAGES[part], BatchRandom(generator(5), 16, part, IMAGES.device)).float()
         assert alike(found, whole[part])
 
 
 @pytest.mark.parametrize("strength", [s for s in STRENGTHS if "flip" not in s], ids=str)
-def test_a_boost_strengthens_single_pictures(strength):
+def test_a_boost_strengthens_single_images(strength):
     augment = Augmentation(**({"randaugment_magnitude": 3.0} | strength))
     boost = torch.ones(16)
     boost[4:] = 2.0
-    plain, boosted = apply(augment, PICTURES, 2).float(), apply(augment, PICTURES, 2, boost).float()
+    plain, boosted = apply(augment, IMAGES, 2).float(), apply(augment, IMAGES, 2, boost).float()
     assert alike(plain[:4], boosted[:4])
     if strength != {"erase": 1.0}:  # a certain chance cannot grow
         assert not torch.allclose(plain[4:], boosted[4:], atol=1)
 
 
-def test_flip_mirrors_whole_pictures():
-    out = apply(Augmentation(flip=True), PICTURES, 3)
-    kinds = [(torch.equal(o, p), torch.equal(o, p.flip(2))) for o, p in zip(out, PICTURES, strict=True)]
+def test_flip_mirrors_whole_images():
+    out = apply(Augmentation(flip=True), IMAGES, 3)
+    kinds = [(torch.equal(o, p), torch.equal(o, p.flip(2))) for o, p in zip(out, IMAGES, strict=True)]
     assert all(a or b for a, b in kinds)
     assert set(kinds) == {(True, False), (False, True)}
 
@@ -140,11 +140,11 @@ def test_operations_against_pillow_and_numpy():
 
 def test_warp_of_the_identity_changes_nothing():
     theta = torch.eye(2, 3).repeat(16, 1, 1)
-    assert torch.allclose(warp(PICTURES.float(), theta), PICTURES.float(), atol=1e-2)
+    assert torch.allclose(warp(IMAGES.float(), theta), IMAGES.float(), atol=1e-2)
 
 
 def numbered(n=16):
-    """Pictures that hold their own number, and targets that tell it."""
+    """Images that hold their own number, and targets that tell it."""
     return torch.arange(n).float().view(n, 1, 1, 1).expand(n, 1, 8, 8), torch.eye(n)
 
 
@@ -153,7 +153,7 @@ def test_neighbours_are_partners():
     assert partners(torch.arange(5.0).view(5, 1)).flatten().tolist() == [1, 0, 3, 2, 4]
 
 
-def test_mixup_mixes_pictures_and_targets_alike():
+def test_mixup_mixes_images_and_targets_alike():
     x, target = numbered()
     mixed, t = mixup(x, target, 0.3)
     assert torch.allclose(t.sum(1), torch.ones(16))
@@ -263,6 +263,6 @@ def test_a_box_is_off_by_a_tenth_at_most():
 
 
 def test_as_many_images_are_degraded_as_the_chance_says():
-    x = PICTURES.repeat(40, 1, 1, 1)
+    x = IMAGES.repeat(40, 1, 1, 1)
     changed = (apply(Augmentation(degrade=0.3), x) != x.float()).flatten(1).any(1).float().mean()
     assert float(changed) == pytest.approx(0.3, abs=0.06)

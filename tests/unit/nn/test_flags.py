@@ -147,7 +147,7 @@ STRENGTHS = [
 
 @pytest.mark.parametrize("strength", STRENGTHS, ids=str)
 def test_strengths_of_augmentation_come_as_asked(make, strength):
-    """test_augment.py says what each strength does to pictures."""
+    """test_augment.py says what each strength does to images."""
     assert make(**(OFF | strength)).batches.augment == Augmentation(**({"randaugment_magnitude": 5.0} | OFF | strength))
 
 

@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(small_index, tmp_pat
 
 
 def test_the_kept_epoch_is_vals_best_and_its_weights_are_the_averaged_ones(small_index, tmp_path):
-    run = train(small_index, tmp_path / "r", epochs=4, amp="no")  # in bf16 a prediction of more pictures turns
+    run = train(small_index, tmp_path / "r", epochs=4, amp="no")  # in bf16 a prediction of more images turns
     lines = read_metrics(run.folder)
     best = max(lines, key=lambda line: line["val"]["macro_f1"])
     assert run.manifest["best"] == {"best_epoch": best["epoch"], "best_val_macro_f1": best["val"]["macro_f1"]}
@@ -422,13 +422,13 @@ def test_an_index_without_val_or_without_a_class_is_refused(small_index, tmp_pat
 
     rows = Index.rows
     monkeypatch.setattr(Index, "rows", lambda self, split: rows(self, split)[: 0 if split == "val" else None])
-    with pytest.raises(InputError, match="no val pictures"):
+    with pytest.raises(InputError, match="no val images"):
         train(small_index, tmp_path / "r")
     monkeypatch.setattr(Index, "rows", rows)
     index = read_index(small_index)
     without = np.where(index.labels == 1, 0, index.labels)
     monkeypatch.setattr(Index, "labels", without)
-    with pytest.raises(InputError, match="no train picture of: disgust"):
+    with pytest.raises(InputError, match="no train image of: disgust"):
         train(small_index, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 

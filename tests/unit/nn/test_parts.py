@@ -61,7 +61,7 @@ def test_priors():
     assert assumed_prior(natural, "logit_adjusted", 0.5) == pytest.approx(root)
 
 
-def test_the_feeder_reads_ahead_and_gives_each_steps_pictures():
+def test_the_feeder_reads_ahead_and_gives_each_steps_images():
     pixels = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
     rows = np.arange(10, 50)
     sampler = Sampler(np.arange(40) % 7, 8, 0, balanced=False)

@@ -72,9 +72,9 @@ def test_yunet_in_onnxruntime_finds_what_opencv_finds(real_data, file, size):
     for k in range(8):
         image = np.full((*size, 3), 90, np.uint8)
         side = min(128, min(size) - 10)
-        image[5 : 5 + side, 5 : 5 + side] = cv2.resize(draw_face(0, k, 128).picture, (side, side))
+        image[5 : 5 + side, 5 : 5 + side] = cv2.resize(draw_face(0, k, 128).image, (side, side))
         if size[1] > 2 * side + 10:
-            image[5 : 5 + side, -side - 5 : -5] = cv2.resize(draw_face(3, k, 128).picture, (side, side))
+            image[5 : 5 + side, -side - 5 : -5] = cv2.resize(draw_face(3, k, 128).image, (side, side))
         _, rows = theirs.detect(np.ascontiguousarray(image[..., ::-1]))
         expected = sorted(map(tuple, rows if rows is not None else []))
         seen = sorted((*d.box, *d.landmarks.ravel(), d.confidence) for d in ours.detect(image))

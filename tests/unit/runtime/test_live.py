@@ -152,7 +152,7 @@ def test_an_error_in_the_middle_keeps_what_was_done(source, tmp_path, model, mon
 
 def test_the_table_has_a_row_a_frame_at_least_and_says_what_is_missing(tmp_path):
     """A folder of frames: a face, nothing, no image, a face that is too unsure to be named."""
-    from mien.runtime.detect import WholePicture
+    from mien.runtime.detect import WholeImage
 
     folder, images = tmp_path / "frames", {"f1": RED, "f2": RED, "f10": (60, 60, 60), "f11": RED}
     folder.mkdir()
@@ -160,9 +160,9 @@ def test_the_table_has_a_row_a_frame_at_least_and_says_what_is_missing(tmp_path)
         cv2.imwrite(str(folder / f"{name}.png"), np.full((40, 40, 3), colour[::-1], np.uint8))
     (folder / "f9.png").write_bytes(b"no image")
 
-    class Some(WholePicture):
-        def detect(self, picture):
-            return [] if self.asked() == 1 else super().detect(picture)
+    class Some(WholeImage):
+        def detect(self, image):
+            return [] if self.asked() == 1 else super().detect(image)
 
         count = -1
 

@@ -36,7 +36,7 @@ class Given:
     def __init__(self, *boxes):
         self.boxes = boxes
 
-    def detect(self, picture):
+    def detect(self, image):
         return [Detection(tuple(map(float, box)), 0.9) for box in self.boxes]
 
 
@@ -105,19 +105,19 @@ def test_a_bad_image_does_not_silence_the_others(tmp_path, capsys):
     model = colour_model(tmp_path / "colour.onnx")
     for name, colour in (("red", (250, 0, 0)), ("green", (0, 250, 0))):
         Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.png")
-    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "notes.png").write_text("no image")
     names = ["red", "notes", "nowhere", "green"]
     paths = [str(tmp_path / f"{name}.png") for name in names]
     settings = ["--model", str(model), "--detector", "none"]
     assert run(["recognize", *paths, *settings, "--json"]) == 1
     out, err = capsys.readouterr()
-    pictures = json.loads(out)["pictures"]
-    assert [p["image"] for p in pictures] == paths
-    assert ["error" in p for p in pictures] == [False, True, True, False]
-    assert [pictures[i]["faces"][0]["label"] for i in (0, 3)] == ["happy", "sad"]
-    assert "unknown_format" in pictures[1]["error"]
-    assert "No file" in pictures[2]["error"]
-    assert "2 of 4 pictures were not recognised" in " ".join(err.split())
+    images = json.loads(out)["pictures"]
+    assert [p["image"] for p in images] == paths
+    assert ["error" in p for p in images] == [False, True, True, False]
+    assert [images[i]["faces"][0]["label"] for i in (0, 3)] == ["happy", "sad"]
+    assert "unknown_format" in images[1]["error"]
+    assert "No file" in images[2]["error"]
+    assert "2 of 4 images were not recognised" in " ".join(err.split())
     assert run(["recognize", *paths, *settings]) == 1
     out, err = capsys.readouterr()
     assert "happy" in out
@@ -130,8 +130,8 @@ class Stateful:
 
     name = "stateful"
 
-    def detect(self, picture):
-        self.size = picture.shape[:2]
+    def detect(self, image):
+        self.size = image.shape[:2]
         time.sleep(0.002)
         return [Detection((0.0, 0.0, float(self.size[1]), float(self.size[0])), 0.9)]
 
@@ -154,7 +154,7 @@ def test_yunet_answers_the_same_in_several_threads(real_data):
     images = []
     for k in range(6):
         canvas = np.full((150 + 30 * k, 260 - 20 * k, 3), 90, np.uint8)
-        canvas[10:138, 10:138] = draw_face(0, k, 128).picture
+        canvas[10:138, 10:138] = draw_face(0, k, 128).image
         images.append(canvas)
     alone = [[d.box for d in finder(image)] for image in images]
     assert any(alone)

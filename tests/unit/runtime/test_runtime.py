@@ -16,8 +16,8 @@ from mien.runtime.recognizer import Recognizer
 class Fixed:
     name = "fixed"
 
-    def detect(self, picture):
-        self.seen = picture.shape
+    def detect(self, image):
+        self.seen = image.shape
         return [Detection((1, 2, 4, 4), 0.9), Detection((10, 10, 20, 20), 0.8), Detection((0, 0, 9, 9), 0.2)]
 
 
@@ -49,18 +49,18 @@ def test_recognizer_on_the_students_file(small_study):
     recognizer = Recognizer.load(small_study / "export" / "student.onnx", detect=DetectConfig(detector="none"))
     from mien.synthetic import draw_face
 
-    picture = draw_face(0, 3, 32).picture
-    (face,) = recognizer(picture)
+    image = draw_face(0, 3, 32).image
+    (face,) = recognizer(image)
     assert face.box == (0, 0, 32, 32)
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert face.probabilities == pytest.approx(recognizer.classify(picture), abs=1e-5)
+    assert face.probabilities == pytest.approx(recognizer.classify(image), abs=1e-5)
     best = max(face.probabilities, key=face.probabilities.get)
     assert face.label == (
         best if face.probabilities[best] >= recognizer.card.decisions.thresholds[LABELS.index(best)] else None
     )
-    assert len(recognizer(picture[..., 0])) == 1
+    assert len(recognizer(image[..., 0])) == 1
     with pytest.raises(InputError, match="RGB or grey uint8"):
-        recognizer(picture.astype(np.float32))
+        recognizer(image.astype(np.float32))
 
 
 def test_what_a_model_file_is_not(tmp_path, monkeypatch):

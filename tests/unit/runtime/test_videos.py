@@ -85,8 +85,8 @@ def test_many_videos_to_tables(folder, model, tmp_path):
     described = [row["column"] for row in rows_of(own / "frames_times_dictionary.csv")]
     assert described == pq.read_schema(own / "frames_times.parquet").names
     assert len(pq.read_table(own / "frames_times.parquet")) == 60
-    picture = np.asarray(Image.open(io.BytesIO((own / "timeline.png").read_bytes())))
-    assert picture.shape[1] == 1400
+    image = np.asarray(Image.open(io.BytesIO((own / "timeline.png").read_bytes())))
+    assert image.shape[1] == 1400
 
 
 def test_the_tables_of_live_and_video_have_one_schema(folder, model, tmp_path):

@@ -157,7 +157,7 @@ def test_a_sweep_removes_no_training_unasked(finished, file, capsys):
     assert run(command) == 2
     told = " ".join(capsys.readouterr().err.split())
     for words in (
-        f"2 trainings of other settings or pictures would be removed: {finished / 'runs' / 'plain' / 'seed-0'}",
+        f"2 trainings of other settings or images would be removed: {finished / 'runs' / 'plain' / 'seed-0'}",
         "--replace",
     ):
         assert words in told
@@ -189,11 +189,11 @@ def test_on_a_terminal_the_question_is_put(finished, file, monkeypatch, capsys, 
     assert (contents(finished) == before) == (answer != "y\n")
 
 
-def test_pictures_that_changed_without_a_setting_are_noticed_at_the_training(finished, file, monkeypatch):
+def test_images_that_changed_without_a_setting_are_noticed_at_the_training(finished, file, monkeypatch):
     """The plan saw nothing; the index that is then there is another one."""
     monkeypatch.setattr(plan, "lost_trainings", lambda steps: [] if len(steps) > 1 else lost_trainings(steps))
     before = contents(finished / "runs")
-    with pytest.raises(UsageError, match=r"1 training of other settings or pictures would be removed: .*seed-0"):
+    with pytest.raises(UsageError, match=r"1 training of other settings or images would be removed: .*seed-0"):
         sweep.run_sweep(edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1'), finished, SWEEP)
     assert contents(finished / "runs") == before
 
@@ -209,7 +209,7 @@ def test_a_matrix_asks_too(small_index, tmp_path, monkeypatch):
     matrix.steps(before, root)[1]["first", 0].run()
     (tmp_path / "m.toml").write_text(MATRIX + "epochs = 3\n")
     with pytest.raises(
-        UsageError, match=r"1 training of other settings or pictures would be removed: .*first_seed-0.*--replace"
+        UsageError, match=r"1 training of other settings or images would be removed: .*first_seed-0.*--replace"
     ):
         matrix.run_matrix(load_matrix(tmp_path / "m.toml"), root, "")
     assert not (root / "indexes" / "second").exists()

@@ -10,18 +10,18 @@ from mien.synthetic.action_units import PROTOTYPES, UNITS, activate
 
 def test_a_pure_function():
     a, b = draw_face(3, 17, 48), draw_face(3, 17, 48)
-    assert (a.picture == b.picture).all()
+    assert (a.image == b.image).all()
     assert a.label == b.label
-    assert (draw_face(4, 17, 48).picture != a.picture).any()
+    assert (draw_face(4, 17, 48).image != a.image).any()
 
 
 @pytest.mark.parametrize("size", [24, 48, 112])
 def test_any_size_in_colour(size):
     face = draw_face(0, 1, size)
-    assert face.picture.shape == (size, size, 3)
-    assert face.picture.dtype == np.uint8
-    assert face.picture.std() > 10
-    assert (face.picture[..., 0] != face.picture[..., 2]).any()
+    assert face.image.shape == (size, size, 3)
+    assert face.image.dtype == np.uint8
+    assert face.image.std() > 10
+    assert (face.image[..., 0] != face.image[..., 2]).any()
 
 
 def test_five_numbers_are_one_person():

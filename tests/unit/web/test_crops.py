@@ -26,7 +26,7 @@ CROP = """
 """
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """Waves and noise, RGB."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     waves = np.stack([120 + 90 * np.sin(x / 7 + k) * np.cos(y / (5 + k)) for k in range(3)], 2)
@@ -57,7 +57,7 @@ def python_crop(rgb, box, spec, landmarks=None):
 @pytest.mark.parametrize("size", [16, 24, 48], ids=["down", "both", "up"])
 def test_crops_are_those_of_python(size):
     """Whole, half and odd places; inside, over each edge, outside; larger and smaller than the crop."""
-    rgb, spec = picture(), CropSpec(size=size, scale=1.1, shift_y=0.03)
+    rgb, spec = image(), CropSpec(size=size, scale=1.1, shift_y=0.03)
     boxes = [
         [20, 15, 30, 36],
         [20.5, 14.5, 29.5, 35.5],
@@ -77,7 +77,7 @@ def test_crops_are_those_of_python(size):
 
 
 def test_crops_with_level_eyes_are_those_of_python():
-    rgb, spec = picture(), CropSpec(size=24, align="eyes")
+    rgb, spec = image(), CropSpec(size=24, align="eyes")
     boxes = [[20.0, 15.0, 30.0, 36.0], [-4.0, 10.0, 40.0, 40.0], [20.0, 15.0, 30.0, 30.0]]
     landmarks = [[[28, 24], [44, 30]], [[30, 20], [10, 28]], [[30, 20], [30, 28]]]
     for box, marks, ours in zip(boxes, landmarks, page_crops(rgb, boxes, spec, landmarks), strict=True):

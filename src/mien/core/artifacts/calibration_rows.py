@@ -1,6 +1,6 @@
 """The rows that something may be fitted or chosen on: val or calib rows, never test rows.
 
-Calib is dealt into parts, so that no picture serves two purposes: temperatures and other scalings are
+Calib is dealt into parts, so that no image serves two purposes: temperatures and other scalings are
 fitted on one, ensemble weights on the second, thresholds and conformal quantiles on the third.
 """
 
@@ -102,7 +102,7 @@ class CalibrationRows:
             raise InputError(
                 f"The part {name} of {self.split} has no rows: {len(self)} in all.",
                 rule=f"Calib is dealt into three parts, and each should have {FEWEST} rows.",
-                fix="Give calib more pictures (--calib-fraction).",
+                fix="Give calib more images (--calib-fraction).",
             )
         return out
 

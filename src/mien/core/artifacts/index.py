@@ -1,6 +1,6 @@
-"""The index: one row a distinct picture, its occurrences, and its packed pixels.
+"""The index: one row a distinct image, its occurrences, and its packed pixels.
 
-Tables are written as streams of batches, so that memory does not grow with the pictures.
+Tables are written as streams of batches, so that memory does not grow with the images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mien.core.geometry import CropSpec
 from mien.core.labels import INDEX, LABELS
 
 KIND, VERSION = "index", 3
-_CONTENT = 1  # format of `content_hash`; not `VERSION`, since another file format holds the same pictures
+_CONTENT = 1  # format of `content_hash`; not `VERSION`, since another file format holds the same images
 SPLITS = ("train", "val", "calib", "test")
 _FLAGS = {
     "train": "smaller --val-fraction and --test-fraction",
@@ -133,7 +133,7 @@ class Index:
 
     @cached_property
     def image_ids(self) -> NDArray[np.str_]:
-        """Picture hashes, shape (n,)."""
+        """Image hashes, shape (n,)."""
         return np.array(self.table["image_id"].to_pylist(), dtype=str)
 
     @cached_property
@@ -167,7 +167,7 @@ class Index:
         """Packed pixels, memory-mapped and verified, shape (n, size, size, 1 or 3); one channel means grey."""
         meta = self.manifest["pixels"]
         if meta["shape"][0] != len(self.table):
-            raise ArtifactError(f"{self.folder} has {meta['shape'][0]} pictures for {len(self.table)} rows.", fix=FIX)
+            raise ArtifactError(f"{self.folder} has {meta['shape'][0]} images for {len(self.table)} rows.", fix=FIX)
         return open_pixels(self.folder, meta, fix=self._again)
 
     @property
@@ -221,7 +221,7 @@ def read_index(folder: Path) -> Index:
 
 
 def read_occurrences(folder: Path) -> pa.Table:
-    """Every source row that showed a picture of the index, with its official split and label."""
+    """Every source row that showed an image of the index, with its official split and label."""
     manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
     base.check_file(folder, manifest, "occurrences.parquet")
     return pq.read_table(folder / "occurrences.parquet")

@@ -42,7 +42,7 @@ class PredictionSource:
 
     @property
     def latency_ms(self) -> float | None:
-        """Median milliseconds of one picture, None where it was not measured."""
+        """Median milliseconds of one image, None where it was not measured."""
         found = read_latency(self.folder)
         return None if found is None else float(found["p50_ms"])
 
@@ -145,11 +145,11 @@ def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predi
 
 
 def read_latency(folder: Path) -> dict[str, Any] | None:
-    """What one picture takes, where `mien predict` measured it."""
+    """What one image takes, where `mien predict` measured it."""
     path = folder / LATENCY
     return base.read_json(path, kind="latency") if path.is_file() else None
 
 
 def write_latency(folder: Path, latency: dict[str, Any]) -> None:
-    """Keep what one picture takes."""
+    """Keep what one image takes."""
     base.write_json(folder / LATENCY, latency)

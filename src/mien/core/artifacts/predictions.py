@@ -57,7 +57,7 @@ class Predictions:
             raise InputError(f"{len(self.groups)} groups for {n} labels.", rule="One group a row.")
         if self.logits.shape != (n, len(LABELS)) or len(self.image_ids) != n:
             raise InputError(
-                f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits a picture."
+                f"Logits of shape {self.logits.shape} for {n} labels.", rule="One row of 7 logits an image."
             )
         if not np.isfinite(self.logits).all():
             raise InputError(
@@ -179,12 +179,12 @@ def fingerprint_of(weights_hash: str, index_hash: str, split: str, version: int 
 
 
 def check_same_rows(several: list[Predictions]) -> None:
-    """Raise unless all predictions are of the same pictures with the same labels in the same order."""
+    """Raise unless all predictions are of the same images with the same labels in the same order."""
     first = several[0]
     for other in several[1:]:
         same = np.array_equal(first.image_ids, other.image_ids)
         if not same or not np.array_equal(first.labels, other.labels):
-            what = "predicted different pictures" if not same else "have different labels for the same pictures"
+            what = "predicted different images" if not same else "have different labels for the same images"
             raise InputError(
                 f"{first.meta.get('name')} and {other.meta.get('name')} {what} of {first.split}.",
                 rule="Members of an ensemble predict the same rows.",

@@ -90,7 +90,7 @@ def check_index(trained: Run, index: Index) -> None:
         seen = f"{trained.folder} was trained on another index than {index.folder}."
     raise InputError(
         seen,
-        rule="A run is predicted, judged and exported with its own index: elsewhere its train pictures may stand in test.",
+        rule="A run is predicted, judged and exported with its own index: elsewhere its train images may stand in test.",
         fix="Name the index it was trained on, or train again.",
     )
 
@@ -106,7 +106,7 @@ def run_of(weights: Path) -> Run | None:
 def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
     """The hashes of what a training starts from and whose labels it doubts, as a fingerprint's inputs.
 
-    A run of ours must have learned on the same index: on another, its train pictures may be val or test here.
+    A run of ours must have learned on the same index: on another, its train images may be val or test here.
     """
     doubted = {}
     if config.suspects is not None:
@@ -127,8 +127,8 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
         if found.config["index"]["content"] != index.content_hash:
             raise InputError(
                 f"--pretrained {path} is a run that learned on another index than {index.folder}.",
-                rule="Its train pictures may stand in val or test here.",
-                fix="Build one index of all sources; or, if you know that they share no picture, name a copy of its best.safetensors outside the run.",
+                rule="Its train images may stand in val or test here.",
+                fix="Build one index of all sources; or, if you know that they share no image, name a copy of its best.safetensors outside the run.",
             )
         return {"pretrained": found.weights_hash}
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}

@@ -130,7 +130,7 @@ def video_tables(folder: Path, meta: dict[str, Any]) -> Iterator[framelog.FrameT
 
 
 def complete(folder: Path, fingerprint: str, summary: dict[str, Any], timeline: bytes) -> None:
-    """Write the picture and the summary of one video, and the manifest that completes it."""
+    """Write the image and the summary of one video, and the manifest that completes it."""
     base.write_bytes(folder / TIMELINE, timeline)
     base.write_json(folder / SUMMARY, summary)
     names = [FRAMES, TIMES, CSV, TIMELINE, SUMMARY, "frames_dictionary.csv", "frames_times_dictionary.csv"]

@@ -17,7 +17,7 @@ class IndexConfig(DetectConfig):
 
     source: tuple[str, ...] = Field((), description="NAME=WHERE, repeatable; `mien index sources` lists the names")
     size: int = Field(48, ge=16, le=512, description="side of the packed square crops, pixels")
-    color: Literal["auto", "grey", "rgb"] = Field("auto", description="auto: grey when every picture is grey")
+    color: Literal["auto", "grey", "rgb"] = Field("auto", description="auto: grey when every image is grey")
 
     priority: tuple[str, ...] = Field(
         (),
@@ -27,11 +27,11 @@ class IndexConfig(DetectConfig):
         (), description="sources whose label is taken where the deciding source gives none"
     )
     near_duplicates: Literal["off", "plain", "crops"] = Field(
-        "crops", description="plain: whole pictures and their flips; crops: small crops of each other too"
+        "crops", description="plain: whole images and their flips; crops: small crops of each other too"
     )
     near_radius: int = Field(6, ge=0, le=10, description="Hamming radius of the candidates, bits of 64")
     near_threshold: float = Field(
-        0.6, gt=0, lt=1, description="registered high-pass correlation from which a candidate is the same picture"
+        0.6, gt=0, lt=1, description="registered high-pass correlation from which a candidate is the same image"
     )
     leaks: Literal["auto", "move", "drop"] = Field(
         "auto",
@@ -62,14 +62,14 @@ class IndexConfig(DetectConfig):
     align: Literal["none", "face", "eyes"] = Field(
         "none", description="uncropped sources: cut out the largest face; eyes: also turn it until the eyes are level"
     )
-    unaligned: Literal["keep", "drop"] = Field("keep", description="pictures in which no face is found")
+    unaligned: Literal["keep", "drop"] = Field("keep", description="images in which no face is found")
     crop_scale: float = Field(
         1.0, gt=0.2, le=4, description="crop side over the face box's longer side, live and with --align"
     )
     crop_shift_y: float = Field(0.0, ge=-1, le=1, description="crop centre moved down by this share of the face box")
 
-    min_side: int = Field(16, ge=8, description="pictures with a shorter side are rejected")
-    max_pixels: int = Field(25_000_000, ge=4096, le=200_000_000, description="larger pictures are rejected, undecoded")
+    min_side: int = Field(16, ge=8, description="images with a shorter side are rejected")
+    max_pixels: int = Field(25_000_000, ge=4096, le=200_000_000, description="larger images are rejected, undecoded")
     max_rejected: float = Field(0.05, ge=0, le=1, description="the build stops when a larger share is rejected")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the splits, the caps and the synthetic faces")
 

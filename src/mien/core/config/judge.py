@@ -14,19 +14,19 @@ from mien.core.labels import LABELS, MINORITY
 class PredictConfig(StageConfig):
     """How logits are computed."""
 
-    batch_size: int = Field(256, ge=1, description="pictures a step")
+    batch_size: int = Field(256, ge=1, description="images a step")
 
 
 class DecideConfig(StageConfig):
     """When a model answers: thresholds and conformal sets, fitted on calib's part for thresholds."""
 
-    coverage: float = Field(0.9, gt=0, le=1, description="share of pictures that the threshold lets answer")
+    coverage: float = Field(0.9, gt=0, le=1, description="share of images that the threshold lets answer")
     precision: float | None = Field(
         None, gt=0, lt=1, description="raise the threshold until answers are right at least this often"
     )
     max_fpr: tuple[str, ...] = Field(
         ("minority=0.1",),
-        description="CLASS=RATE (or minority=, all=): largest share of other classes' pictures that may be named so",
+        description="CLASS=RATE (or minority=, all=): largest share of other classes' images that may be named so",
     )
     alpha: float = Field(0.1, gt=0, lt=1, description="conformal sets miss the label this often")
 
@@ -141,13 +141,13 @@ def parse_weights(text: str) -> dict[str, float]:
 class EvaluateConfig(StageConfig):
     """How test is scored."""
 
-    batch_size: int = Field(256, ge=1, description="pictures a step")
+    batch_size: int = Field(256, ge=1, description="images a step")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples for intervals")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the bootstrap")
     corruptions: bool = Field(
-        False, description="judge on blurred, noisy, dark, covered, small and turned test pictures too"
+        False, description="judge on blurred, noisy, dark, covered, small and turned test images too"
     )
-    corruption_pictures: int = Field(2000, ge=30, description="test pictures that are corrupted, drawn by the seed")
+    corruption_pictures: int = Field(2000, ge=30, description="test images that are corrupted, drawn by the seed")
 
     def figure_settings(self) -> dict[str, Any]:
         """The settings that change the figures: not how many images go through a network at once."""
@@ -160,13 +160,13 @@ class ExportConfig(StageConfig):
 
     int8: bool = Field(
         False,
-        description="static int8 quantisation: ranges from train pictures, calibration and thresholds of its own from calib; refused where val shows that it loses",
+        description="static int8 quantisation: ranges from train images, calibration and thresholds of its own from calib; refused where val shows that it loses",
     )
     fp16: bool = Field(
         False,
         description="store the weights in half precision: half the size; they are turned to single precision as the file is loaded",
     )
-    check: int = Field(256, ge=8, description="val pictures on which parity of the float model with torch must hold")
+    check: int = Field(256, ge=8, description="val images on which parity of the float model with torch must hold")
     tolerance: float = Field(1e-3, gt=0, description="largest probability difference of the float model")
 
 
@@ -176,7 +176,7 @@ class ImportConfig(StageConfig):
     kind: Literal["auto", "logits", "probabilities"] = Field(
         "auto", description="what the numbers are; auto: as the columns' names say (logit_angry, prob_angry)"
     )
-    id_column: str = Field("image_id", description="the column (or array) of the pictures' names")
+    id_column: str = Field("image_id", description="the column (or array) of the images' names")
     label_column: str = Field("label", description="the column of the true classes; with --index it may be absent")
     split_column: str = Field("split", description="the column of the splits")
     values: str = Field("logits", description="in .npz files: the array (n, 7) of the numbers")

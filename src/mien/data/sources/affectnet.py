@@ -7,10 +7,10 @@ ROOT/train_set/images/12.jpg   ROOT/train_set/annotations/12_exp.npy  12_val.npy
 ROOT/val_set/…
 ```
 
-The manually annotated release holds whole pictures and tables with boxes and 68 points:
+The manually annotated release holds whole images and tables with boxes and 68 points:
 
 ```
-ROOT/Manually_Annotated_file_lists/training.csv, validation.csv  (or beside the pictures)
+ROOT/Manually_Annotated_file_lists/training.csv, validation.csv  (or beside the images)
 ROOT/Manually_Annotated_Images/1/….jpg
 ```
 
@@ -32,12 +32,12 @@ from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
 from mien.core.geometry import Box
 from mien.core.labels import AFFECTNET, AFFECTNET_NONE
-from mien.data.sources.base import FilePicture, Item, Points, Source, hash_text, inside, need_folder, what_is_in
+from mien.data.sources.base import FileImage, Item, Points, Source, hash_text, inside, need_folder, what_is_in
 
 _SETS = {"train_set": "train", "val_set": "test"}
 _LISTS = {"training.csv": "train", "validation.csv": "test"}
 _COLUMNS = ("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression")
-_PICTURES = (
+_IMAGES = (
     "Manually_Annotated_Images",
     "Manually_Annotated/Manually_Annotated_Images",
     "Manually_Annotated_compressed/Manually_Annotated_Images",
@@ -82,7 +82,7 @@ class AffectNet(Source):
                 f"{self.root} is not AffectNet; found {what_is_in(self.root)}.", rule=f"Expected {_EXPECTED}."
             )
         if not self._rows:
-            raise InputError(f"{self.root} names no pictures.", rule=f"Expected {_EXPECTED}.")
+            raise InputError(f"{self.root} names no images.", rule=f"Expected {_EXPECTED}.")
 
     def _folder(self, name: str) -> Iterator[_Row]:
         notes = self.root / name / "annotations"
@@ -118,7 +118,7 @@ class AffectNet(Source):
 
     def _table(self, path: Path) -> Iterator[_Row]:
         self._hashes.append(sha256_file(path))
-        folder = next((f for f in _PICTURES if f != "." and (self.root / f).is_dir()), ".")
+        folder = next((f for f in _IMAGES if f != "." and (self.root / f).is_dir()), ".")
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
@@ -161,7 +161,7 @@ class AffectNet(Source):
             )
             yield Item(
                 f"affectnet:{row.name}",
-                FilePicture(root, row.name, row.box, row.eyes),
+                FileImage(root, row.name, row.box, row.eyes),
                 row.split,
                 str(row.code),
                 label,

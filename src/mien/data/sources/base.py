@@ -40,10 +40,10 @@ Attributes = tuple[tuple[str, str], ...]
 Points = tuple[tuple[float, float], ...]
 
 
-class Picture(ABC):
+class SourceImage(ABC):
     """Anything that loads as uint8 pixels; picklable, so that other processes can load it.
 
-    `box` is where the face lies when the picture shows more than a face, `landmarks` its points, the
+    `box` is where the face lies when the image shows more than a face, `landmarks` its points, the
     two eyes first; both in pixels, both from the source.
     """
 
@@ -68,8 +68,8 @@ class Picture(ABC):
 
 
 @dataclass(frozen=True)
-class FilePicture(Picture):
-    """A picture in a file of its own, `name` below `root`."""
+class FileImage(SourceImage):
+    """An image in a file of its own, `name` below `root`."""
 
     root: str
     name: str
@@ -80,7 +80,7 @@ class FilePicture(Picture):
         """The file's bytes; raises `RejectedImage` when it cannot be opened."""
         try:
             file = os.open(f"{self.root}/{self.name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            try:  # a million times: file objects cost as much as reading a small picture
+            try:  # a million times: file objects cost as much as reading a small image
                 parts = []
                 while part := os.read(file, _READ):
                     parts.append(part)
@@ -108,7 +108,7 @@ class Item:
     """One source row: where it is, what it shows, and how to load it. `why` says why it has no label."""
 
     path: str
-    picture: Picture
+    image: SourceImage
     official_split: str | None
     source_label: str
     label: str | None
@@ -127,10 +127,10 @@ class Source(ABC):
     get: ClassVar[str]
     """How a user comes by it."""
     relabels: ClassVar[tuple[str, ...]] = ()
-    """Sources whose pictures this one labels anew: it decides before them."""
+    """Sources whose images this one labels anew: it decides before them."""
 
     distinct: ClassVar[bool] = False
-    """Whether its pictures are known to be different ones, so that near-duplicates are not looked for among them."""
+    """Whether its images are known to be different ones, so that near-duplicates are not looked for among them."""
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         self.where, self.seed, self.size = where, seed, size
@@ -140,7 +140,7 @@ class Source(ABC):
 
     @property
     def cropped(self) -> bool:
-        """Whether its pictures are face crops already, which no alignment must touch."""
+        """Whether its images are face crops already, which no alignment must touch."""
         return True
 
     @abstractmethod
@@ -156,7 +156,7 @@ class Source(ABC):
         """Compute `table_hash`."""
 
     def table_hash(self) -> str:
-        """Hash of what decides the rows: tables, names, parameters. Pictures in files of their own are not in it.
+        """Hash of what decides the rows: tables, names, parameters. Images in files of their own are not in it.
 
         Computed once: tables can be large, and the rows were read when the source was opened.
         """
@@ -178,7 +178,7 @@ class NamedSource(Source):
 
 
 class Content:
-    """The running hash of a source: its table, and every picture's path and bytes, in order."""
+    """The running hash of a source: its table, and every image's path and bytes, in order."""
 
     def __init__(self, table_hash: str) -> None:
         self._paths, self._digests = hashlib.sha256(table_hash.encode()), hashlib.sha256()
@@ -193,10 +193,10 @@ class Content:
         return hashlib.sha256(self._paths.digest() + self._digests.digest()).hexdigest()
 
 
-def digest(picture: Picture) -> bytes:
-    """sha256 of a picture's bytes; of nothing where they cannot be read."""
+def digest(image: SourceImage) -> bytes:
+    """sha256 of an image's bytes; of nothing where they cannot be read."""
     try:
-        return hashlib.sha256(picture.read()).digest()
+        return hashlib.sha256(image.read()).digest()
     except RejectedImage:
         return bytes(32)
 
@@ -206,13 +206,13 @@ def content_hash(source: Source) -> str:
     content = Content(source.table_hash())
     with ThreadPoolExecutor() as pool:
         for items in chunks(source, 4096):
-            content.add((i.path for i in items), b"".join(pool.map(digest, (i.picture for i in items), chunksize=64)))
+            content.add((i.path for i in items), b"".join(pool.map(digest, (i.image for i in items), chunksize=64)))
     return content.value()
 
 
 def stamp(items: Iterable[Item]) -> str:
     """One sign for rows: it changes when a file's size or time of change does."""
-    return hashlib.sha256("\n".join(item.picture.stamp() for item in items).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(item.image.stamp() for item in items).encode()).hexdigest()[:32]
 
 
 def chunks(source: Source, size: int) -> Iterator[list[Item]]:
@@ -250,7 +250,7 @@ def inside(root: Path, name: str, table: Path) -> str:
     """A relative name that stays below `root`; a table that leaves it is refused."""
     clean = name.strip().replace("\\", "/")
     if not clean or clean.startswith("/") or ".." in clean.split("/") or "\0" in clean:
-        raise InputError(f"{table} names the picture {name!r}.", rule=f"Names are relative and stay inside {root}.")
+        raise InputError(f"{table} names the image {name!r}.", rule=f"Names are relative and stay inside {root}.")
     return clean
 
 

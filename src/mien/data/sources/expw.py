@@ -1,4 +1,4 @@
-"""ExpW, Expression in the Wild (Zhang, Luo, Loy & Tang, arXiv 1609.06426): 91,793 faces in larger pictures.
+"""ExpW, Expression in the Wild (Zhang, Luo, Loy & Tang, arXiv 1609.06426): 91,793 faces in larger images.
 
 ```
 ROOT/label.lst (or ROOT/data/label/label.lst)
@@ -6,7 +6,7 @@ ROOT/origin/….jpg (or ROOT/image/origin, ROOT/data/image/origin)
 ```
 
 A line of `label.lst`: image name, face id, top, left, right, bottom, confidence, label, with FER2013's
-numbers. A face is its box; one picture may show several. The set states no split. The set's terms
+numbers. A face is its box; one image may show several. The set states no split. The set's terms
 allow research only, and it was not at hand: this adapter was tested on this layout filled with drawn faces.
 """
 
@@ -19,15 +19,15 @@ from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
 from mien.core.geometry import Box
 from mien.core.labels import EXPW
-from mien.data.sources.base import FilePicture, Item, Source, inside, need_folder, what_is_in
+from mien.data.sources.base import FileImage, Item, Source, inside, need_folder, what_is_in
 
 _TABLES = ("label.lst", "label/label.lst", "data/label/label.lst")
-_PICTURES = ("origin", "image/origin", "data/image/origin", "image")
-_EXPECTED = f"{_TABLES[0]} and {_PICTURES[0]} (or {_TABLES[2]} and {_PICTURES[2]})"
+_IMAGES = ("origin", "image/origin", "data/image/origin", "image")
+_EXPECTED = f"{_TABLES[0]} and {_IMAGES[0]} (or {_TABLES[2]} and {_IMAGES[2]})"
 
 
 class ExpW(Source):
-    """ExpW; every row is a box in a picture."""
+    """ExpW; every row is a box in an image."""
 
     name = "expw"
     license = "ExpW: for research, as its owners state; no redistribution right known"
@@ -38,7 +38,7 @@ class ExpW(Source):
         super().__init__(where, seed=seed, size=size)
         self.root = need_folder(where, _EXPECTED)
         table = next((p for name in _TABLES if (p := self.root / name).is_file()), None)
-        folder = next((name for name in _PICTURES if (self.root / name).is_dir()), None)
+        folder = next((name for name in _IMAGES if (self.root / name).is_dir()), None)
         if table is None or folder is None:
             raise InputError(f"{self.root} is not ExpW; found {what_is_in(self.root)}.", rule=f"Expected {_EXPECTED}.")
         self._path = table
@@ -76,7 +76,7 @@ class ExpW(Source):
         for name, face, box, confidence, label in self._rows:
             yield Item(
                 f"expw:{name}#{face}",
-                FilePicture(root, name, box),
+                FileImage(root, name, box),
                 None,
                 str(label),
                 EXPW[label],

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError, RejectedImage
 from mien.core.labels import FER2013
-from mien.data.sources.base import SPLIT_NAMES, Item, Picture, Source
+from mien.data.sources.base import SPLIT_NAMES, Item, Source, SourceImage
 
 SIDE = 48
 _RULE = "fer2013.csv has the columns emotion, pixels, Usage (kaggle's icml_face_data.csv too)."
 
 
 @dataclass(frozen=True)
-class PixelText(Picture):
-    """A picture as 2,304 numbers in a text."""
+class PixelText(SourceImage):
+    """An image as 2,304 numbers in a text."""
 
     text: str
 
@@ -88,7 +88,7 @@ class Fer2013(Source):
         return len(self._table)
 
     def pixels(self) -> list[PixelText]:
-        """Every row's picture."""
+        """Every row's image."""
         return [PixelText(text) for text in self._table["pixels"].to_pylist()]
 
     def __iter__(self) -> Iterator[Item]:
@@ -106,7 +106,7 @@ class Fer2013(Source):
                 row += 1
 
     def hash_table(self) -> str:
-        """Hash of the file, which holds the pictures too."""
+        """Hash of the file, which holds the images too."""
         return sha256_file(self.path)
 
 

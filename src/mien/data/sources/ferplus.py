@@ -1,13 +1,13 @@
-"""FER+ (Barsoum et al. 2016, arXiv 1608.01041): ten votes a picture over FER2013's pictures.
+"""FER+ (Barsoum et al. 2016, arXiv 1608.01041): ten votes an image over FER2013's images.
 
 The rules of its authors, as their reading code applies them for the majority label:
 
 * a class with a single vote is an outlier and is dropped;
 * the class with most votes must hold more than half of what is left;
-* `unknown` and `NF` (not a face) are no expression, `contempt` is none of the seven: a picture whose
+* `unknown` and `NF` (not a face) are no expression, `contempt` is none of the seven: an image whose
   majority is one of these is dropped and counted under that name.
 
-The pictures lie in the folders that its authors' script makes, or in the challenge's own `fer2013.csv`
+The images lie in the folders that its authors' script makes, or in the challenge's own `fer2013.csv`
 beside the table, whose rows are the table's rows.
 
 Soft votes are the votes that are left on the seven classes, normalised; votes for contempt, unknown
@@ -29,7 +29,7 @@ from mien.core.labels import FERPLUS, LABELS
 from mien.data.sources.base import (
     SPLIT_NAMES,
     Attributes,
-    FilePicture,
+    FileImage,
     Item,
     Source,
     hash_text,
@@ -89,7 +89,7 @@ class _Columns(NamedTuple):
 
 
 class FerPlus(Source):
-    """FER2013's pictures under FER+'s votes."""
+    """FER2013's images under FER+'s votes."""
 
     name = "ferplus"
     license = "FER+ votes: MIT; pictures: FER2013, gathered for research, no redistribution right known"
@@ -114,14 +114,14 @@ class FerPlus(Source):
         self._pixels = self._pixel_rows(len(rows))
 
     def _pixel_rows(self, rows: int) -> list[PixelText] | None:
-        """The challenge's pictures, where there are no picture folders."""
+        """The challenge's images, where there are no image folders."""
         path = self.root / PIXELS
         if any((self.root / folder).is_dir() for folder in FOLDERS.values()) or not path.is_file():
             return None
         source = Fer2013(str(path), seed=self.seed, size=self.size)
         if len(source) != rows:
             raise InputError(
-                f"{path} has {len(source)} rows, {TABLE} {rows}.", rule="Row by row they name the same pictures."
+                f"{path} has {len(source)} rows, {TABLE} {rows}.", rule="Row by row they name the same images."
             )
         self._hash = hash_text(self._hash, source.table_hash())
         return source.pixels()
@@ -159,10 +159,10 @@ class FerPlus(Source):
         for row in self._rows:
             relative = f"{FOLDERS[row.usage]}/{row.name}"
             label, why, soft, text, attributes = _told(row.votes)
-            picture = FilePicture(root, relative) if self._pixels is None else self._pixels[row.number]
+            image = FileImage(root, relative) if self._pixels is None else self._pixels[row.number]
             yield Item(
                 f"ferplus:{relative}",
-                picture,
+                image,
                 SPLIT_NAMES[row.usage],
                 text,
                 label,
@@ -172,5 +172,5 @@ class FerPlus(Source):
             )
 
     def hash_table(self) -> str:
-        """Hash of the vote table (and of the pictures' table, where they lie in one)."""
+        """Hash of the vote table (and of the images' table, where they lie in one)."""
         return self._hash

@@ -1,4 +1,4 @@
-"""Pictures in one folder a class, optionally under one folder a split.
+"""Images in one folder a class, optionally under one folder a split.
 
 `ROOT/happy/*.jpg` or `ROOT/train/happy/*.jpg`; common aliases of classes and splits are understood. A folder whose
 name says that there is no label, or is among `drop`, is read, and its images are dropped under that name.
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from mien.core.errors import InputError
 from mien.core.labels import LABELS, parse_or_drop
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, NamedSource, hash_text, need_folder, what_is_in
+from mien.data.sources.base import SPLIT_NAMES, FileImage, Item, NamedSource, hash_text, need_folder, what_is_in
 
 _EXPECTED = f"one folder a class ({', '.join(LABELS)}), or train/val/test folders that hold these"
-# What may lie beside pictures; every other file is read, and listed as rejected when it is none.
-NOT_PICTURES = {
+# What may lie beside images; every other file is read, and listed as rejected when it is none.
+NOT_IMAGES = {
     ".txt",
     ".csv",
     ".tsv",
@@ -35,12 +35,12 @@ NOT_PICTURES = {
 
 
 class Folder(NamedSource):
-    """Any pictures sorted into class folders."""
+    """Any images sorted into class folders."""
 
     name = "folder"
     license = "as its owner states"
-    form = "folder=FOLDER (FOLDER/[SPLIT/]CLASS/picture)"
-    get = "your own pictures"
+    form = "folder=FOLDER (FOLDER/[SPLIT/]CLASS/image)"
+    get = "your own images"
 
     @property
     def cropped(self) -> bool:
@@ -52,7 +52,7 @@ class Folder(NamedSource):
         self.root = need_folder(where, _EXPECTED)
         self._files = list(self._scan())
         if not self._files:
-            raise InputError(f"{self.root} holds no pictures in class folders.", rule=f"Expected {_EXPECTED}.")
+            raise InputError(f"{self.root} holds no images in class folders.", rule=f"Expected {_EXPECTED}.")
 
     def _scan(self) -> Iterator[tuple[Path, str | None, str]]:
         folders = _subfolders(self.root)
@@ -72,7 +72,7 @@ class Folder(NamedSource):
             for folder in _subfolders(split):
                 parse_or_drop(folder.name, self.drop)  # raises with the nearest name
                 for path in sorted(folder.rglob("*")):
-                    if path.is_file() and path.suffix.lower() not in NOT_PICTURES and not path.name.startswith("."):
+                    if path.is_file() and path.suffix.lower() not in NOT_IMAGES and not path.name.startswith("."):
                         yield path, side, folder.name
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Folder(NamedSource):
         for path, split, name in self._files:
             relative = path.relative_to(self.root).as_posix()
             label, why = parse_or_drop(name, self.drop)
-            yield Item(f"folder:{relative}", FilePicture(root, relative), split, name, label, why)
+            yield Item(f"folder:{relative}", FileImage(root, relative), split, name, label, why)
 
     def hash_table(self) -> str:
         """Hash of all names."""

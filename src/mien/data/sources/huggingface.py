@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mien.core.errors import InputError, RejectedImage, UsageError
 from mien.core.images import decode_lean
 from mien.core.labels import parse_or_drop
-from mien.data.sources.base import SPLIT_NAMES, Item, NamedSource, Picture, hash_text
+from mien.data.sources.base import SPLIT_NAMES, Item, NamedSource, SourceImage, hash_text
 
 _LABELS = ("label", "labels", "emotion", "expression")
 _NO_CLASS = frozenset({"contempt", "unknown"})  # dropped unasked, as in FER+
@@ -27,8 +27,8 @@ _FORM = "hf=FOLDER, hf=FILE.parquet or hf=OWNER/NAME"
 
 
 @dataclass(frozen=True)
-class BytesPicture(Picture):
-    """A picture whose bytes are at hand."""
+class BytesImage(SourceImage):
+    """An image whose bytes are at hand."""
 
     data: bytes
 
@@ -46,12 +46,12 @@ class BytesPicture(Picture):
 
 
 @dataclass(frozen=True)
-class _Missing(Picture):
+class _Missing(SourceImage):
     def read(self) -> bytes:
-        raise RejectedImage("missing", "the row has no picture")
+        raise RejectedImage("missing", "the row has no image")
 
     def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[uint8]:
-        raise RejectedImage("missing", "the row has no picture")
+        raise RejectedImage("missing", "the row has no image")
 
 
 class HuggingFace(NamedSource):
@@ -111,7 +111,7 @@ class HuggingFace(NamedSource):
                 extra = {k: v for k, v in row.items() if k not in {image, label} and isinstance(v, str | int | float)}
                 yield Item(
                     f"hf:{Path(self.where).name}/{name}#{number}",
-                    _picture(row[image]),
+                    _source_image(row[image]),
                     split,
                     text,
                     known,
@@ -120,7 +120,7 @@ class HuggingFace(NamedSource):
                 )
 
     def hash_table(self) -> str:
-        """Hash of every column but the pictures."""
+        """Hash of every column but the images."""
         words = []
         for name, split, rows, image, label, names in self._parts:
             words.append(f"{name} {split} {len(rows)} {label} {names}")
@@ -128,13 +128,13 @@ class HuggingFace(NamedSource):
         return hash_text(*words)
 
 
-def _picture(value: Any) -> Picture:
+def _source_image(value: Any) -> SourceImage:
     if isinstance(value, dict):
         if value.get("bytes"):
-            return BytesPicture(bytes(value["bytes"]))
+            return BytesImage(bytes(value["bytes"]))
         path = value.get("path")
         if path and Path(path).is_file():
-            return BytesPicture(Path(path).read_bytes())
+            return BytesImage(Path(path).read_bytes())
     return _Missing()
 
 

@@ -3,7 +3,7 @@
 ```
 ROOT/EmoLabel/list_patition_label.txt             train_00001.jpg 5        (so spelt; list_partition_label.txt too)
 ROOT/Image/aligned/train_00001_aligned.jpg        100×100 crops, taken when they are there
-ROOT/Image/original/train_00001.jpg               whole pictures, with
+ROOT/Image/original/train_00001.jpg               whole images, with
 ROOT/Annotation/boundingbox/train_00001_boundingbox.txt    x0 y0 x1 y1
 ROOT/Annotation/manual/train_00001_manu_attri.txt          five points (the eyes first), gender, race, age
 ```
@@ -24,7 +24,7 @@ from mien.core.geometry import Box
 from mien.core.labels import RAFDB
 from mien.data.sources.base import (
     Attributes,
-    FilePicture,
+    FileImage,
     Item,
     Points,
     Source,
@@ -69,7 +69,7 @@ class RafDb(Source):
 
     @property
     def cropped(self) -> bool:
-        """Aligned pictures are crops; originals are not."""
+        """Aligned images are crops; originals are not."""
         return self.aligned
 
     def _read(self, table: Path) -> Iterator[tuple[str, int]]:
@@ -79,7 +79,7 @@ class RafDb(Source):
                 continue
             if len(parts) != 2 or not parts[1].isdigit() or int(parts[1]) not in RAFDB:
                 raise InputError(
-                    f"{table}, line {number}: {line!r}.", rule="A line is a picture's name and a number from 1 to 7."
+                    f"{table}, line {number}: {line!r}.", rule="A line is an image's name and a number from 1 to 7."
                 )
             if not parts[0].startswith(("train", "test")):
                 raise InputError(f"{table}, line {number}: {parts[0]!r}.", rule="Names begin with train or test.")
@@ -94,12 +94,10 @@ class RafDb(Source):
             stem, _, suffix = name.rpartition(".")
             relative = f"Image/aligned/{stem}_aligned.{suffix}" if self.aligned else f"Image/original/{name}"
             points, attributes = self._manual(stem)
-            if self.aligned:  # the annotations are in the original's pixels
-                picture = FilePicture(root, relative)
-            else:
-                picture = FilePicture(root, relative, self._box(stem), points)
+            # The annotations are in the original's pixels.
+            image = FileImage(root, relative) if self.aligned else FileImage(root, relative, self._box(stem), points)
             split = "train" if name.startswith("train") else "test"
-            yield Item(f"rafdb:{relative}", picture, split, str(number), RAFDB[number], attributes=attributes)
+            yield Item(f"rafdb:{relative}", image, split, str(number), RAFDB[number], attributes=attributes)
 
     def _numbers(self, path: Path) -> list[float] | None:
         if not path.is_file():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts.base import canonical
 from mien.core.errors import UsageError
 from mien.core.labels import LABELS
-from mien.data.sources.base import Item, Picture, Source
+from mien.data.sources.base import Item, Source, SourceImage
 from mien.synthetic.faces import PER_PERSON, draw_face
 
 # Raise when the drawing changes, so that indexes made before are known to differ.
@@ -19,7 +19,7 @@ DRAWING = 1
 
 
 @dataclass(frozen=True)
-class Drawn(Picture):
+class Drawn(SourceImage):
     """A face that is drawn when it is loaded."""
 
     seed: int
@@ -33,7 +33,7 @@ class Drawn(Picture):
 
     def decode(self, data: bytes, *, min_side: int, max_pixels: int) -> NDArray[np.uint8]:
         """Draw it."""
-        return draw_face(self.seed, self.number, self.size, label=self.label).picture
+        return draw_face(self.seed, self.number, self.size, label=self.label).image
 
 
 class Synthetic(Source):
@@ -61,9 +61,9 @@ class Synthetic(Source):
     def __iter__(self) -> Iterator[Item]:
         for number in range(self.count):
             label = LABELS[number % len(LABELS)]
-            picture = Drawn(self.seed, number, self.size, label)
+            image = Drawn(self.seed, number, self.size, label)
             person = f"{self.seed}-{number // PER_PERSON}"
-            yield Item(f"synthetic:{self.seed}#{number}", picture, None, label, label, subject=person)
+            yield Item(f"synthetic:{self.seed}#{number}", image, None, label, label, subject=person)
 
     def hash_table(self) -> str:
         """The drawing's version and parameters."""

@@ -1,7 +1,7 @@
-"""A CSV table of pictures: `path` and `label`, optionally `split` and `subject`; other columns are attributes.
+"""A CSV table of images: `path` and `label`, optionally `split` and `subject`; other columns are attributes.
 
 Paths are relative to the table's folder. `x`, `y`, `width`, `height` (pixels) name a face's box in a
-larger picture, and `left_eye_x` … `right_eye_y` its eyes. A row whose label is missing is read, takes part
+larger image, and `left_eye_x` … `right_eye_y` its eyes. A row whose label is missing is read, takes part
 in finding duplicates, and is dropped as `no_label`; one whose label is among `drop` likewise, under its name.
 """
 
@@ -15,7 +15,7 @@ from mien.core.artifacts.base import sha256_file
 from mien.core.errors import InputError
 from mien.core.geometry import Box
 from mien.core.labels import parse_or_drop
-from mien.data.sources.base import SPLIT_NAMES, FilePicture, Item, NamedSource, Points, inside
+from mien.data.sources.base import SPLIT_NAMES, FileImage, Item, NamedSource, Points, inside
 
 _RULE = "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, width, height; paths are relative to its folder."
 _BOX = ("x", "y", "width", "height")
@@ -23,12 +23,12 @@ _EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 
 
 class Table(NamedSource):
-    """Any pictures that a CSV table lists."""
+    """Any images that a CSV table lists."""
 
     name = "csv"
     license = "as its owner states"
     form = "csv=TABLE.csv (columns path, label[, split, subject, x, y, width, height, …]; paths relative to the table)"
-    get = "your own pictures"
+    get = "your own images"
 
     def __init__(self, where: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> None:
         super().__init__(where, seed=seed, size=size, drop=drop)
@@ -78,7 +78,7 @@ class Table(NamedSource):
         points: Points | None = ((eyes[0], eyes[1]), (eyes[2], eyes[3])) if eyes else None
         return Item(
             f"csv:{name}" if box is None else f"csv:{name}#{number}",
-            FilePicture(str(self.path.parent), name, box, points),
+            FileImage(str(self.path.parent), name, box, points),
             SPLIT_NAMES[split] if split else None,
             label,
             known,

@@ -1,6 +1,6 @@
-"""Augmentation in batches, on the device. Every picture's randomness is drawn for the whole batch.
+"""Augmentation in batches, on the device. Every image's randomness is drawn for the whole batch.
 
-So a picture is augmented alike however the batch is spread over devices or parts. With every
+So an image is augmented alike however the batch is spread over devices or parts. With every
 strength at zero the pixels come back bit for bit.
 """
 
@@ -18,7 +18,7 @@ from mien.nn.augment.webcam import degrade
 
 @dataclass
 class BatchRandom:
-    """Uniform numbers for a part of a batch: drawn for `total` pictures, given for those at `part`."""
+    """Uniform numbers for a part of a batch: drawn for `total` images, given for those at `part`."""
 
     generator: torch.Generator
     total: int
@@ -73,9 +73,9 @@ class Augmentation:
     degrade: float = 0.0
 
     def __call__(self, x: Tensor, uniform: BatchRandom, boost: Tensor | None = None) -> Tensor:
-        """Augment pictures (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do.
+        """Augment images (b, c, s, s) with values 0-255; uint8 stays uint8 when nothing is to do.
 
-        `boost` (b,), on the CPU, multiplies the strengths of single pictures (those of minority classes).
+        `boost` (b,), on the CPU, multiplies the strengths of single images (those of minority classes).
         """
         on_host = torch.ones(len(x)) if boost is None else boost
         boost = upload(on_host, x.device)
@@ -113,7 +113,7 @@ class Augmentation:
         return warp(x, theta)
 
     def _jitter(self, x: Tensor, r: Tensor, boost: Tensor) -> Tensor:
-        """Contrast, brightness and (of coloured pictures) saturation, each changed by up to `jitter`."""
+        """Contrast, brightness and (of coloured images) saturation, each changed by up to `jitter`."""
         change = ((2 * r - 1) * (self.jitter * boost).clamp(max=1).unsqueeze(1)).view(-1, 3, 1, 1, 1)
         mean = x.mean((1, 2, 3), keepdim=True)
         x = (x - mean) * (1 + change[:, 0]) + mean

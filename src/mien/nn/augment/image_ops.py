@@ -1,4 +1,4 @@
-"""Operations on batches of pictures: resampling, and equalisation of the whole or in tiles (CLAHE)."""
+"""Operations on batches of images: resampling, and equalisation of the whole or in tiles (CLAHE)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def _on_luma(x: Tensor, change: Tensor, grey: Tensor) -> Tensor:
-    """The picture whose grey values became `change`: colours keep their distance from grey."""
+    """The image whose grey values became `change`: colours keep their distance from grey."""
     return change if x.shape[1] == 1 else (x + change - grey).clamp(0, 255)
 
 
 def to_grey(x: Tensor) -> Tensor:
-    """Luma (b, 1, s, s) of pictures (b, 1 or 3, s, s)."""
+    """Luma (b, 1, s, s) of images (b, 1 or 3, s, s)."""
     return x if x.shape[1] == 1 else (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def equalize(x: Tensor) -> Tensor:
-    """Global histogram equalisation of pictures (b, 1 or 3, s, s) with values 0-255."""
+    """Global histogram equalisation of images (b, 1 or 3, s, s) with values 0-255."""
     grey = to_grey(x)
     levels = grey.round().clamp(0, 255).long().flatten(1)
     cdf = _histogram(levels).cumsum(1)
@@ -81,7 +81,7 @@ def _between(length: int, tile: int, tiles: int, device: torch.device) -> tuple[
 
 
 def warp(x: Tensor, theta: Tensor) -> Tensor:
-    """Resample pictures (b, c, s, s) at the affine maps `theta` (b, 2, 3), in units of half the side."""
+    """Resample images (b, c, s, s) at the affine maps `theta` (b, 2, 3), in units of half the side."""
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     if x.device.type == "mps":  # it has no border padding; clipped coordinates are the same
         edge = torch.tensor([1 - 1 / x.shape[3], 1 - 1 / x.shape[2]], device=x.device)

@@ -1,6 +1,6 @@
 """MixUp, CutMix and their alternation. Neighbours in the (shuffled) batch are mixed with each other.
 
-Pairs (0, 1), (2, 3) … stay together however the batch is spread over devices, so a run's pictures do not
+Pairs (0, 1), (2, 3) … stay together however the batch is spread over devices, so a run's images do not
 depend on their number. One share and one rectangle a batch, from the step's generator.
 """
 
@@ -19,7 +19,7 @@ def partners(x: Tensor) -> Tensor:
 
 
 def mixup(x: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """MixUp (Zhang et al. 2018, arXiv 1710.09412, eq. 1) of pictures (b, c, s, s) and targets (b, k)."""
+    """MixUp (Zhang et al. 2018, arXiv 1710.09412, eq. 1) of images (b, c, s, s) and targets (b, k)."""
     x = x.float()
     return share * x + (1 - share) * partners(x), share * target + (1 - share) * partners(target)
 

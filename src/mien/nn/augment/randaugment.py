@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020, arXiv 1909.13719) in batches: each picture goes through operations of its own."""
+"""RandAugment (Cubuk et al. 2020, arXiv 1909.13719) in batches: each image goes through operations of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mien.nn.augment.image_ops import equalize, to_grey, upload, warp
 if TYPE_CHECKING:
     from mien.nn.augment.augmentation import BatchRandom
 
-# Of pictures (b, c, s, s), strengths (b, 1, 1, 1) from 0 to about 1, and signs of the same shape.
+# Of images (b, c, s, s), strengths (b, 1, 1, 1) from 0 to about 1, and signs of the same shape.
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -81,7 +81,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def rand_augment(x: Tensor, uniform: BatchRandom, rounds: int, strength: Tensor) -> Tensor:
-    """`rounds` random operations on each of the pictures (b, c, s, s), values 0-255, at strengths (b,)."""
+    """`rounds` random operations on each of the images (b, c, s, s), values 0-255, at strengths (b,)."""
     operations = list(OPERATIONS.values())
     for _ in range(rounds):
         u = uniform.on_host(2)

@@ -1,4 +1,4 @@
-"""One door to all backbones: timm's and our own, as embeddings of normalised pictures."""
+"""One door to all backbones: timm's and our own, as embeddings of normalised images."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _timm(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | 
 
 
 def _shape_of(network: nn.Module, img_size: int) -> torch.Size:
-    """What the last stage gives for one picture; computed on shapes alone."""
+    """What the last stage gives for one image; computed on shapes alone."""
     shadow = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad():
         features: Tensor = shadow.forward_features(torch.zeros(1, 3, img_size, img_size, device="meta"))  # type: ignore[operator]
@@ -122,7 +122,7 @@ def _check_size(network: nn.Module, name: str, img_size: int) -> None:
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UsageError(
             f"{name} at {img_size} px: {str(error).splitlines()[0]}",
-            rule="Every stage of the backbone must be able to take the picture.",
+            rule="Every stage of the backbone must be able to take the image.",
             fix="Use a larger --img-size, a multiple of 32.",
         ) from None
     if grid < LEAST_GRID:

@@ -39,13 +39,13 @@ class SmallCnn(nn.Module):
         self.feature_info = stage_info(width)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map (b, d, h, w) of pictures (b, 3, 8h, 8w)."""
+        """The last feature map (b, d, h, w) of images (b, 3, 8h, 8w)."""
         for stage in self.stages:
             x = stage(x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (b, d) of pictures (b, 3, h, w)."""
+        """Embeddings (b, d) of images (b, 3, h, w)."""
         pooled: Tensor = self.drop(self.forward_features(x).mean((2, 3)))
         return pooled
 
@@ -94,7 +94,7 @@ class Hybrid(nn.Module):
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (b, d) of pictures (b, 3, h, w)."""
+        """Embeddings (b, d) of images (b, 3, h, w)."""
         pooled: Tensor = self.drop(self.forward_features(x).mean((2, 3)))
         return pooled
 

@@ -15,7 +15,7 @@ from mien.nn.models.backbones import bare_backbone, make_backbone
 from mien.nn.models.heads import AnyHead, make_head
 from mien.nn.models.pretrained import Start, check_fit
 
-# ImageNet's, as the report's; for grey pictures their mean over channels.
+# ImageNet's, as the report's; for grey images their mean over channels.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

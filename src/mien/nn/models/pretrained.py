@@ -24,7 +24,7 @@ class Start:
     """Weights of a backbone to start from.
 
     `state` is in timm's form for the unchanged architecture, or, if `ours`, for our final backbone
-    (with its stem and attention). `mean` and `std` (3,), of pictures in [0, 1], are what they were
+    (with its stem and attention). `mean` and `std` (3,), of images in [0, 1], are what they were
     trained with; None: ours.
     """
 

@@ -41,7 +41,7 @@ class Batch:
 
 
 class Batches:
-    """Gives every step's pictures and targets: a pure function of (settings, seed, step, share)."""
+    """Gives every step's images and targets: a pure function of (settings, seed, step, share)."""
 
     def __init__(
         self, config: TrainConfig, index: Index, train: TrainRows, device: torch.device, *, rank: int, world: int
@@ -107,7 +107,7 @@ def _check_share(config: TrainConfig, world: int) -> None:
     if config.batch_size % each and parts > 1:
         raise UsageError(
             f"--batch-size {config.batch_size} over {world} processes in {config.accumulate} parts.",
-            rule="Every part holds equally many pictures"
+            rule="Every part holds equally many images"
             + (", and whole pairs where they are mixed." if config.mixing != "none" else "."),
             fix=f"Use a multiple of {each}.",
         )

@@ -39,7 +39,7 @@ class PixelLoader:
             self.resident = self._upload(rows)
 
     def take(self, step: int) -> Tensor:
-        """The pictures of `step`, in the sampler's order."""
+        """The images of `step`, in the sampler's order."""
         if self.resident is not None:
             chosen = torch.from_numpy(self._positions(step)).to(self._device, non_blocking=True)
             return self.resident[chosen].permute(0, 3, 1, 2)

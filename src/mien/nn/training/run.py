@@ -88,17 +88,17 @@ def check_request(config: TrainConfig, index: Index, train: TrainRows) -> None:
     labels, val = train.labels, index.labels[index.rows("val")]
     fix = "See what the index holds with `mien index audit`, and build one with more sources or other shares."
     if not len(val):
-        raise InputError(f"{index.folder} has no val pictures.", rule="val chooses the epoch.", fix=fix)
+        raise InputError(f"{index.folder} has no val images.", rule="val chooses the epoch.", fix=fix)
     lacking = [name for number, name in enumerate(LABELS) if number not in labels]
     if lacking:
         raise InputError(
-            f"{index.folder} has no train picture of: {', '.join(lacking)}.",
+            f"{index.folder} has no train image of: {', '.join(lacking)}.",
             rule="Each of the seven classes must be shown.",
             fix=fix,
         )
     unseen = [name for number, name in enumerate(LABELS) if number not in val]
     if unseen:
-        warn(f"val has no picture of {', '.join(unseen)}: macro-F1 counts such a class as 0 when it is predicted")
+        warn(f"val has no image of {', '.join(unseen)}: macro-F1 counts such a class as 0 when it is predicted")
     if config.batch_size > len(labels):
         raise UsageError(
             f"--batch-size {config.batch_size} with {len(labels)} train rows.", rule="A batch fits into train."

@@ -105,7 +105,7 @@ class Trainer:
         self.last_schedule = self.current_schedule()  # of the last step
         self.history: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
-        # Sums over the epoch: loss, right answers, pictures. And the first step whose loss was not finite, or -1.
+        # Sums over the epoch: loss, right answers, images. And the first step whose loss was not finite, or -1.
         self.epoch_sums = torch.zeros(
             3, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )

@@ -20,7 +20,7 @@ const CAMERA = {
   NotFoundError: "No camera was found. Connect one and press the button again, or choose a photograph or a video.",
   NotReadableError: "The camera does not answer: another program may use it, or it was unplugged. Close that program and press the button again.",
   NotSupportedError: "This browser gives no camera to this page. Open it as http://127.0.0.1 or http://localhost.",
-  OverconstrainedError: "The camera offers no picture that this page can use. Try another one.",
+  OverconstrainedError: "The camera offers no image that this page can use. Try another one.",
 };
 const UNREADABLE = "This browser cannot read that file. Photographs in JPEG, PNG or WebP and videos in MP4 (H.264) or WebM work; " +
   "convert it, e.g. with: ffmpeg -i FILE out.mp4";

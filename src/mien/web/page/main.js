@@ -72,7 +72,7 @@ function open(file) {
   if (!file) return;
   const video = file.type.startsWith("video/") || /\.(mp4|m4v|mov|webm|mkv|avi|ogv)$/i.test(file.name);
   begin(`Opening ${file.name} …`, async () => {
-    if (!video) return player.picture(file);
+    if (!video) return player.image(file);
     controls.stop.hidden = false;
     await player.file(file);
     if (player.kind) running(`Playing ${file.name}.`);
@@ -98,7 +98,7 @@ addEventListener("drop", (event) => {
 });
 
 document.addEventListener("visibilitychange", () => {
-  if (!player.kind || player.kind === "picture") return;
+  if (!player.kind || player.kind === "image") return;
   if (document.hidden) state.hiddenAt = performance.now();
   else if (state.hiddenAt !== null) {
     const seconds = Math.round((performance.now() - state.hiddenAt) / 1000);
@@ -150,7 +150,7 @@ function speak(faces) {
 }
 
 function show({ bitmap, faces, frame, time }) {
-  const canvas = at("picture"), { labels } = state.model;
+  const canvas = at("image"), { labels } = state.model;
   canvas.hidden = false;
   at("empty").hidden = true;
   paint(canvas, bitmap, faces, labels, state.mirrored);
@@ -176,7 +176,7 @@ worker.addEventListener("message", ({ data }) => {
   if (data.kind === "unread") state.table.add(data.frame, data.time, [], "decode_error");
   else show(data);
   state.count++;
-  if (player.kind === "picture") finish(data.faces?.length ? "The photograph was looked at." : "No face was found in the photograph. Faces must be wider than about a tenth of it.");
+  if (player.kind === "image") finish(data.faces?.length ? "The photograph was looked at." : "No face was found in the photograph. Faces must be wider than about a tenth of it.");
   if (state.count % 30 === 1) pulse(data.ms);
   player.done();
 });

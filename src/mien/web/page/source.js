@@ -1,7 +1,7 @@
 // Where frames come from: a camera, a video file, a photograph. One frame is in flight at a time, always the newest.
 
 const SLOWEST = 0.1; // of a video's speed
-const LONGEST = 1920; // pixels: larger pictures are scaled down before they are looked at
+const LONGEST = 1920; // pixels: larger images are scaled down before they are looked at
 
 /** A bitmap of what a video or an image file shows, at most LONGEST pixels long. */
 async function bitmapOf(source, width, height) {
@@ -47,8 +47,8 @@ export class Player {
   }
 
   /** Looks at a photograph, once. */
-  async picture(file) {
-    const turn = this.begin("picture");
+  async image(file) {
+    const turn = this.begin("image");
     const whole = await createImageBitmap(file);
     const bitmap = await bitmapOf(whole, whole.width, whole.height);
     if (turn === this.turn) this.frame({ bitmap, time: 0, frame: 0 });
