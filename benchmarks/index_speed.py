@@ -71,7 +71,7 @@ def compare(ferplus: str, against: Path, rounds: int, *flags: str) -> dict[str, 
 def hashing(ferplus: str) -> dict[str, float]:
     import imagehash
 
-    from mien.data.phash import Hasher
+    from mien.data.duplicates.phash import Hasher
 
     paths = sorted((Path(ferplus) / "FER2013Train").glob("*.png"))[:4000]
     images = np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])

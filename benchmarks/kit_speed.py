@@ -20,12 +20,12 @@ import numpy as np
 
 from mien.core.artifacts.run import environment
 from mien.evaluate.bootstrap import smooth_ece_resampled
-from mien.evaluate.calibration import fit_temperature
 from mien.evaluate.estimators import calib_rows
 from mien.evaluate.metrics import nll_rows, softmax
 from mien.evaluate.pooling import fit_pool, pooled_logits
 from mien.evaluate.scaling import choose
 from mien.evaluate.selection import Candidate, select
+from mien.evaluate.temperature import fit_temperature
 
 POOLS = ("probability", "logit")
 

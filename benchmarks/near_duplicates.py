@@ -27,13 +27,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mien.data.candidates import candidates
-from mien.data.engines import Processes
-from mien.data.hamming import HammingIndex
-from mien.data.near import components, find
-from mien.data.phash import THUMB, Hasher, area_matrix, dct_matrix, views, window_matrix
+from mien.data.duplicates.candidates import candidates
+from mien.data.duplicates.hamming import HammingIndex
+from mien.data.duplicates.near import components, find
+from mien.data.duplicates.phash import THUMB, Hasher, area_matrix, dct_matrix, views, window_matrix
+from mien.data.duplicates.verify import registered_score
+from mien.data.loading.engines import Processes
 from mien.data.sources import open_source
-from mien.data.verify import registered_score
 
 SEED = 0
 

@@ -25,13 +25,13 @@ import numpy as np
 
 from mien.core.artifacts.run import environment
 from mien.core.progress import meter
-from mien.evaluate.calibration import minimum
 from mien.evaluate.calibration_error import BINS, bin_of, ece_interval
 from mien.evaluate.estimators import calib_rows
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
 from mien.evaluate.pooling import fit_pool, pooled_logits, tempered
 from mien.evaluate.priors import assumed_by
 from mien.evaluate.scaling import by_temperature, choose, fit_dirichlet, fit_vector
+from mien.evaluate.temperature import minimum
 from mien.evaluate.weights import combine, search_grid
 
 HELD = 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -203,3 +204,23 @@ def test_the_formatter_formats_everything():
     excepted = re.compile(r"#\s*fmt:\s*(skip|off)")
     assert len(files) > 300
     assert [str(path) for path in files if excepted.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_no_module_imports_itself_by_a_detour():
+    """Imports inside functions count, and those for types: a circle of modules cannot be read one at a time."""
+    names = {
+        ".".join(("mien", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in FILES
+    }
+    waits = {name: {m for m, _ in imports(path)} | set(members(path)) for name, path in names.items()}
+    needs = {  # a package does not wait for what it holds
+        name: {m for m in found & set(names) if m != name and not name.startswith(f"{m}.")}
+        for name, found in waits.items()
+    }
+    graphlib.TopologicalSorter(needs).prepare()  # CycleError names the circle
+
+
+def members(path: Path) -> list[str]:
+    """`package.name` for each name that is imported from a package: it may be a module."""
+    nodes = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
+    return [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]

@@ -211,7 +211,7 @@ def images(tmp_path_factory):
 BUILD = """
 import sys
 from pathlib import Path
-from mien.data import collect
+from mien.data.loading import collect
 collect.CHUNK = 64
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.stages import index
@@ -275,7 +275,7 @@ def kill_at_work(begin, out: Path, wait: float) -> None:
 
 
 def test_an_interrupted_build_reads_no_image_twice(images, tmp_path, monkeypatch):
-    from mien.data import collect, load
+    from mien.data.loading import collect, load
 
     monkeypatch.setattr(collect, "CHUNK", 64)
     config = IndexConfig(source=(f"folder={images}",))

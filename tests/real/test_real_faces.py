@@ -18,7 +18,7 @@ from mien.core.artifacts.index import read_occurrences
 from mien.core.config.index import IndexConfig
 from mien.core.config.live import DetectConfig
 from mien.core.labels import FER2013, FERPLUS, LABELS
-from mien.data.copies import copies
+from mien.data.duplicates.copies import copies
 from mien.runtime.recognizer import Recognizer
 from mien.stages import index as stage
 

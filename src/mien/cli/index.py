@@ -31,7 +31,7 @@ def index_build(
     like
         a run, or a model file (ONNX): its size, crop and colour are taken, so that it can be judged on this index
     """
-    from mien.data.text import audit_text
+    from mien.data.audit.text import audit_text
     from mien.stages import index
 
     settings = config or IndexConfig()
@@ -51,7 +51,7 @@ def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False
     figures
         a folder for the composition's figures and a contact sheet of each class
     """
-    from mien.data.text import audit_text
+    from mien.data.audit.text import audit_text
     from mien.stages import index
 
     found = index.audit(folder)
@@ -71,7 +71,7 @@ def index_diff(first: Path, second: Path, *, json: Json = False) -> None:
     second
         the later one
     """
-    from mien.data.text import diff_text
+    from mien.data.audit.text import diff_text
     from mien.stages import index
 
     found = index.diff(first, second)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,59 +16,19 @@ from mien.core.config.index import IndexConfig
 from mien.core.errors import InputError
 from mien.core.geometry import CropSpec
 from mien.data import curate, tables
-from mien.data.audit import audit
-from mien.data.collect import Collection, collect
+from mien.data.audit.counts import audit
+from mien.data.audit.suspicious import CONSTANT
 from mien.data.curate import DROP
-from mien.data.engines import Engine
+from mien.data.duplicates.near import Pairs, components, find
 from mien.data.label_votes import NONE, VoteOutcome, check_source, decide, ranks
-from mien.data.load import NO_CODE, SPLIT_CODE, Recipe
-from mien.data.near import Pairs, components, find
+from mien.data.loading.collect import Collection, collect
+from mien.data.loading.engines import Engine
+from mien.data.loading.load import NO_CODE, SPLIT_CODE, Recipe
+from mien.data.plan import Alone, Moved, Plan
 from mien.data.sources import Source
 from mien.data.splits import Codes, Shares, assign, strictest
-from mien.data.suspicious import CONSTANT
 
 TRAIN = SPLIT_CODE["train"]
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A source's row whose image went to a stricter side than that source alone gives it."""
-
-    row: int
-    side: int
-    because: int
-    """A row that stands on that stricter side by itself."""
-
-
-@dataclass(frozen=True)
-class Alone:
-    """What one source by itself makes of its images; arrays have one entry an image of its own."""
-
-    images: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    sides: Codes
-    own: Codes
-    official: bool
-    """Whether the source states a val or test of its own."""
-
-
-@dataclass
-class Plan:
-    """What becomes of every distinct image; arrays have one entry an image."""
-
-    found: Collection
-    decisions: VoteOutcome
-    ids: list[bytes]
-    pairs: Pairs
-    group: NDArray[np.int64]
-    """Near-duplicate cluster, by its member with the smallest id."""
-    sides: Codes
-    own: Codes
-    """The strictest side that any source gives the image by itself, whatever it is a duplicate of."""
-    kept: NDArray[np.bool_]
-    why: dict[int, str]
-    moved: list[Moved]
-    relabelled: list[dict[str, Any]]
 
 
 def recipe_of(config: IndexConfig, make_finder: Any) -> Recipe:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError, UsageError, nearest
 from mien.core.labels import INDEX, LABELS, parse_label
-from mien.data.collect import Collection
 from mien.data.label_votes import NONE, check_source
+from mien.data.loading.collect import Collection
 from mien.data.splits import order_keys, water_level
 
 _FILTER = re.compile(r"(?:(?P<source>[\w-]+):)?(?P<field>[\w.-]+)\s*(?P<op>>=|<=|!=|==|=|>|<)\s*(?P<value>.+)")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mien.core.errors import UsageError, nearest
 from mien.core.labels import LABELS
-from mien.data.collect import Collection
+from mien.data.loading.collect import Collection
 from mien.data.sources import Source
 
 NONE = -1

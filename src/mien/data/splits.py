@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.labels import LABELS
-from mien.data.load import NO_CODE, SPLIT_CODE
+from mien.data.loading.load import NO_CODE, SPLIT_CODE
 
 SPLITS = tuple(SPLIT_CODE)
 """By strictness: train, calib, val, test."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from mien.core.artifacts.index import DUPLICATES, MOVED, OCCURRENCES, REJECTED, SCHEMA
 from mien.core.labels import LABELS
-from mien.data.collect import Collection
 from mien.data.label_votes import label_name
+from mien.data.loading.collect import Collection
+from mien.data.plan import Plan
 from mien.data.splits import SPLITS
-
-if TYPE_CHECKING:
-    from mien.data.build import Plan
 
 _LABELS, _SPLITS = np.array(LABELS, dtype=object), np.array(SPLITS, dtype=object)
 GROUP_LETTERS = 16

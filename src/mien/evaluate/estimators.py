@@ -27,12 +27,12 @@ from mien.core.artifacts.calibration_rows import CalibrationRows, Part, require
 from mien.core.artifacts.predictions import Predictions
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import INDEX, LABELS, parse_label
-from mien.evaluate.calibration import Temperature, fit_temperature
 from mien.evaluate.calibration_error import Floats
 from mien.evaluate.conformal import Conformal, Kind, fit_conformal
 from mien.evaluate.metrics import softmax
 from mien.evaluate.pooling import Fitted, fit_pool, pooled_logits
 from mien.evaluate.scaling import Choice, Scaling, by_temperature, choose, fit_dirichlet, fit_vector
+from mien.evaluate.temperature import Temperature, fit_temperature
 from mien.evaluate.weights import Pool as PoolKind
 from mien.evaluate.weights import Search
 

@@ -19,10 +19,10 @@ import numpy as np
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.artifacts.ensemble import Ensemble
 from mien.core.errors import InputError
-from mien.evaluate.calibration import Temperature, fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
 from mien.evaluate.scaling import Scaling, check_folds, spread_folds
+from mien.evaluate.temperature import Temperature, fit_temperature, minimum
 from mien.evaluate.weights import SEARCHES, Pool, Search, combine, equal_weights_p, search_nll, stack
 
 POOLS: tuple[Pool, ...] = ("probability", "logit")

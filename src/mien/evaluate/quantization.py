@@ -12,11 +12,11 @@ from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.config.judge import CalibrateConfig
 from mien.core.errors import MienError
-from mien.evaluate.calibration import fit_temperature
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.metrics import metrics
 from mien.evaluate.scaling import Scaling, by_temperature, choose
+from mien.evaluate.temperature import fit_temperature
 
 F1_LOSS = 0.005  # of macro-F1 on val: what int8 may cost
 ECE_RISE = 0.01  # on val: what it may add to the calibration error, each model with its own calibration

@@ -20,9 +20,9 @@ from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
 from mien.evaluate.bootstrap import group_numbers, resampled_many
-from mien.evaluate.calibration import fit_temperature, minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
+from mien.evaluate.temperature import fit_temperature, minimum
 
 Method = Literal["temperature", "vector", "dirichlet", "sweep"]
 METHODS: tuple[Method, ...] = ("temperature", "vector", "dirichlet")

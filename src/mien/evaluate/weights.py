@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from mien.core.errors import InputError
-from mien.evaluate.calibration import minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import FLOOR, confusion, f1_scores, log_softmax, row_sum, softmax
 from mien.evaluate.scaling import fit_multinomial
+from mien.evaluate.temperature import minimum
 
 Pool = Literal["probability", "logit"]
 Search = Literal["nll", "grid", "greedy"]

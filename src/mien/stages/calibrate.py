@@ -17,11 +17,11 @@ from mien.core.config.judge import CalibrateConfig, parse_prior
 from mien.core.errors import CalibrationError
 from mien.core.labels import LABELS
 from mien.core.progress import warn
-from mien.evaluate.calibration import RANGE, Temperature, fit_by_sweep, fit_temperature
 from mien.evaluate.decisions import fit_decisions
 from mien.evaluate.metrics import alarms, metrics, softmax
 from mien.evaluate.priors import assumed_by
 from mien.evaluate.scaling import METHODS, Choice, by_temperature, choose, fit_dirichlet, fit_vector
+from mien.evaluate.temperature import RANGE, Temperature, fit_by_sweep, fit_temperature
 
 FELT = 0.005  # of macro-F1: what a calibration may cost before it is said
 

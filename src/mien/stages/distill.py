@@ -21,9 +21,9 @@ from mien.core.artifacts.teacher_views import views_folder
 from mien.core.config.train import DistillConfig
 from mien.core.errors import ArtifactError
 from mien.core.progress import say
-from mien.evaluate.calibration import minimum
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import score_logits, softmax
+from mien.evaluate.temperature import minimum
 
 _TRAIN_SAMPLE = 2000  # images of train on which the teacher's confidence is looked at
 _TRAIN_EXCESS = 0.03  # of (confidence - accuracy) on train over that on calib: beyond it the teacher gets a temperature

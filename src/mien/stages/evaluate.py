@@ -31,7 +31,6 @@ from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
 from mien.core.labels import INDEX
 from mien.core.progress import meter, warn
 from mien.evaluate.bootstrap import with_intervals
-from mien.evaluate.calibration import sweep
 from mien.evaluate.calibration_error import Floats, reliability
 from mien.evaluate.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from mien.evaluate.decisions import judge
@@ -40,6 +39,7 @@ from mien.evaluate.paired import paired
 from mien.evaluate.pooling import ensemble_logits
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.shift import by_group, degradation
+from mien.evaluate.temperature import sweep
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from mien.core.config.judge import EvaluateConfig
 from mien.core.errors import ArtifactError, InputError, SplitError, UsageError
 from mien.core.geometry import CropSpec
 from mien.core.progress import meter, warn
-from mien.data.copies import copies
+from mien.data.duplicates.copies import copies
 from mien.evaluate.bootstrap import with_intervals
 from mien.evaluate.metrics import softmax
 from mien.evaluate.pooling import ensemble_logits

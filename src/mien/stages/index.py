@@ -28,15 +28,15 @@ from mien.core.errors import InputError, MienError, UsageError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 from mien.core.progress import say, warn
+from mien.data.audit.diff import diff as compare
+from mien.data.audit.sheets import contact_sheet
 from mien.data.build import build, recipe_of
-from mien.data.collect import sign
 from mien.data.common import under_labels
-from mien.data.diff import diff as compare
-from mien.data.engines import make_engine
-from mien.data.get import get as fetch
-from mien.data.sheets import contact_sheet
+from mien.data.loading.collect import sign
+from mien.data.loading.engines import make_engine
 from mien.data.sources import SOURCES, Source, open_sources
 from mien.data.sources.base import content_hash
+from mien.data.sources.download import get as fetch
 
 _PIECES = "pieces"
 

@@ -21,7 +21,6 @@ from mien.core.config.train import NEUTRAL
 from mien.core.errors import ArtifactError
 from mien.data.sources.synthetic import Synthetic
 from mien.evaluate.bootstrap import interval, ratio, with_intervals
-from mien.evaluate.calibration import RANGE, at_edge
 from mien.evaluate.calibration_error import Floats
 from mien.evaluate.expected import compare_expected, describe_expected
 from mien.evaluate.metrics import mean_entropy, metrics, minority_recall, softmax
@@ -29,6 +28,7 @@ from mien.evaluate.paired import paired
 from mien.evaluate.published import check_published
 from mien.evaluate.scaling import scaling_of
 from mien.evaluate.selection import baselines
+from mien.evaluate.temperature import RANGE, at_edge
 
 
 def run(root: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mien.core.config.noise import SuspectsConfig
 from mien.core.config.train import TrainConfig
 from mien.core.labels import LABELS
 from mien.core.progress import say
-from mien.data.sheets import suspects_sheet
+from mien.data.audit.sheets import suspects_sheet
 from mien.evaluate.metrics import metrics, score_logits, softmax
 from mien.evaluate.noise import find_suspects, spread_groups
 

@@ -14,9 +14,9 @@ from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.errors import UsageError
-from mien.evaluate.calibration import sweep
 from mien.evaluate.calibration_error import ece_floor
 from mien.evaluate.metrics import softmax
+from mien.evaluate.temperature import sweep
 
 NAME = "temperature_sweep"
 MOST = 1000  # temperatures

@@ -12,7 +12,7 @@ import pytest
 from mien.core.artifacts import download as module
 from mien.core.artifacts.download import download
 from mien.core.errors import InputError, UsageError
-from mien.data import get as get_module
+from mien.data.sources import download as get_module
 
 DATA = np.random.default_rng(0).bytes(500_000)
 SHA = hashlib.sha256(DATA).hexdigest()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helpers import faces
 from mien.core.artifacts.calibration_rows import SHARES, CalibrationRows, deal
 from mien.core.errors import InputError, SplitError
-from mien.evaluate.calibration import fit_temperature
+from mien.evaluate.temperature import fit_temperature
 
 
 @settings(max_examples=25, deadline=None)

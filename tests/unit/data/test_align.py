@@ -10,7 +10,7 @@ from helpers import layouts
 from mien.core.artifacts.index import read_index
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.geometry import CropSpec, crop_face, crop_square, cut
-from mien.data import load
+from mien.data.loading import load
 from mien.runtime.detect import Detection
 from mien.stages import index as stage
 

@@ -234,7 +234,7 @@ def test_another_folder_is_not_overwritten(tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_bytes(tmp_path, monkeypatch):
-    from mien.data import collect
+    from mien.data.loading import collect
 
     root = class_folder(tmp_path / "f")
     monkeypatch.setattr(collect, "CHUNK", 10)
@@ -336,7 +336,7 @@ def photographs(root, count=30):
 
 
 def test_a_table_of_test_images_with_five_classes(tmp_path):
-    from mien.data.text import audit_text
+    from mien.data.audit.text import audit_text
 
     index = build(tmp_path / "i", f"csv={photographs(tmp_path / 'own')}")
     assert index.rows("test").tolist() == list(range(30))
@@ -368,7 +368,7 @@ def test_other_labels_are_counted_by_name(tmp_path):
 
 def test_a_late_error_keeps_what_was_read(tmp_path, monkeypatch):
     """Other settings of later steps read no image again; another size does."""
-    from mien.data import collect
+    from mien.data.loading import collect
 
     root, read = class_folder(tmp_path / "f"), []
     load = collect.load

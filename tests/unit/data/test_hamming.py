@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.data.hamming import HammingIndex, pieces
+from mien.data.duplicates.hamming import HammingIndex, pieces
 
 
 def pairs(index, queries):

@@ -12,10 +12,10 @@ from PIL import Image
 from mien.core.artifacts.index import read_index, read_occurrences
 from mien.core.config.index import IndexConfig, WorkConfig
 from mien.core.labels import LABELS
-from mien.data.copies import copies
-from mien.data.near import components
-from mien.data.phash import View
-from mien.data.verify import quick_scores, registered_score
+from mien.data.duplicates.copies import copies
+from mien.data.duplicates.near import components
+from mien.data.duplicates.phash import View
+from mien.data.duplicates.verify import quick_scores, registered_score
 from mien.stages import evaluate_on
 from mien.stages import index as stage
 
@@ -206,7 +206,7 @@ def test_persons_and_clusters_join(tmp_path):
 
 def test_a_crowd_is_joined_without_all_its_pairs(tmp_path, monkeypatch):
     """Two hundred frames of one scene: one cluster, though no query keeps more than a few of its matches."""
-    from mien.data import candidates
+    from mien.data.duplicates import candidates
 
     monkeypatch.setattr(candidates, "MOST", 3)
     for k in range(200):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from scipy.fft import dctn
 
-from mien.data.phash import Hasher, thumbnail, views
+from mien.data.duplicates.phash import Hasher, thumbnail, views
 from mien.synthetic import draw_face
 
 

@@ -11,7 +11,7 @@ from helpers import faces
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import CalibrationError, InputError, SplitError
 from mien.evaluate import abstention, conformal, pooling, scaling
-from mien.evaluate import calibration as c
+from mien.evaluate import temperature as c
 from mien.evaluate.calibration_error import ece, ece_floor
 from mien.evaluate.metrics import softmax
 

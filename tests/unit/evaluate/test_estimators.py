@@ -13,8 +13,8 @@ from mien.core.errors import InputError, SplitError, UsageError
 from mien.core.labels import LABELS
 from mien.evaluate import estimators as e
 from mien.evaluate.bootstrap import with_intervals
-from mien.evaluate.calibration import fit_temperature
 from mien.evaluate.metrics import nll_rows, softmax
+from mien.evaluate.temperature import fit_temperature
 
 Z, Y = faces.simulated(2000, seed=1, sharpness=3.0)
 OTHER, TRUTH = faces.simulated(2000, seed=2, sharpness=3.0)

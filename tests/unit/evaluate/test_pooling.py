@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from helpers import faces
 from mien.core.artifacts.calibration_rows import CalibrationRows, deal
 from mien.core.errors import InputError
-from mien.evaluate.calibration import minimum
 from mien.evaluate.estimators import calib_rows
 from mien.evaluate.metrics import metrics, nll_rows, softmax
 from mien.evaluate.pooling import diversity, fit_pool, pooled_logits, rivals, tempered
 from mien.evaluate.scaling import fit_dirichlet, spread_folds
 from mien.evaluate.selection import Candidate, select
+from mien.evaluate.temperature import minimum
 from mien.evaluate.weights import combine, equal_weights_p, search_greedy, search_grid, search_nll, simplex
 
 POOLS = ("probability", "logit")

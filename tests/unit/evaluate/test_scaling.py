@@ -13,8 +13,8 @@ from helpers import faces
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.errors import InputError
 from mien.evaluate import priors, scaling
-from mien.evaluate.calibration import fit_temperature, minimum, nll_at
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
+from mien.evaluate.temperature import fit_temperature, minimum, nll_at
 
 RNG = np.random.default_rng(0)
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mien.nn.augment.augmentation import Augmentation, BatchRandom, random_for
+from mien.nn.augment.augmentation import Augmentation
 from mien.nn.augment.image_ops import clahe, equalize, warp
 from mien.nn.augment.mixing import beta, cutmix, mix, mixup, partners
 from mien.nn.augment.randaugment import OPERATIONS
+from mien.nn.augment.random_source import BatchRandom, random_for
 from mien.nn.augment.webcam import blur, degrade, jpeg
 
 IMAGES = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

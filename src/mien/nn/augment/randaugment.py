@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mien.nn.augment.image_ops import equalize, to_grey, upload, warp
-
-if TYPE_CHECKING:
-    from mien.nn.augment.augmentation import BatchRandom
+from mien.nn.augment.random_source import BatchRandom
 
 # Of images (b, c, s, s), strengths (b, 1, 1, 1) from 0 to about 1, and signs of the same shape.
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]

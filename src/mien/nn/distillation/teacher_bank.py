@@ -19,7 +19,8 @@ from mien.core.artifacts.pixels import PixelRows
 from mien.core.artifacts.teacher_views import computing_view, read_view, write_view
 from mien.core.labels import N_CLASSES
 from mien.core.progress import meter
-from mien.nn.augment.augmentation import Augmentation, ViewRandom
+from mien.nn.augment.augmentation import Augmentation
+from mien.nn.augment.random_source import ViewRandom
 from mien.nn.distillation.teacher import Teacher
 from mien.nn.training.pixel_loader import to_tensor
 from mien.nn.training.sampler import step_seed

@@ -18,9 +18,10 @@ from mien.core.artifacts.teacher_views import KIND, VERSION
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
 from mien.core.labels import LABELS, MINORITY
-from mien.nn.augment.augmentation import Augmentation, BatchRandom
+from mien.nn.augment.augmentation import Augmentation
 from mien.nn.augment.image_ops import upload
 from mien.nn.augment.mixing import mix
+from mien.nn.augment.random_source import BatchRandom
 from mien.nn.distillation.teacher import Teacher
 from mien.nn.distillation.teacher_bank import AugmentedViews, TeacherBank
 from mien.nn.training.losses import smooth

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.progress import meter
-from mien.data.engines import Engine
-from mien.data.hamming import HammingIndex
+from mien.data.duplicates.hamming import HammingIndex
+from mien.data.loading.engines import Engine
 
 Rows = NDArray[np.int64]
 _BLOCK = 1 << 19  # hashes looked up in one task; memory is about 60 bytes each

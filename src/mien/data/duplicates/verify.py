@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.data.phash import THUMB, View, area_matrix, views, window_matrix
+from mien.data.duplicates.phash import THUMB, View, area_matrix, views, window_matrix
 
 Floats = NDArray[np.floating]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.labels import LABELS
-from mien.data.load import SPLIT_CODE
-
-if TYPE_CHECKING:
-    from mien.data.build import Plan
+from mien.data.loading.load import SPLIT_CODE
+from mien.data.plan import Plan
 
 _EXAMPLES = 5
 CONSTANT = 2.0  # standard deviation of the grey levels below which an image shows nothing

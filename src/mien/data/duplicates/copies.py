@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from mien.core.config.index import IndexConfig
 from mien.core.progress import meter
-from mien.data.candidates import NONE_MET, Candidates, decoded, merge, nearest
-from mien.data.engines import Serial
-from mien.data.hamming import HammingIndex
-from mien.data.near import verified
-from mien.data.phash import THUMB, Hasher, thumbnail
-from mien.data.suspicious import CONSTANT
+from mien.data.audit.suspicious import CONSTANT
+from mien.data.duplicates.candidates import NONE_MET, Candidates, decoded, merge, nearest
+from mien.data.duplicates.hamming import HammingIndex
+from mien.data.duplicates.near import verified
+from mien.data.duplicates.phash import THUMB, Hasher, thumbnail
+from mien.data.loading.engines import Serial
 
 Rows = NDArray[np.int64]
 KIND = "crops"

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.progress import meter
-from mien.data.candidates import Candidates, candidates
-from mien.data.engines import Engine
-from mien.data.verify import HOPELESS, LIKELY, verify_quick, verify_slow
+from mien.data.duplicates.candidates import Candidates, candidates
+from mien.data.duplicates.verify import HOPELESS, LIKELY, verify_quick, verify_slow
+from mien.data.loading.engines import Engine
 
 Rows = NDArray[np.int64]
 _QUICK, _SLOW = 1 << 11, 1 << 7  # pairs in one task

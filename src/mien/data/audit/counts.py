@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts.index import SPLITS
 from mien.core.labels import LABELS, MINORITY
-from mien.data.load import ALIGNED, SPLIT_CODE
-from mien.data.suspicious import suspicious
-
-if TYPE_CHECKING:
-    from mien.data.build import Plan
+from mien.data.audit.suspicious import suspicious
+from mien.data.loading.load import ALIGNED, SPLIT_CODE
+from mien.data.plan import Plan
 
 _CODES = [SPLIT_CODE[name] for name in SPLITS]
 _MOST_VALUES = 24  # an attribute with more values than this is counted, not listed

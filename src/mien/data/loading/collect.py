@@ -19,9 +19,9 @@ from mien.core.artifacts.scratch import Scratch
 from mien.core.errors import InputError
 from mien.core.geometry import to_grey
 from mien.core.progress import meter
-from mien.data.engines import Engine
-from mien.data.load import Recipe, Task, load
-from mien.data.phash import THUMB
+from mien.data.duplicates.phash import THUMB
+from mien.data.loading.engines import Engine
+from mien.data.loading.load import Recipe, Task, load
 from mien.data.sources import Source
 from mien.data.sources.base import Content, chunks, stamp
 

@@ -20,7 +20,7 @@ from mien.core.errors import InputError, RejectedImage
 from mien.core.geometry import Box, CropSpec, crop_face, cut, fit_square
 from mien.core.images import as_three, image_id, is_grey
 from mien.core.labels import INDEX
-from mien.data.phash import THUMB, Hasher, thumbnail
+from mien.data.duplicates.phash import THUMB, Hasher, thumbnail
 from mien.data.sources.base import Item, SourceImage, stamp
 
 SPLIT_CODE = {"train": 0, "calib": 1, "val": 2, "test": 3}

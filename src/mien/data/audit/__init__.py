@@ -1,0 +1,1 @@
+"""What an index holds, and how two differ: counts, what looks wrong, contact sheets, text for a terminal."""

@@ -1,0 +1,1 @@
+"""Copies among images: perceptual hashes, the search among them, verification on the pixels, clusters."""
