@@ -32,7 +32,7 @@ from mien.data.audit.diff import diff as compare
 from mien.data.audit.sheets import contact_sheet
 from mien.data.build import build, recipe_of
 from mien.data.common import under_labels
-from mien.data.loading.collect import sign
+from mien.data.loading.collect import fingerprint_of
 from mien.data.loading.engines import make_engine
 from mien.data.sources import SOURCES, Source, open_sources
 from mien.data.sources.base import content_hash
@@ -143,7 +143,7 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
                 building,
                 parts,
                 fingerprint=_fingerprint(settings, sources, found.content),
-                meta={"seen": found.signs},
+                meta={"seen": found.fingerprints},
                 shard_bytes=work.shard_mib << 20,
                 where=work.pixels,
             )
@@ -230,7 +230,7 @@ def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
     """The content hashes that a complete index at `out` was made from, when nothing has changed since."""
     manifest = base.read_json(out / base.MANIFEST, kind="manifest")
     path = out / "provenance.json"
-    if manifest.get("seen") != [sign(s) for s in sources] or not path.is_file():
+    if manifest.get("seen") != [fingerprint_of(s) for s in sources] or not path.is_file():
         return None
     return [source["content"] for source in base.read_json(path, kind="provenance")["sources"]]
 

@@ -210,7 +210,7 @@ def test_datasets_as_parquet(hub, monkeypatch):
     alone = list(opened(f"hf={root / 'pq' / 'train-00000.parquet'}"))  # a file is a set of its own, without splits
     assert [(i.label, i.official_split) for i in alone[:3]] == [("sad", None), ("happy", None), (None, None)]
     assert (alone[3].image.load(min_side=16) == layouts.face(3)).all()
-    assert len({i.image.stamp() for i in alone}) == len(alone)  # other images under the same table are seen
+    assert len({i.image.fingerprint() for i in alone}) == len(alone)  # other images under the same table are seen
     (root / "t.csv").write_text("image,label\n")
     with pytest.raises(InputError, match=r"t\.csv is no Parquet file"):
         opened(f"hf={root / 't.csv'}")

@@ -51,7 +51,7 @@ class Scratch:
             del self._known[name]
         return whole
 
-    def stamp(self, name: str) -> str:
+    def fingerprint(self, name: str) -> str:
         """What the piece was made from, as its maker wrote it."""
         return str((self.open(name).schema.metadata or {}).get(b"stamp", b"").decode())
 

@@ -23,7 +23,7 @@ from mien.data.duplicates.phash import THUMB
 from mien.data.loading.engines import Engine
 from mien.data.loading.load import Recipe, Task, load
 from mien.data.sources import Source
-from mien.data.sources.base import Content, chunks, stamp
+from mien.data.sources.base import Content, chunks, fingerprint
 
 CHUNK = 1024
 
@@ -47,8 +47,8 @@ class Collection:
     """The first row of each distinct image."""
     content: list[str]
     """Content hash of each source."""
-    signs: list[str]
-    """Cheap sign of each source's content, see `sign`."""
+    fingerprints: list[str]
+    """Of each source's content, see `fingerprint_of`."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -117,13 +117,13 @@ def _rows(piece: pa.Table, name: str, side: int) -> NDArray[np.uint8]:
     return flat.reshape(len(column), side, side, width // side**2)
 
 
-def sign(source: Source) -> str:
-    """A cheap sign of a source's content: tables by their bytes, images by size and time of change."""
-    return _sign(source, (stamp(items) for items in chunks(source, CHUNK)))
+def fingerprint_of(source: Source) -> str:
+    """A cheap fingerprint of a source's content: tables by their bytes, images by size and time of change."""
+    return _joined(source, (fingerprint(items) for items in chunks(source, CHUNK)))
 
 
-def _sign(source: Source, stamps: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join([source.table_hash(), *stamps]).encode()).hexdigest()
+def _joined(source: Source, fingerprints: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join([source.table_hash(), *fingerprints]).encode()).hexdigest()
 
 
 def collect(
@@ -153,7 +153,10 @@ def collect(
         image=image,
         first=first,
         content=[c.value() for c in contents],
-        signs=[_sign(s, (scratch.stamp(name) for number, name in names if number == i)) for i, s in enumerate(sources)],
+        fingerprints=[
+            _joined(s, (scratch.fingerprint(name) for number, name in names if number == i))
+            for i, s in enumerate(sources)
+        ],
     )
     _check_rejected(found, max_rejected)
     return found
@@ -169,7 +172,7 @@ def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine
             for at, items in enumerate(chunks(source, CHUNK)):
                 name = f"{number:02}-{at:06}"
                 names.append((number, name))
-                if scratch.has(name) and scratch.verified(name) and scratch.stamp(name) == stamp(items):
+                if scratch.has(name) and scratch.verified(name) and scratch.fingerprint(name) == fingerprint(items):
                     progress.skip(len(items))
                     continue
                 missing.append((name, len(items)))

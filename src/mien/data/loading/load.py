@@ -21,7 +21,7 @@ from mien.core.geometry import Box, CropSpec, crop_face, cut, fit_square
 from mien.core.images import as_three, image_id, is_grey
 from mien.core.labels import INDEX
 from mien.data.duplicates.phash import THUMB, Hasher, thumbnail
-from mien.data.sources.base import Item, SourceImage, stamp
+from mien.data.sources.base import Item, SourceImage, fingerprint
 
 SPLIT_CODE = {"train": 0, "calib": 1, "val": 2, "test": 3}
 NO_CODE = -1
@@ -96,7 +96,7 @@ def _finder(make: Callable[[], Finder]) -> Finder:
 
 def load(task: Task) -> bytes:
     """The rows as an Arrow IPC file; a rejected image stands as its reason in its place."""
-    sign = stamp(i for i in task.items)
+    known = fingerprint(i for i in task.items)
     digests: list[bytes] = []
     results: list[_Loaded | RejectedImage] = []
     for item in task.items:
@@ -113,7 +113,7 @@ def load(task: Task) -> bytes:
             results.append(error)
     table = _table(task, digests, results)
     out = io.BytesIO()
-    with pa.ipc.new_file(out, table.schema.with_metadata({"stamp": sign})) as writer:
+    with pa.ipc.new_file(out, table.schema.with_metadata({"stamp": known})) as writer:
         writer.write_batch(table)
     return out.getvalue()
 

@@ -62,8 +62,8 @@ class SourceImage(ABC):
         """Read and decode to RGB uint8 (H, W, 3); raises `RejectedImage`."""
         return as_three(self.decode(self.read(), min_side=min_side, max_pixels=max_pixels))
 
-    def stamp(self) -> str:
-        """A cheap sign of change: a file's size and time of change."""
+    def fingerprint(self) -> str:
+        """Changes with the image: a file's size and time of change."""
         return ""
 
 
@@ -94,7 +94,7 @@ class FileImage(SourceImage):
         """Decode them; raises `RejectedImage`."""
         return decode_lean(data, min_side=min_side, max_pixels=max_pixels)
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         """Size and time of change."""
         try:
             found = os.stat(f"{self.root}/{self.name}")  # noqa: PTH116
@@ -210,9 +210,9 @@ def content_hash(source: Source) -> str:
     return content.value()
 
 
-def stamp(items: Iterable[Item]) -> str:
-    """One sign for rows: it changes when a file's size or time of change does."""
-    return hashlib.sha256("\n".join(item.image.stamp() for item in items).encode()).hexdigest()[:32]
+def fingerprint(items: Iterable[Item]) -> str:
+    """One fingerprint for rows: it changes when a file's size or time of change does."""
+    return hashlib.sha256("\n".join(item.image.fingerprint() for item in items).encode()).hexdigest()[:32]
 
 
 def chunks(source: Source, size: int) -> Iterator[list[Item]]:

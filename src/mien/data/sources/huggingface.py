@@ -40,7 +40,7 @@ class BytesImage(SourceImage):
         """Decode them; raises `RejectedImage`."""
         return decode_lean(data, min_side=min_side, max_pixels=max_pixels)
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         """A hash of the bytes: no table of the source holds them, and they have no time of change."""
         return hashlib.sha256(self.data).hexdigest()
 
