@@ -85,6 +85,7 @@ def rounded(values: list[float], entry: dict[str, Any]) -> str:
         "sum": sum(values),
         "difference": values[0] - values[-1],
         "ratio": values[0] / (values[-1] or 1),
+        "share": values[0] / (sum(values) or 1),
         "count": len(values),
     }[entry["operation"]] * entry["scale"]
     kinds = {"fixed": "{:.{d}f}", "signed": "{:+.{d}f}", "count": "{:,.{d}f}", "significant": "{:.{d}g}"}

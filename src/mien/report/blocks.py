@@ -19,6 +19,7 @@ OPERATIONS: dict[str, Callable[[list[float]], float]] = {
     "sum": sum,
     "difference": lambda values: values[0] - values[1],
     "ratio": lambda values: values[0] / values[1],
+    "share": lambda values: values[0] / sum(values),
     "count": lambda values: float(len(values)),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mien.core.labels import LABELS
 from mien.report import figures
 from mien.report.blocks import Block, Figure, Number, Rounding, Section, Span, Spans, Table, Text, phrase, row
-from mien.report.material import Material, scores
+from mien.report.material import Material, listed, scores
 from mien.report.node import Node, combined, estimate
 from mien.report.settings import setting
 from mien.report.variants import variants
@@ -167,6 +167,21 @@ def _as_distributed(models: list[Node]) -> list[Block]:
     ]
 
 
+def _taken_for(counts: Node, most: int = 5) -> Spans:
+    """The confusions that take the largest shares of a label's images: `counts` (k, k), labels down, names across."""
+    found = []
+    for i, label in enumerate(LABELS):
+        whole = sum(counts.value[i])
+        for j, name in enumerate(LABELS):
+            if i != j and counts.value[i][j]:
+                others = [counts[i][k] for k in range(len(LABELS)) if k != j]
+                share = combined("share", [counts[i][j], *others], Rounding(0, 100))
+                found.append((counts.value[i][j] / whole, (f"{label} called {name} (", share, " per cent of it)")))
+    found.sort(key=lambda one: -one[0])
+    parts: list[Span | Spans] = [words for _, words in found[:most]]
+    return ("Most often confused: ", *listed(parts), ".") if parts else ()
+
+
 def classes(material: Material) -> Section:
     """F1 of each class, and which classes are taken for which."""
     chosen, models = material.chosen, material.models
@@ -186,7 +201,8 @@ def classes(material: Material) -> Section:
                 f1[best].number(),
                 f", and {weakest} the weakest, F1 ",
                 f1[weakest].number(),
-                ".",
+                ". ",
+                *_taken_for(counts),
             )
         ),
         Table("per-class-f1", ("F1 of each class on test, ", chosen["name"].quote()), ("class", "F1"), rows),
