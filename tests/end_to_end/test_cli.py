@@ -29,9 +29,9 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
 def test_every_stage_by_hand(tmp_path, capsys):
     """The way of the README, a command at a time, with --json throughout."""
     i, a, b, e, s = (tmp_path / name for name in ("index", "a", "b", "ens", "student"))
-    small = ["--backbone", "cnn", "--epochs", "2", "--batch-size", "32"]
+    small = ["--backbone", "cnn", "--epochs", "4", "--batch-size", "32"]
     commands = [
-        ["index", "build", "--source", "synthetic=980", "--size", "32", "--out", i],
+        ["index", "build", "--source", "synthetic=1470", "--size", "32", "--out", i],
         ["index", "audit", i],
         ["train", "--index", i, "--out", a, *small],
         ["train", "--index", i, "--out", b, *small, "--head", "linear", "--seed", "1"],

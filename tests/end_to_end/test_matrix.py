@@ -30,15 +30,15 @@ color = "grey"
 calib_fraction = 0.25
 [[sources]]
 name = "first"
-source = ["synthetic=770"]
+source = ["synthetic=1100"]
 [[sources]]
 name = "second"
-source = ["synthetic=840"]
+source = ["synthetic=1260"]
 seed = 7
 [train]
 backbone = "cnn"
 head = "linear"
-epochs = 2
+epochs = 5
 batch_size = 32
 [calibrate]
 method = "temperature"

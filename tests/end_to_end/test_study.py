@@ -110,7 +110,7 @@ def test_a_second_run_redoes_nothing(small_study, tmp_path):
 @pytest.mark.trains
 def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     root = tmp_path / "out"
-    file = faces.study_file(tmp_path / "s.toml", count=700, epochs=2)
+    file = faces.study_file(tmp_path / "s.toml", count=700, epochs=3)
     run_study(load_study(file), root)
     before = modified(root)
     text = file.read_text().replace('name = "plain"\nbackbone = "cnn"', 'name = "plain"\nlr = 2e-3\nbackbone = "cnn"')

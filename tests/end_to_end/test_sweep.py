@@ -140,7 +140,7 @@ kd_loss = "dkd"
 
 @pytest.mark.trains
 def test_students_of_one_teacher_are_compared(small_study, tmp_path, capsys):
-    index = tomllib.loads((small_study / "study.toml").read_text())["index"]
+    index = tomllib.loads((small_study.parent / "small.toml").read_text())["index"]
     file, out = tmp_path / "students.toml", tmp_path / "out"
     settings = "\n".join(f"{key} = {json.dumps(value)}" for key, value in index.items())
     text = STUDENTS.replace("SOURCE", settings)
@@ -154,7 +154,7 @@ def test_students_of_one_teacher_are_compared(small_study, tmp_path, capsys):
     selected = read_selection(small_study / "ensembles" / "selected.json")
     taught = read_run(out / "runs" / "taught" / "seed-1")
     assert taught.config["teacher"]["name"] == selected["name"]
-    assert taught.config["settings"]["kd_loss"] == "dkd"
+    assert taught.config["settings"]["kd_loss"]["value"] == "dkd"
     weights = [(out / "runs" / name / "seed-1" / "best.safetensors").read_bytes() for name in ("plain", "taught")]
     assert weights[0] != weights[1]
     assert run(["sweep", str(file), "--out", str(out)]) == 0
