@@ -47,11 +47,11 @@ def challenge_file(rows, path) -> Path:
     return path
 
 
-def index_of_the_full_file(rows, folder, **settings):
-    """An index of all rows, after checking what is counted alike however near-duplicates are found."""
-    fer2013 = challenge_file(rows, folder / "fer2013.csv")
-    index = stage.run(IndexConfig(source=(f"fer2013={fer2013}",), **settings), folder / "i")
-    audit = stage.audit(folder / "i")
+@pytest.mark.long
+def test_the_full_file_is_indexed_as_was_measured(rows, tmp_path):
+    fer2013 = challenge_file(rows, tmp_path / "fer2013.csv")
+    index = stage.run(IndexConfig(source=(f"fer2013={fer2013}",), leaks="move"), tmp_path / "i")
+    audit = stage.audit(tmp_path / "i")
     assert audit["source_rows"] == {"fer2013": 35_710}
     assert audit["duplicates"] == {
         "identical_groups": 1_513,
@@ -62,16 +62,6 @@ def index_of_the_full_file(rows, folder, **settings):
     }
     assert audit["rejected"] == {}
     assert index.crop.color == "grey"
-    return fer2013, index, audit
-
-
-def test_the_full_file_has_the_duplicates_that_were_counted(rows, tmp_path):
-    index_of_the_full_file(rows, tmp_path, near_duplicates="off")
-
-
-@pytest.mark.long
-def test_the_full_file_is_indexed_as_was_measured(rows, tmp_path):
-    fer2013, index, audit = index_of_the_full_file(rows, tmp_path, leaks="move")
     assert audit["groups_on_two_sides"] == 0
     near = audit["near_duplicates"]["official_rows_also_in_train"]
     assert 820 < near["test"] < 900  # measured: 857 rows of the official test, and 853 of val

@@ -19,7 +19,6 @@ from mien.core.artifacts.onnx_model import KEY, ModelCard
 from mien.nn.models.network import Network
 
 OPSET = 20
-_FLOAT_CONVOLUTIONS = 3  # of a network's first, at most a quarter of all: int8 leaves them (docs/log.md)
 SMALL = 256  # numbers: smaller constants keep their precision
 MAP = ("calibration.matrix", "calibration.bias")  # the constants of `set_calibration`
 
@@ -145,9 +144,8 @@ def halve(proto: onnx.ModelProto) -> None:
 def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> onnx.ModelProto:
     """Static int8 (QDQ; u8 activations, s8 per-channel weights), ranges from `crops` (n, s, s, 3).
 
-    The calibration stays in floating point, as do the first convolutions: few channels and little work, whose errors all
-    later layers see. Weights have 7 bits: processors without VNNI add products of 8 by 8 bits in 16, which overflow
-    (onnxruntime's guide to quantisation). The result has no card yet.
+    The calibration stays in floating point, as does the first quarter of the convolutions: every later layer sees their
+    errors (docs/log.md). The result has no card yet.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
@@ -172,8 +170,7 @@ def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> 
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        reduce_range=True,
         op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        nodes_to_exclude=convolutions[: min(_FLOAT_CONVOLUTIONS, len(convolutions) // 4)],
+        nodes_to_exclude=convolutions[: len(convolutions) // 4],
     )
     return onnx.load(done)
