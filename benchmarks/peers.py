@@ -12,7 +12,7 @@ Given are accuracy, macro-F1 and ECE with 95 % intervals, for all rows, for thos
 with that label; then milliseconds a face and bytes of the weights. `fer` at its defaults widens the box by 10 px a side;
 `fer_tight` does not, and `fer_keras` runs its unquantised network; `fer_onnx` is that network alone, in onnxruntime.
 The faces with FER+ labels are shown again under each corruption of `mien evaluate --corruptions` at strength 3, to our
-models and to the peers that take no more than a few milliseconds a face.
+models and to the best of the peers.
 
 `--split val`, the default, is PublicTest. With `--split test` a model of ours must have been judged by `mien evaluate`
 before: name its run by `--run`.
@@ -71,7 +71,7 @@ PEERS = {
 }
 """{peer: (its environment's folder, arguments of pip install, one call each)}"""
 CORRUPTED = ("fer_tight", "fer_onnx")
-"""Peers that are shown corrupted faces: others take ten times as long, or see what one of these sees."""
+"""Peers that are shown corrupted faces: those that are right most often on clean ones."""
 STRENGTH = 3
 SAYS_LABELS_ALONE = ("facial",)
 """Peers whose package gives no probabilities: they have no calibration error."""

@@ -75,9 +75,12 @@ def test_the_students_figures_follow_from_their_predictions():
     teacher, labels = rows(ROOT / "fer2013_students" / "teacher" / "predictions" / "test.parquet")
     right = accuracy_score(labels, teacher.argmax(1))
     assert document["teacher"]["accuracy"] == pytest.approx(right, abs=1e-9)
-    accuracies = {}
+    shared = {"average": "macro", "labels": range(7), "zero_division": 0}
+    best = f1_score(labels, teacher.argmax(1), **shared)
+    assert document["teacher"]["macro_f1"] == pytest.approx(best, abs=1e-9)
+    accuracies, macro = {}, {}
     for name, figures in document["runs"].items():
-        accuracies[name] = []
+        accuracies[name], macro[name] = [], []
         for k, seed in enumerate(document["seeds"]):
             run = ROOT / "fer2013_students" / name / f"seed-{seed}"
             logits, of_run = rows(run / "predictions" / "test.parquet")
@@ -86,7 +89,12 @@ def test_the_students_figures_follow_from_their_predictions():
             p = softmax(log_softmax(logits, axis=1) @ np.array(fitted["matrix"]).T + np.array(fitted["bias"]), axis=1)
             accuracies[name].append(accuracy_score(labels, p.argmax(1)))
             assert figures["accuracy"]["per_seed"][k] == pytest.approx(accuracies[name][-1], abs=1e-9)
+            macro[name].append(f1_score(labels, p.argmax(1), **shared))
+            assert figures["macro_f1"]["per_seed"][k] == pytest.approx(macro[name][-1], abs=1e-9)
             assert figures["nll"]["per_seed"][k] == pytest.approx(log_loss(labels, p, labels=range(7)), abs=1e-6)
     plain, taught = (np.mean(values) for values in accuracies.values())
     assert document["difference"]["accuracy"]["mean"] == pytest.approx(taught - plain, abs=1e-9)
     assert document["retention"]["accuracy"]["mean"] == pytest.approx(taught / right, abs=1e-9)
+    plain, taught = (np.mean(values) for values in macro.values())
+    assert document["difference"]["macro_f1"]["mean"] == pytest.approx(taught - plain, abs=1e-9)
+    assert document["retention"]["macro_f1"]["mean"] == pytest.approx(taught / best, abs=1e-9)

@@ -92,7 +92,7 @@ def test_kills_at_random_steps_change_no_bit(small_index, tmp_path, kills):
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     assert told["hits"] == kills
-    assert len(set(told["steps"])) >= min(kills, 3) - 1
+    assert len(set(told["steps"])) >= min(kills, 4) - 1
     assert sum(step > 0 for step in told["steps"]) >= kills / 4  # after the first save, so with something to lose
     per_epoch = len(read_metrics(tmp_path / "whole")) and read_metrics(tmp_path / "whole")[0]["step"]
     assert any(step % per_epoch for step in told["steps"])  # in the middle of epochs too

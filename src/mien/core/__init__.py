@@ -1,1 +1,1 @@
-"""What every room may use: errors, labels, configuration, artefacts, images, geometry."""
+"""What every package may use: errors, labels, configuration, artefacts, images, geometry."""

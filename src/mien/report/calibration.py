@@ -124,7 +124,7 @@ def _how(model: Node) -> Spans:
 
 def _effect(models: list[Node]) -> Spans:
     better = [m["name"].quote() for m in models if m.at("test", "ece").value < m.at("test_uncalibrated", "ece").value]
-    worse = [m["name"].quote() for m in models if m.at("test", "ece").value >= m.at("test_uncalibrated", "ece").value]
+    worse = [m["name"].quote() for m in models if m.at("test", "ece").value > m.at("test_uncalibrated", "ece").value]
     out: list[Span] = []
     if better:
         out += ["Calibration lowered the ECE on test of ", *listed(list(better)), ". "]

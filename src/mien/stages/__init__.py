@@ -1,1 +1,1 @@
-"""One file a stage. A stage joins rooms and artefacts; it never imports another stage."""
+"""One file a stage. A stage joins packages and artefacts; it never imports another stage."""
