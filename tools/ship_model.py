@@ -164,6 +164,7 @@ def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argpars
         "DATASET": first.data[0],
         "LABELS": LABEL_NOTES.get(first.data[0], ""),
         "ACCESSES": str(evaluation["test_accesses"]["before_selection"]),
+        "EARLIER": "" if first.version == "1" else "; earlier versions of the model had been judged on it",
     }
     for key, value in values.items():
         text = text.replace(f"{{{{{key}}}}}", value)
