@@ -93,7 +93,7 @@ def select(
 def _said(left: Sequence[Candidate], out: Sequence[bool]) -> str:
     gone = [c.name for c, lost in zip(left, out, strict=True) if lost]
     if not gone:
-        return f"; none of the other {len(left) - 1} is significantly worse"
+        return "; no candidate is significantly worse"
     more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
     kept = len(left) - len(gone)
     return f"; significantly worse: {', '.join(gone[:_NAMED])}{more}; {kept} {'is' if kept == 1 else 'are'} left"
