@@ -141,9 +141,9 @@ def _in_short(material: Material) -> Spans:
     """What was compared, where the adopted one stood on val, and what it costs."""
     chosen, single = material.chosen, material.best_single
     singles = [e for e in material.ensembles if len(e.value["members"]) == 1]
-    joined = phrase(" and {} ensembles", counted(material.joined)) if material.joined else ()
+    joined = phrase(f" and {{}} ensemble{_s(material.joined)}", counted(material.joined)) if material.joined else ()
     first = max(material.ensembles, key=lambda e: float(e.at("val", "macro_f1").value))
-    words = phrase("Compared were {} single models{}.", counted(singles), joined)
+    words = phrase(f"Compared were {{}} single model{_s(singles)}{{}}.", counted(singles), joined)
     own = chosen.at("val", "macro_f1").number()
     if first.value["name"] == chosen.value["name"]:
         words += phrase(" The adopted one has the highest macro-F1 on val, {}.", own)
@@ -158,6 +158,11 @@ def _in_short(material: Material) -> Spans:
     if chosen.value["name"] != single.value["name"] and not any(isinstance(cost, Blank) for cost in costs):
         words += phrase(" One image takes it {} ms, and the best single model {} ms.", *costs)
     return words
+
+
+def _s(several: list[Node]) -> str:
+    """The plural's ending."""
+    return "" if len(several) == 1 else "s"
 
 
 def _rule() -> str:
