@@ -12,10 +12,12 @@ from pathlib import Path
 
 
 @contextmanager
-def served(model: Path) -> Iterator[str]:
-    """`mien serve` in a process of its own; yields its address, and ends it as Ctrl-C does."""
+def served(model: Path, **environment: str) -> Iterator[str]:
+    """`mien serve` in a process of its own, with more environment variables; yields its address, and ends it as Ctrl-C does."""
     command = [sys.executable, "-m", "mien", "serve", "--port", "0", "--model", str(model), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
     try:
         lines = [process.stdout.readline() for _ in range(4)]
         assert lines[0] == "{\n", process.stderr.read()

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,8 +20,9 @@ from helpers.node import PAGE
 from helpers.page import served
 from mien.core.artifacts.framelog import read_frame_log
 from mien.core.artifacts.models import read_catalogue, shipped_file
-from mien.core.config.live import LiveRules
+from mien.core.config.live import DetectConfig, LiveRules
 from mien.core.labels import LABELS
+from mien.runtime.detect import make_finder
 from mien.runtime.readers import Frame
 from mien.runtime.recognizer import Recognizer, open_session
 from mien.runtime.session import Session
@@ -43,12 +45,25 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(model):
+def url(model, tmp_path_factory):
+    """The page with BlazeFace: no YuNet was fetched."""
     pytest.importorskip("uvicorn", reason="no server: pip install 'mien[serve]'")
     if not assets.ready():
         pytest.skip("the page's assets are not here: `mien serve setup`")
-    with served(model) as address:
+    with served(model, MIEN_CACHE=str(tmp_path_factory.mktemp("cache"))) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def yunet(real_data, tmp_path_factory) -> Path:
+    """A fetched YuNet, as `mien models get yunet` leaves it below `MIEN_CACHE`."""
+    name = "face_detection_yunet_2023mar.onnx"
+    if not (real_data / name).is_file():
+        pytest.skip(f"no {real_data / name}")
+    folder = tmp_path_factory.mktemp("fetched") / "models"
+    folder.mkdir()
+    (folder / name).write_bytes((real_data / name).read_bytes())
+    return folder / name
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +256,29 @@ RUN_MODEL = """async ([data, n, size]) => {
 
 
 def test_the_videos_frames_agree_with_python(page, model, video):
-    """The same frames, detector and rules in both: boxes within half a pixel, labels alike on 97 % of the frames."""
+    check_frames(page, model, video, BlazeFace(), pixels=0.5)
+
+
+def test_with_yunet_too_and_smaller_faces_are_found(browser, model, video, yunet):
+    """YuNet finds her face at a quarter of its size, where BlazeFace finds none."""
+    finder = make_finder(DetectConfig(detector="yunet", detector_model=yunet))
+    with served(model, MIEN_CACHE=str(yunet.parents[1])) as address, browser.new_context() as context:
+        opened = context.new_page()
+        opened.goto(address)
+        says(opened, "Ready.")
+        check_frames(opened, model, video, finder, pixels=1)  # half of one where it is searched, 320 wide
+        rgb = video_frames(video)[300][1]
+        height, width = rgb.shape[:2]
+        small = np.zeros_like(rgb)
+        small[: height // 4, : width // 4] = cv2.resize(rgb, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+        assert BlazeFace()(small) == []
+        opened.route("**/frames/*", lambda route: route.fulfill(body=png(small), content_type="image/png"))
+        ((face,),) = opened.evaluate(RUN_WORKER, [0.0])
+        assert np.abs(np.array(face["box"]) - finder(small)[0].box).max() < 1
+
+
+def check_frames(page, model, video, finder, *, pixels):
+    """The same frames, detector and rules in both: boxes within so many pixels, labels alike on 97 % of the frames."""
     frames = video_frames(video, 3)
     page.route(
         "**/frames/*",
@@ -253,14 +290,14 @@ def test_the_videos_frames_agree_with_python(page, model, video):
     rows = []
     session, card = open_session(model, threads=1)
     tables = SimpleNamespace(rows=SimpleNamespace(add=rows.append), times=SimpleNamespace(add=lambda _: None))
-    python = Session(Recognizer(session, card, BlazeFace()), LiveRules(), tables)
+    python = Session(Recognizer(session, card, finder), LiveRules(), tables)
     for number, (time, rgb) in enumerate(frames):
         python.frame(Frame(number, time, rgb, 0.0))
     assert len(rows) == len(frames) == len(ours)
     same = 0
     for faces, row in zip(ours, rows, strict=True):
         (face,) = faces
-        assert np.abs(np.array(face["box"]) - [row[name] for name in "xywh"]).max() < 0.5
+        assert np.abs(np.array(face["box"]) - [row[name] for name in "xywh"]).max() < pixels
         same += row["label"] == (None if face["label"] is None else LABELS[face["label"]])
     assert same / len(rows) >= 0.97
 

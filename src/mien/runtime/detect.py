@@ -114,7 +114,8 @@ class YuNet:
     """
 
     name = "yunet"
-    _SCORE, _OVERLAP, _STRIDES = 0.3, 0.3, (8, 16, 32)
+    OVERLAP = 0.3
+    _SCORE, _STRIDES = 0.3, (8, 16, 32)
     _FIXED = b"\x0a\x03\x08\x80\x05" * 2  # a tensor's dimensions 640, 640 in ONNX's protobuf
     _NAMED = b"\x0a\x03\x12\x01h\x0a\x03\x12\x01w"  # as long: dimensions h, w
 
@@ -129,8 +130,12 @@ class YuNet:
         if not path.is_file():
             raise InputError(f"No file {path}.", rule="YuNet's ONNX file is needed here.")
         self._names = [f"{kind}_{stride}" for stride in self._STRIDES for kind in ("cls", "obj", "bbox", "kps")]
-        data = path.read_bytes().replace(self._FIXED, self._NAMED, 1)
-        self._session = _open(data, self._names, f"{path} is no YuNet model")
+        self._session = _open(self.network(path), self._names, f"{path} is no YuNet model")
+
+    @classmethod
+    def network(cls, path: Path) -> bytes:
+        """The ONNX file, for images of any size whose sides are multiples of 32."""
+        return path.read_bytes().replace(cls._FIXED, cls._NAMED, 1)
 
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image."""
@@ -140,7 +145,7 @@ class YuNet:
         outputs = dict(zip(self._names, self._session.run(self._names, {"input": given}), strict=True))
         columns = [self._decode(outputs, stride, padded.shape[1] // stride) for stride in self._STRIDES]
         scores, boxes, landmarks = (np.concatenate(part) for part in zip(*columns, strict=True))
-        kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._SCORE, self._OVERLAP)
+        kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._SCORE, self.OVERLAP)
         found = []
         for i in kept:
             x, y, width, height = map(float, boxes[i])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -9,23 +10,37 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.framelog import SCHEMA
+from mien.core.artifacts.models import downloaded_file
 from mien.core.artifacts.onnx_model import ModelCard
-from mien.core.config.live import SHIPPED_RULES, LiveRules
+from mien.core.config.live import SHIPPED_RULES, DetectConfig, LiveRules
 from mien.core.images import decode
 from mien.core.progress import warn
-from mien.runtime.detect import BLAZEFACE_SETTINGS
+from mien.runtime.detect import BLAZEFACE_FILE, BLAZEFACE_SETTINGS, YuNet, crop_of
 from mien.runtime.policy import thresholds_of
 from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_session
 from mien.web import assets
 
 
-def page_card(card: ModelCard) -> dict[str, Any]:
-    """What the page needs to know of a model, and what it says about it."""
+def page_detector() -> tuple[dict[str, Any], bytes]:
+    """The settings and the network of the page's detector: YuNet where it was fetched, else BlazeFace.
+
+    YuNet finds smaller faces; it is asked as Python asks it by default.
+    """
+    path = downloaded_file(YuNet.name)
+    if path is None:
+        return BLAZEFACE_SETTINGS, BLAZEFACE_FILE.read_bytes()
+    config = DetectConfig()
+    settings = {"side": config.detect_side, "min_score": config.min_confidence, "overlap": YuNet.OVERLAP}
+    return {"name": YuNet.name, **settings}, YuNet.network(path)
+
+
+def page_card(card: ModelCard, detector: str) -> dict[str, Any]:
+    """What the page needs to know of a model, and what it says about it; the crop is the one around this detector's boxes."""
     return {
         "name": card.name,
         "backbone": card.backbone,
         "labels": list(card.labels),
-        "crop": card.crop.model_dump(),
+        "crop": crop_of(card.crop, detector).model_dump(),
         "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(),
         "sources": card.sources,
         "licenses": card.licenses,
@@ -68,10 +83,18 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
     announce(f"http://{server.HOST}:{port}", card.name)
     try:
         api = Api(answers_of(path), {"name": card.name, "labels": list(card.labels), "licenses": card.licenses})
-        documents = {"model.json": page_card(card), "live.json": SHIPPED_RULES, "detector.json": BLAZEFACE_SETTINGS}
-        server.serve(server.application(port, path, documents, api, page=page), listening)
+        application = server.application(port, _page_files(path, card) if page else None, api)
+        server.serve(application, listening)
     except KeyboardInterrupt:
         return
+
+
+def _page_files(path: Path, card: ModelCard) -> dict[str, bytes]:
+    """What the page loads beside its own files, by name."""
+    detector, network = page_detector()
+    documents = {"model": page_card(card, detector["name"]), "live": SHIPPED_RULES, "detector": detector}
+    texts = {f"{name}.json": json.dumps(document).encode() for name, document in documents.items()}
+    return {**texts, "detector.onnx": network, "model.onnx": path.read_bytes()}
 
 
 def setup() -> tuple[Path, bool]:

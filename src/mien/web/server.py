@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import mimetypes
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,26 +77,26 @@ class Guard:
         return None
 
 
-def application(port: int, model: Path, documents: dict[str, dict[str, Any]], api: Api, *, page: bool = True) -> Guard:
-    """The page for a model file and the API; `documents` are what the page gets as JSON, by name.
+def application(port: int, files: Mapping[str, bytes] | None, api: Api) -> Guard:
+    """The API, and the page with the `files` (name to bytes) that it loads beside its own.
 
-    Without `page`, whose assets are not here then, the API alone: `/` says how to fetch them.
+    Without files (the page's assets are not here then) the API alone: `/` says how to fetch them.
     """
-
-    def json(value: dict[str, Any]) -> Callable[[Request], JSONResponse]:
-        return lambda _: JSONResponse(value)
-
-    if not page:
+    if files is None:
         missing = PlainTextResponse(f"{MISSING} {FIX} The API answers without them.", 503)
         return Guard(Starlette(routes=[*api.routes(), Route("/", lambda _: missing)]), port)
     routes: list[BaseRoute] = [
         *api.routes(),
-        *(Route(f"/{name}", json(value)) for name, value in documents.items()),
-        Route("/model.onnx", lambda _: FileResponse(model, media_type="application/octet-stream")),
+        *(Route(f"/{name}", _answer(name, data)) for name, data in files.items()),
         Mount("/assets", StaticFiles(directory=FOLDER)),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     return Guard(Starlette(routes=routes), port)
+
+
+def _answer(name: str, data: bytes) -> Callable[[Request], Response]:
+    kind = "application/json" if name.endswith(".json") else "application/octet-stream"
+    return lambda _: Response(data, media_type=kind)
 
 
 def listen(port: int) -> socket.socket:

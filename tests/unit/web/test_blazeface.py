@@ -182,7 +182,7 @@ def test_overlapping_boxes_become_their_mean_by_score_in_the_frames_pixels():
     for row, score in zip(places, (0.9, 0.6, 0.8, 0.4), strict=True):
         boxes[row, :4], boxes[row, 4:], scores[row] = places[row], np.tile(places[row][:2], 6), score
     body = """
-        const { faces } = await load("detect.js");
+        const { faces } = await load("blazeface.js");
         const settings = { side: 128, min_score: 0.5, overlap: 0.3, remap: { dx: 0.1, dy: -0.2, width: 0.5, height: 2 } };
         return faces(Float32Array.from(given.boxes), Float32Array.from(given.scores), { scale: 0.5, left: 0, top: 32 }, settings);
     """
@@ -201,7 +201,7 @@ def test_a_frame_is_letterboxed_as_opencv_shrinks_it():
     rgb = cv2.GaussianBlur(RNG.integers(0, 256, (90, 161, 3)).astype(np.uint8), (5, 5), 0)
     rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
     body = """
-        const { letterbox } = await load("detect.js");
+        const { letterbox } = await load("blazeface.js");
         const { square, ...place } = letterbox({ data: Uint8ClampedArray.from(given), width: 161, height: 90 }, 128);
         return { square: Array.from(square), ...place };
     """

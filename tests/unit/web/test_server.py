@@ -72,7 +72,7 @@ def test_the_page_and_all_that_it_loads_are_served(address):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/worker.js", "/model.onnx", "/assets/blazeface.onnx", "/nothing", "/assets/../server.py"]
+    "path", ["/", "/worker.js", "/model.onnx", "/detector.onnx", "/nothing", "/assets/../server.py"]
 )
 def test_every_answer_carries_the_policy(address, path):
     status, headers, _ = ask(address, path)
@@ -210,7 +210,7 @@ def test_the_lock_file_names_no_host_and_pins_the_runtime():
 
 def test_the_pages_table_is_read_as_a_frame_table(tmp_path):
     """The CSV of frames with one face, with an unsure one, with two, with none, and of one that could not be read."""
-    columns = stage.page_card(card(CropSpec()))["columns"]
+    columns = stage.page_card(card(CropSpec()), "blazeface")["columns"]
     face = {"id": 4, "box": [1.5, -2.25, 30, 41], "raw": [0.1] * 7, "smooth": [0.125] * 7, "rawLabel": 3, "label": 3}
     unsure = face | {"id": 5, "label": None, "rawLabel": 0, "raw": [1e-9, 0.7, *[0.06] * 5]}
     body = """

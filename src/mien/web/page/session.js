@@ -1,6 +1,5 @@
 // What is carried from frame to frame: who is there, and each one's smoother. Knows no page and no onnxruntime.
 import { cropFace, liesIn } from "./crop.js";
-import { faces, letterbox } from "./detect.js";
 import { argmax, LabelPolicy } from "./policy.js";
 import { Tracker } from "./track.js";
 
@@ -8,11 +7,11 @@ const MOST_FACES = 8; // the largest; more would make a frame last longer than a
 
 export class Session {
   /**
-   * `detect(square)` gives {boxes, scores}, `recognise(crops, n)` gives {probabilities, logits} of n crops;
-   * both are promises of flat arrays.
+   * `detect(image)` gives faces {box, score, landmarks}, largest first, `recognise(crops, n)` {probabilities, logits} of n crops
+   * as flat arrays; both are promises.
    */
-  constructor({ model, live, detector, detect, recognise }) {
-    Object.assign(this, { model, live, detector, detect, recognise });
+  constructor({ model, live, detect, recognise }) {
+    Object.assign(this, { model, live, detect, recognise });
     this.reset();
   }
 
@@ -45,9 +44,7 @@ export class Session {
   }
 
   async search(image, time) {
-    const place = letterbox(image, this.detector.side);
-    const { boxes, scores } = await this.detect(place.square);
-    const found = faces(boxes, scores, place, this.detector).filter((one) => liesIn(one.box, image)).slice(0, MOST_FACES);
+    const found = (await this.detect(image)).filter((one) => liesIn(one.box, image)).slice(0, MOST_FACES);
     const tracked = this.tracker.update(found, time), { present } = this.tracker;
     for (const id of this.policies.keys()) if (!present.has(id)) this.policies.delete(id);
     return tracked;

@@ -1,6 +1,6 @@
 // Who is who from frame to frame, by position and motion alone: src/mien/runtime/track.py in the browser, where the rules are explained.
 import { assign } from "./assign.js";
-import { overlap } from "./detect.js";
+import { overlap } from "./boxes.js";
 import { LONGEST, Motion } from "./motion.js";
 
 const NEVER = 1e6; // the cost of a pair that is no match

@@ -1,6 +1,10 @@
 // Frames in, faces out, away from the page's own thread. All files are fetched before it says "ready".
 import * as ort from "./assets/ort.wasm.min.mjs";
+import { blazeface } from "./blazeface.js";
 import { Session } from "./session.js";
+import { yunet } from "./yunet.js";
+
+const DETECTORS = { blazeface, yunet };
 
 ort.env.wasm.numThreads = 1; // threads would need a page isolated from all others, and gain nothing on networks this small
 ort.env.wasm.wasmPaths = new URL("./assets/", import.meta.url).href;
@@ -16,9 +20,10 @@ const network = async (name) => {
   return () => ort.InferenceSession.create(data, { executionProviders: ["wasm"], graphOptimizationLevel: "all" });
 };
 
-/** Runs a network on bytes, and gives its outputs as flat arrays. */
-async function run(net, input, data, shape) {
-  const outputs = await net.run({ [input]: new ort.Tensor("uint8", data, shape) });
+/** Runs a network on {input: [bytes or numbers, shape]}, and gives its outputs as flat arrays. */
+async function run(net, inputs) {
+  const tensor = ([data, shape]) => new ort.Tensor(data instanceof Uint8Array ? "uint8" : "float32", data, shape);
+  const outputs = await net.run(Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, tensor(value)])));
   const values = Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, tensor.data.slice()]));
   Object.values(outputs).forEach((tensor) => tensor.dispose());
   return values;
@@ -26,16 +31,16 @@ async function run(net, input, data, shape) {
 
 async function start() {
   const [model, live, detector, openDetector, openModel] = await Promise.all(
-    [json("model.json"), json("live.json"), json("detector.json"), network("assets/blazeface.onnx"), network("model.onnx")],
+    [json("model.json"), json("live.json"), json("detector.json"), network("detector.onnx"), network("model.onnx")],
   );
-  const blazeface = await openDetector(), recogniser = await openModel(); // one after the other: they share one heap
-  const { side } = detector, { size } = model.crop;
+  const finder = await openDetector(), recogniser = await openModel(); // one after the other: they share one heap
+  const { size } = model.crop;
   const session = new Session({
-    model, live, detector,
-    detect: (square) => run(blazeface, "image", square, [1, side, side, 3]),
-    recognise: (crops, n) => run(recogniser, "crops", crops, [n, size, size, 3]),
+    model, live,
+    detect: DETECTORS[detector.name](detector, (inputs) => run(finder, inputs)),
+    recognise: (crops, n) => run(recogniser, { crops: [crops, [n, size, size, 3]] }),
   });
-  await session.detect(new Uint8Array(3 * side * side)); // the first run of a network takes longer
+  await session.detect(new ImageData(640, 480)); // the first run of a network takes longer
   await session.recognise(new Uint8Array(3 * size * size), 1);
   return { model, live, session };
 }

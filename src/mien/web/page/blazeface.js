@@ -1,5 +1,13 @@
-// Frames to BlazeFace's input, its output to boxes as model files expect them.
+// BlazeFace: frames to its input, its output to boxes as model files expect them.
+import { bySize, overlap } from "./boxes.js";
 import { resize, roundEven } from "./resize.js";
+
+/** Finds faces {box, score, landmarks} in a frame, largest first; `run(inputs)` gives the network's {boxes, scores}. */
+export const blazeface = (settings, run) => async (image) => {
+  const { square, ...place } = letterbox(image, settings.side);
+  const { boxes, scores } = await run({ image: [square, [1, settings.side, settings.side, 3]] });
+  return faces(boxes, scores, place, settings);
+};
 
 /** The frame as RGB bytes in a black square (side, side, 3), and where it lies in there. */
 export function letterbox({ data, width, height }, side) {
@@ -12,15 +20,6 @@ export function letterbox({ data, width, height }, side) {
   return { square, scale, left, top };
 }
 
-/** Intersection over union of two boxes [x, y, width, height]. */
-export function overlap(a, b) {
-  const width = Math.min(a[0] + a[2], b[0] + b[2]) - Math.max(a[0], b[0]);
-  const height = Math.min(a[1] + a[3], b[1] + b[3]) - Math.max(a[1], b[1]);
-  if (width <= 0 || height <= 0) return 0;
-  const both = width * height;
-  return both / (a[2] * a[3] + b[2] * b[3] - both);
-}
-
 /** Faces {box, score, landmarks} in the frame's pixels, largest first. */
 export function faces(boxes, scores, place, settings) {
   const found = [];
@@ -28,12 +27,12 @@ export function faces(boxes, scores, place, settings) {
     if (scores[i] >= settings.min_score) found.push({ score: scores[i], values: boxes.subarray(16 * i, 16 * i + 16) });
   }
   const toFrame = (value, axis) => (value * settings.side - (axis ? place.top : place.left)) / place.scale;
-  return merge(found, settings.overlap).map(({ score, values }) => {
+  return bySize(merge(found, settings.overlap).map(({ score, values }) => {
     const width = values[2] * settings.side / place.scale, height = values[3] * settings.side / place.scale;
     const landmarks = [];
     for (let k = 4; k < 16; k += 2) landmarks.push([toFrame(values[k], 0), toFrame(values[k + 1], 1)]);
     return { score, landmarks, box: remap(toFrame(values[0], 0), toFrame(values[1], 1), width, height, settings.remap) };
-  }).sort((a, b) => b.box[2] * b.box[3] - a.box[2] * a.box[3]);
+  }));
 }
 
 /** MediaPipe's weighted suppression: overlapping boxes become one, their mean by score. */
