@@ -1,10 +1,11 @@
 """Frames a second of the live page in headless Chromium, on one WASM thread.
 
-    python benchmarks/page_speed.py --model MODEL.onnx --video VIDEO --out page_speed.json
+    python benchmarks/page_speed.py --model MODEL.onnx --video VIDEO --yunet FILE --minutes 10 --out page_speed.json
 
-Three figures: frames handed to the page's worker one after the other as fast as it answers; frames of a camera of 60
-frames a second that the page looks at (counted in the table that it saves); and the seconds from opening the page, and
-from choosing a photograph, until there is an answer. The load of the machine stands beside them: on a busy one they say little.
+Three figures a detector: frames handed to the page's worker one after the other as fast as it answers; frames of a camera of 60
+frames a second that the page analyses (counted in the table that it saves); and the seconds from opening the page, and
+from choosing a photograph, until there is an answer. With `--minutes`, the memory of the browser's processes while the camera
+runs on, once a minute. The load of the machine stands beside them: on a busy one they say little.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
+import psutil
 from playwright.sync_api import Page, expect, sync_playwright
+
+from mien.core.artifacts.models import read_catalogue, shipped_file
 
 FLAT_OUT = """async ([count, data]) => {
     const image = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
@@ -89,39 +95,71 @@ def measure(page: Page, url: str, still: Path, folder: Path, options: argparse.N
     return {"ready_s": ready, "photograph_s": first, "flat_out": flat, "camera_60": {"fps": live, "seconds": times[-1]}}
 
 
+def browser_mib() -> float:
+    """Resident memory of all processes of the browser that this program started, MiB."""
+    processes = psutil.Process().children(recursive=True)
+    return sum(one.memory_info().rss for one in processes if "chrom" in one.name().lower()) / 2**20
+
+
+def memory(page: Page, minutes: int) -> list[float]:
+    """MiB while the camera runs: at once, and after each minute."""
+    page.click("#camera")
+    expect(page.locator("#status")).to_have_text("The camera is on.", timeout=120_000)
+    page.wait_for_timeout(10_000)
+    found = [browser_mib()]
+    for _ in range(minutes):
+        page.wait_for_timeout(60_000)
+        found.append(browser_mib())
+    page.click("#stop")
+    return [round(value, 1) for value in found]
+
+
+@contextmanager
+def served(model: Path, cache: Path) -> Iterator[str]:
+    """`mien serve`; what was fetched lies in `cache`."""
+    command = [sys.executable, "-m", "mien", "serve", "--port", "0", "--model", str(model), "--json"]
+    environment = {**os.environ, "MIEN_CACHE": str(cache)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            yield json.loads("".join(server.stdout.readline() for _ in range(4)))["url"]
+        finally:
+            server.terminate()
+
+
 def main() -> None:
     """Serve the page, measure, print and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="by default the one that ships")
     parser.add_argument("--video", type=Path, required=True)
+    parser.add_argument("--yunet", type=Path, help="its ONNX file: the page is measured with it too")
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--minutes", type=int, default=0, help="of memory, with BlazeFace")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    model = options.model or shipped_file()
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    command = [sys.executable, "-m", "mien", "serve", "--port", "0", "--model", str(options.model), "--json"]
-    with tempfile.TemporaryDirectory() as place, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url = json.loads("".join(server.stdout.readline() for _ in range(4)))["url"]
-            moving, still = camera(options.video, Path(place), 8)
-            flags = [
-                "--no-sandbox",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={moving}",
-            ]
-            with sync_playwright() as play:
-                browser = play.chromium.launch(executable_path=found, args=flags)
-                page = browser.new_context(permissions=["camera"]).new_page()
-                result = measure(page, url, still, Path(place), options)
-                result |= {
-                    "browser": browser.version,
-                    "model": options.model.name,
-                    "cores": os.cpu_count(),
-                    "load": os.getloadavg(),
-                }
-                browser.close()
-        finally:
-            server.terminate()
+    result: dict[str, Any] = {"model": model.name, "cores": os.cpu_count(), "load_before": os.getloadavg()}
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as play:
+        folder = Path(place)
+        caches = {"blazeface": folder / "nothing"}
+        if options.yunet:
+            caches["yunet"] = folder / "cache"
+            fetched = caches["yunet"] / "models" / next(d.file for d in read_catalogue().downloads if d.name == "yunet")
+            fetched.parent.mkdir(parents=True)
+            fetched.write_bytes(options.yunet.read_bytes())
+        moving, still = camera(options.video, folder, 8)
+        source = f"--use-file-for-fake-video-capture={moving}"
+        flags = ["--no-sandbox", "--use-fake-device-for-media-stream", source]
+        browser = play.chromium.launch(executable_path=found, args=flags)
+        result["browser"] = browser.version
+        for name, cache in caches.items():
+            with served(model, cache) as url, browser.new_context(permissions=["camera"]) as context:
+                page = context.new_page()
+                result[name] = measure(page, url, still, folder, options)
+                if options.minutes and name == "blazeface":
+                    result["memory_mib"] = memory(page, options.minutes)
+        browser.close()
     text = json.dumps(result, indent=2)
     print(text)
     if options.out:

@@ -10,6 +10,7 @@ import pytest
 from mien.core.artifacts.framelog import read_frame_log
 from mien.core.artifacts.models import read_catalogue
 from mien.core.config.live import LiveConfig
+from mien.runtime.readers import open_reader
 from mien.stages import live
 
 pytestmark = pytest.mark.real
@@ -33,3 +34,14 @@ def test_her_smile_is_seen_soon_and_nothing_flickers(real_data, tmp_path):
     changes = [k for k in range(1, len(labels)) if labels[k] != labels[k - 1] and not 240 <= k <= 276]
     # With the model that ships she is neutral, sad, unsure while the hand leaves her mouth, and happy (docs/log.md).
     assert len(changes) <= 3
+
+
+def test_a_truncated_video_says_so_once_and_ffmpeg_nothing(real_data, tmp_path, capfd):
+    """The decoder's own lines, which name no file, do not reach the terminal."""
+    video = (real_data / "woman_sad_to_happy.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(video[:700_000])
+    frames = list(open_reader(str(tmp_path / "cut.mp4")))
+    assert len(frames) > 20
+    assert "truncated" in frames[-1].error
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("", "")

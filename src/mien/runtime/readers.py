@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from mien.core.errors import InputError, MienError
 from mien.core.geometry import as_rgb
 from mien.core.images import decode
+
+# FFmpeg's own messages about damaged frames name no file; what matters of them is said here. Who sets it hears them.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 NOMINAL = 25.0  # frames a second, where a source states none
 VIDEOS = {
