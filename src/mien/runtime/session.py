@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,33 @@ from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, S
 from mien.core.config.live import LiveRules
 from mien.core.geometry import lies_in
 from mien.core.labels import LABELS
+from mien.runtime.detect import Rows
 from mien.runtime.overlay import draw_face
 from mien.runtime.percentiles import Percentiles
 from mien.runtime.policy import LabelPolicy, thresholds_of
 from mien.runtime.readers import Frame
 from mien.runtime.recognizer import Recognizer
+from mien.runtime.smooth import Floats
 from mien.runtime.track import Tracked, Tracker
+
+
+class Summary(TypedDict):
+    """The figures of one source.
+
+    Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done.
+    """
+
+    frames: int
+    seconds: float
+    frames_with_face: int
+    identities: int
+    fps: float
+    latency_ms: dict[str, dict[str, float]]
+    flips_per_minute: dict[str, float]
+    labels: dict[str, int]
+    skipped_detections: int
+    unreadable_frames: int
+    dropped: int
 
 
 @dataclass
@@ -119,7 +140,7 @@ class Session:
             at = end
         self.pending.clear()
 
-    def _conclude(self, pending: Pending, raw: Any, logits: Any, *, draw: bool) -> None:
+    def _conclude(self, pending: Pending, raw: Rows, logits: Rows, *, draw: bool) -> None:
         """Smooth and decide the faces of one frame, draw them, write their rows."""
         frame, began = pending.frame, time.perf_counter()
         shown = []
@@ -143,7 +164,7 @@ class Session:
         present = self.tracker.present | {t.face_id for other in self.pending for t in other.faces}
         self.faces = {face_id: seen for face_id, seen in self.faces.items() if face_id in present}
 
-    def _smooth(self, face_id: int, logits: Any, time_s: float) -> tuple[Any, str | None]:
+    def _smooth(self, face_id: int, logits: Rows, time_s: float) -> tuple[Floats, str | None]:
         if face_id not in self.faces:
             self.faces[face_id] = Seen(LabelPolicy(self.rules, self.thresholds), time_s)
         return self.faces[face_id].policy.update(logits, time_s)
@@ -166,12 +187,12 @@ class Session:
             frame = {"frame": pending.frame.number, "time_s": pending.frame.time_s, "faces": len(pending.faces)}
             self.tables.times.add(frame | {f"{stage}_ms": value for stage, value in times.items()})
 
-    def _add(self, row: dict[str, Any]) -> None:
+    def _add(self, row: dict[str, object]) -> None:
         if self.tables is not None:
             self.tables.rows.add(row)
 
-    def summary(self, wall_s: float, dropped: int) -> dict[str, Any]:
-        """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
+    def summary(self, wall_s: float, dropped: int) -> Summary:
+        """The figures that `--json` prints."""
         minutes = self.face_seconds / 60
         latency = {
             stage: {f"p{q}": round(found(q), 3) for q in (50, 95, 99)}
@@ -194,7 +215,7 @@ class Session:
             "dropped": dropped,
         }
 
-    def meta(self, source: str) -> dict[str, Any]:
+    def meta(self, source: str) -> dict[str, object]:
         """What travels in this source's frame table: everything that `mien replay` needs."""
         card = self.recognizer.card
         return {
@@ -206,7 +227,9 @@ class Session:
         }
 
 
-def _row(frame: Frame, face: Tracked, raw: Any, smooth: Any, raw_label: str, label: str | None) -> dict[str, Any]:
+def _row(
+    frame: Frame, face: Tracked, raw: Rows, smooth: Floats, raw_label: str, label: str | None
+) -> dict[str, object]:
     """A row of the frame table."""
     return (
         {"frame": frame.number, "time_s": frame.time_s, "status": OK if label else ABSTAINED}

@@ -15,7 +15,7 @@ from mien.core.images import decode
 from mien.core.progress import warn
 from mien.runtime.detect import BLAZEFACE_SETTINGS
 from mien.runtime.policy import thresholds_of
-from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_session
+from mien.runtime.recognizer import ENVIRONMENT, Description, Recognizer, model_file, open_session
 from mien.web import assets
 
 
@@ -33,11 +33,11 @@ def page_card(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def answers_of(model: Path) -> Callable[[bytes], dict[str, Any]]:
+def answers_of(model: Path) -> Callable[[bytes], Description]:
     """What the API says of an image file's bytes; the model is opened when the first one comes."""
     opened = cache(lambda: Recognizer.load(model))
 
-    def answer(data: bytes) -> dict[str, Any]:
+    def answer(data: bytes) -> Description:
         return opened().describe(decode(data))
 
     return answer
