@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import mimetypes
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -78,13 +77,15 @@ class Guard:
         return None
 
 
-def application(port: int, model: Path, documents: dict[str, dict[str, Any]], api: Api, *, page: bool = True) -> Guard:
+def application(
+    port: int, model: Path, documents: Mapping[str, Mapping[str, object]], api: Api, *, page: bool = True
+) -> Guard:
     """The page for a model file and the API; `documents` are what the page gets as JSON, by name.
 
     Without `page`, whose assets are not here then, the API alone: `/` says how to fetch them.
     """
 
-    def json(value: dict[str, Any]) -> Callable[[Request], JSONResponse]:
+    def json(value: Mapping[str, object]) -> Callable[[Request], JSONResponse]:
         return lambda _: JSONResponse(value)
 
     if not page:
