@@ -51,7 +51,7 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
         needs.append(f"train {settings['init_from']}")
         settings["init_from"] = str(folder.teacher(settings["init_from"]))  # a teacher that comes before
 
-    def run() -> Any:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
+    def run() -> object:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
         config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
         return train.run(config, origin, folder.index, out, replace=True)
 
@@ -62,7 +62,7 @@ def _judge(study: StudyConfig, folder: StudyFolder, out: Path, training: str, ag
     """Predictions of val and calib, then the calibration, of the run that the step `training` leaves."""
     from mien.stages import calibrate, predict
 
-    def predicting(split: str) -> Callable[[], Any]:
+    def predicting(split: str) -> Callable[[], Path]:
         return lambda: predict.run(out, folder.index, split, PredictConfig())
 
     both = [

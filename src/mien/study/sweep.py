@@ -74,7 +74,7 @@ def steps(sweep: SweepConfig, root: Path) -> list[Step]:
     def training(variant: Named, seed: int) -> Step:
         out = folder.run(variant.name, seed)
 
-        def run() -> Any:
+        def run() -> object:
             config, origin = sweep.training(variant, seed)
             if isinstance(config, DistillConfig):
                 return distill.run(config, origin, Path(expand(sweep.teacher)), folder.index, out, replace=True)
