@@ -7,11 +7,14 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
+from numpy.typing import NDArray
 from PIL import Image
 
 from mien.core.labels import LABELS
@@ -19,7 +22,7 @@ from mien.core.labels import LABELS
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 SCREEN = 110  # dots per inch of figures that stand alone
-_STYLE: Any = {
+_STYLE: dict[RcKeyType, object] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 9,
     "axes.spines.top": False,
@@ -56,13 +59,18 @@ class Chart:
         return out.getvalue()
 
 
-def _styles() -> Iterator[dict[str, Any]]:
+class _Style(TypedDict):
+    color: str
+    marker: str
+
+
+def _styles() -> Iterator[_Style]:
     """Colour and marker of each line of a figure; two lines have the same pair only after 63."""
     for number in itertools.count():
         yield {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
-def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
+def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -103,7 +111,7 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart
         return Chart(figure)
 
 
-def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+def png(image: NDArray[np.uint8]) -> bytes:
     """An RGB array as a PNG file."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
@@ -311,7 +319,7 @@ def confusions(models: dict[str, list[list[int]]]) -> Chart:
         return Chart(figure)
 
 
-def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Chart:
+def matrix(names: list[str], shown: dict[str, NDArray[np.float64]]) -> Chart:
     """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
         figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
@@ -355,7 +363,7 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
         return Chart(figure)
 
 
-def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Chart:
+def contact_sheet(images: dict[str, NDArray[np.uint8]]) -> Chart:
     """A row of images (n, s, s, c) a class, on one sheet: an axis for each would take seconds."""
     count = max(len(row) for row in images.values())
     side = next(iter(images.values())).shape[1]
