@@ -17,6 +17,7 @@ from mien.core.artifacts.onnx_model import read_parity
 from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import Predictions, check_same_rows, predictions_path, read_predictions
 from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
+from mien.core.config.earlier import EarlierReport
 from mien.core.config.train import NEUTRAL
 from mien.core.errors import ArtifactError
 from mien.data.sources.synthetic import Synthetic
@@ -51,7 +52,10 @@ def run(root: Path) -> dict[str, Any]:
     document["latency"] = _latencies(document)
     document["expected"] = compare_expected(document, study["expected"])
     if (earlier := study.get("earlier")) is not None:
-        document["earlier"] = {"title": earlier["title"], "checks": check_published(earlier)}
+        document["earlier"] = {
+            "title": earlier["title"],
+            "checks": check_published(EarlierReport.model_validate(earlier)),
+        }
     write_study(root, document)
     return document
 
