@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from mien.core.artifacts.metrics import Figure, Metrics
+from mien.core.artifacts.study import ExpectedFigure, StudyDocument
+
+FIGURES: tuple[Figure, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
 
 
-def compare_expected(document: dict[str, Any], expected: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """One row for each expected figure that `document` (a `study.json`) has: figure, value, low, high, inside."""
+def compare_expected(document: StudyDocument, expected: Mapping[str, Sequence[float]]) -> list[ExpectedFigure]:
+    """One row for each expected figure that `document` has."""
     chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
-    figures = {"selected": chosen["test"]}
+    figures = _figures("selected", chosen["test"])
     if (student := document["student"]) is not None:
-        figures["student"] = student["test"] | {"retention_macro_f1": student["retention_macro_f1"]}
-    rows = []
-    for name, (low, high) in expected.items():
-        model, figure = name.split(".")
-        if model in figures:
-            value = float(figures[model][figure])
-            rows.append({"figure": name, "value": value, "low": low, "high": high, "inside": low <= value <= high})
-    return rows
+        figures |= _figures("student", student["test"])
+        figures["student.retention_macro_f1"] = student["retention_macro_f1"]
+    return [
+        {"figure": name, "value": figures[name], "low": low, "high": high, "inside": low <= figures[name] <= high}
+        for name, (low, high) in expected.items()
+        if name in figures
+    ]
 
 
-def describe_expected(rows: list[dict[str, Any]]) -> list[str]:
+def _figures(model: str, test: Metrics) -> dict[str, float]:
+    return {f"{model}.{name}": float(test[name]) for name in FIGURES}
+
+
+def describe_expected(rows: list[ExpectedFigure]) -> list[str]:
     """The rows of `compare_expected` in words."""
     return [
         f"{row['figure']} {row['value']:.3f}: {'inside' if row['inside'] else 'OUTSIDE'} "

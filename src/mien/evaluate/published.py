@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TypedDict
 
 import numpy as np
 
+from mien.core.artifacts.study import PublishedCheck
 from mien.core.config.earlier import EarlierReport, EarlierScore, EarlierShare
 from mien.core.labels import LABELS, MINORITY
 
 ROUNDED = 0.0005  # by which a figure that is printed with three digits may be off
 TRUE, FALSE, OPEN = "holds", "cannot be true", "not shown"
-
-
-class Check(TypedDict):
-    """`stated` is the figure that a report prints, `low` and `high` are what the others of its figures allow."""
-
-    what: str
-    where: str
-    stated: float
-    low: float
-    high: float
-    verdict: str
-    why: str
 
 
 def confidence_range(accuracy: float, ece: float, classes: int = len(LABELS)) -> tuple[float, float]:
@@ -50,7 +38,7 @@ def largest_move(first: float, second: float, classes: int = len(LABELS)) -> flo
     )
 
 
-def check_published(report: EarlierReport) -> list[Check]:
+def check_published(report: EarlierReport) -> list[PublishedCheck]:
     """All checks of a report's figures against each other."""
     scores = report.scores
     rows = [row for a, b in combinations(scores, 2) if a.model == b.model for row in _two_places(a, b)]
@@ -59,11 +47,11 @@ def check_published(report: EarlierReport) -> list[Check]:
     return rows + _best_single(report)
 
 
-def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> Check:
+def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> PublishedCheck:
     return {"what": what, "where": where, "stated": stated, "low": low, "high": high, "verdict": verdict, "why": why}
 
 
-def _two_places(a: EarlierScore, b: EarlierScore) -> list[Check]:
+def _two_places(a: EarlierScore, b: EarlierScore) -> list[PublishedCheck]:
     """Two ECEs of one model: at two temperatures they bound each other, at one they are one figure."""
     if a.ece is None or b.ece is None:
         return []
@@ -100,7 +88,7 @@ def _two_places(a: EarlierScore, b: EarlierScore) -> list[Check]:
     return [_row(name, where, nearest, max(0.0, reach[0]), min(1.0, reach[1]), TRUE if possible else FALSE, why)]
 
 
-def _means(score: EarlierScore) -> list[Check]:
+def _means(score: EarlierScore) -> list[PublishedCheck]:
     """Macro-F1 and minority-F1 against the F1 of each class."""
     rows = []
     f1 = score.per_class_f1
@@ -123,7 +111,7 @@ def _means(score: EarlierScore) -> list[Check]:
     return rows
 
 
-def _edge(score: EarlierScore) -> list[Check]:
+def _edge(score: EarlierScore) -> list[PublishedCheck]:
     """A temperature at the end of the range that was searched was not found there."""
     if score.swept is None or score.temperature is None or score.temperature not in score.swept:
         return []
@@ -141,7 +129,7 @@ def _edge(score: EarlierScore) -> list[Check]:
     ]
 
 
-def _share(share: EarlierShare) -> Check:
+def _share(share: EarlierShare) -> PublishedCheck:
     value = 100 * share.part / share.whole
     holds = abs(value - share.per_cent) <= 0.5 * 10**-share.digits * (1 + 1e-9)
     return _row(
@@ -155,7 +143,7 @@ def _share(share: EarlierShare) -> Check:
     )
 
 
-def _best_single(report: EarlierReport) -> list[Check]:
+def _best_single(report: EarlierReport) -> list[PublishedCheck]:
     known = {s.model: s.macro_f1 for s in report.scores if not s.joined and s.macro_f1 is not None}
     rows = []
     for name, where in report.best_single.items():

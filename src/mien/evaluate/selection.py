@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import Figure
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate.bootstrap import HIGHER_IS_BETTER, resampled_many, unbiased
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics
 
-SCORED = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
+SCORED: tuple[Figure, ...] = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
 LEVEL = 0.05
 _NAMED = 6  # candidates in a sentence
 SLACK = {

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +17,10 @@ from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien.core.artifacts.metrics import CorruptionScores
+from mien.core.artifacts.run import Epoch
 from mien.core.labels import LABELS
+from mien.evaluate.temperature import TemperatureSweep
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -118,7 +121,7 @@ def png(image: NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def temperature_sweep(found: dict[str, Any]) -> Chart:
+def temperature_sweep(found: TemperatureSweep) -> Chart:
     """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
     curve = found["curve"]
     with mpl.rc_context(_STYLE):
@@ -135,7 +138,7 @@ def temperature_sweep(found: dict[str, Any]) -> Chart:
         return Chart(figure)
 
 
-def curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
+def curves(histories: dict[str, list[Epoch]]) -> Chart:
     """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
     with mpl.rc_context(_STYLE):
         figure, (loss, score, rate, margin) = _grid(4, 4.4, 2.7, columns=2)
@@ -157,7 +160,7 @@ def curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
         return Chart(figure)
 
 
-def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
+def class_curves(histories: dict[str, list[Epoch]]) -> Chart:
     """Val F1 of each class over epochs, a panel a run."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.9, 2.3)
@@ -203,7 +206,7 @@ def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Ch
         return Chart(figure)
 
 
-def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Chart:
+def sweep_curves(histories: dict[str, list[list[Epoch]]]) -> Chart:
     """Val macro-F1 over epochs, a panel a variant, a line a seed; shaded where a margin is on."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.6, 2.0, columns=5)
@@ -237,7 +240,7 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
         return Chart(figure)
 
 
-def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> Chart:
+def degradations(models: dict[str, dict[str, list[CorruptionScores]]], titles: dict[str, str]) -> Chart:
     """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
     with mpl.rc_context(_STYLE):
         names = list(next(iter(models.values())))

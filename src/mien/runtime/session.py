@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameTables
+from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameLogMeta, FrameTables, Row
+from mien.core.artifacts.videos import Percentiles as StageLatency
+from mien.core.artifacts.videos import SessionSummary
 from mien.core.config.live import LiveRules
 from mien.core.geometry import lies_in
 from mien.core.labels import LABELS
@@ -22,25 +23,6 @@ from mien.runtime.readers import Frame
 from mien.runtime.recognizer import Recognizer
 from mien.runtime.smooth import Floats
 from mien.runtime.track import Tracked, Tracker
-
-
-class Summary(TypedDict):
-    """The figures of one source.
-
-    Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done.
-    """
-
-    frames: int
-    seconds: float
-    frames_with_face: int
-    identities: int
-    fps: float
-    latency_ms: dict[str, dict[str, float]]
-    flips_per_minute: dict[str, float]
-    labels: dict[str, int]
-    skipped_detections: int
-    unreadable_frames: int
-    dropped: int
 
 
 @dataclass
@@ -187,15 +169,19 @@ class Session:
             frame = {"frame": pending.frame.number, "time_s": pending.frame.time_s, "faces": len(pending.faces)}
             self.tables.times.add(frame | {f"{stage}_ms": value for stage, value in times.items()})
 
-    def _add(self, row: dict[str, object]) -> None:
+    def _add(self, row: Row) -> None:
         if self.tables is not None:
             self.tables.rows.add(row)
 
-    def summary(self, wall_s: float, dropped: int) -> Summary:
-        """The figures that `--json` prints."""
+    def summary(self, wall_s: float, dropped: int) -> SessionSummary:
+        """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
         minutes = self.face_seconds / 60
-        latency = {
-            stage: {f"p{q}": round(found(q), 3) for q in (50, 95, 99)}
+
+        def per_minute(kind: str) -> float:
+            return round(self.flips[kind] / minutes, 2) if minutes else 0.0
+
+        latency: dict[str, StageLatency] = {
+            stage: {"p50": round(found(50), 3), "p95": round(found(95), 3), "p99": round(found(99), 3)}
             for stage, found in self.latency.items()
             if found.n
         }
@@ -206,16 +192,14 @@ class Session:
             "identities": self.tracker.identities,
             "fps": round(self.frames / wall_s, 2) if wall_s > 0 else 0.0,
             "latency_ms": latency,
-            "flips_per_minute": {
-                kind: round(self.flips[kind] / minutes, 2) if minutes else 0.0 for kind in ("raw", "smoothed")
-            },
+            "flips_per_minute": {"raw": per_minute("raw"), "smoothed": per_minute("smoothed")},
             "labels": dict(sorted(self.labels.items())),
             "skipped_detections": self.skipped,
             "unreadable_frames": self.unreadable,
             "dropped": dropped,
         }
 
-    def meta(self, source: str) -> dict[str, object]:
+    def meta(self, source: str) -> FrameLogMeta:
         """What travels in this source's frame table: everything that `mien replay` needs."""
         card = self.recognizer.card
         return {
@@ -229,7 +213,7 @@ class Session:
 
 def _row(
     frame: Frame, face: Tracked, raw: Rows, smooth: Floats, raw_label: str, label: str | None
-) -> dict[str, object]:
+) -> Row:
     """A row of the frame table."""
     return (
         {"frame": frame.number, "time_s": frame.time_s, "status": OK if label else ABSTAINED}

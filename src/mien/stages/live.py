@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mien.core.artifacts.framelog import frame_log
+from mien.core.artifacts.videos import SessionSummary
 from mien.core.config.live import LiveConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.progress import meter, say, warn
 from mien.runtime.readers import Reader, open_reader
 from mien.runtime.recognizer import Recognizer
-from mien.runtime.session import Session, Summary
+from mien.runtime.session import Session
 from mien.runtime.video import VideoWriter
 
 
@@ -29,7 +30,7 @@ def _check_outputs(source: str, out: Path | None, log: Path | None) -> None:
 
 def run(
     source: str, model: Path | None, config: LiveConfig, *, out: Path | None = None, log: Path | None = None
-) -> Summary:
+) -> SessionSummary:
     """Recognise a video or a folder of frames to its end (or a camera until Ctrl-C); returns the summary.
 
     After an error in the middle, a full disk too, the video and the tables hold what was recognised until then;
