@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.core.artifacts.study import PublishedCheck
 from mien.core.labels import LABELS, MINORITY
 
 ROUNDED = 0.0005  # by which a figure that is printed with three digits may be off
@@ -37,7 +38,7 @@ def largest_move(first: float, second: float, classes: int = len(LABELS)) -> flo
     )
 
 
-def check_published(report: dict[str, Any]) -> list[dict[str, Any]]:
+def check_published(report: dict[str, Any]) -> list[PublishedCheck]:
     """A row a check of a report's figures (`EarlierReport` as a dict): what, where, stated, low, high, verdict, why.
 
     `stated` is the figure that the report prints, `low` and `high` are what the others of its figures allow.
@@ -49,11 +50,11 @@ def check_published(report: dict[str, Any]) -> list[dict[str, Any]]:
     return rows + _best_single(report)
 
 
-def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> dict[str, Any]:
+def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> PublishedCheck:
     return {"what": what, "where": where, "stated": stated, "low": low, "high": high, "verdict": verdict, "why": why}
 
 
-def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
+def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[PublishedCheck]:
     """Two ECEs of one model: at two temperatures they bound each other, at one they are one figure."""
     if a["ece"] is None or b["ece"] is None:
         return []
@@ -91,7 +92,7 @@ def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
     return [_row(name, where, nearest, max(0.0, reach[0]), min(1.0, reach[1]), TRUE if possible else FALSE, why)]
 
 
-def _means(score: dict[str, Any]) -> list[dict[str, Any]]:
+def _means(score: dict[str, Any]) -> list[PublishedCheck]:
     """Macro-F1 and minority-F1 against the F1 of each class."""
     rows = []
     f1 = score["per_class_f1"]
@@ -113,7 +114,7 @@ def _means(score: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _edge(score: dict[str, Any]) -> list[dict[str, Any]]:
+def _edge(score: dict[str, Any]) -> list[PublishedCheck]:
     """A temperature at the end of the range that was searched was not found there."""
     if score["swept"] is None or score["temperature"] is None or score["temperature"] not in score["swept"]:
         return []
@@ -131,7 +132,7 @@ def _edge(score: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _share(share: dict[str, Any]) -> dict[str, Any]:
+def _share(share: dict[str, Any]) -> PublishedCheck:
     value = 100 * share["part"] / share["whole"]
     holds = abs(value - share["per_cent"]) <= 0.5 * 10 ** -share["digits"] * (1 + 1e-9)
     return _row(
@@ -145,7 +146,7 @@ def _share(share: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _best_single(report: dict[str, Any]) -> list[dict[str, Any]]:
+def _best_single(report: dict[str, Any]) -> list[PublishedCheck]:
     known = {s["model"]: s["macro_f1"] for s in report["scores"] if not s["joined"] and s["macro_f1"] is not None}
     rows = []
     for name, where in report["best_single"].items():
