@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from mien.core.artifacts.metrics import Figure, Metrics
 from mien.core.artifacts.study import ExpectedFigure, StudyDocument
 
-FIGURES: tuple[Figure, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
+
+def _figures(test: Metrics) -> dict[str, float]:
+    names: tuple[Figure, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
+    return {name: test[name] for name in names}
 
 
 def compare_expected(document: StudyDocument, expected: Mapping[str, Sequence[float]]) -> list[ExpectedFigure]:
-    """One row for each expected figure that `document` has."""
+    """One row for each expected figure that `document` (a `study.json`) has: figure, value, low, high, inside."""
     chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
-    figures = _figures("selected", chosen["test"])
+    figures = {"selected": _figures(chosen["test"])}
     if (student := document["student"]) is not None:
-        figures |= _figures("student", student["test"])
-        figures["student.retention_macro_f1"] = student["retention_macro_f1"]
-    return [
-        {"figure": name, "value": figures[name], "low": low, "high": high, "inside": low <= figures[name] <= high}
-        for name, (low, high) in expected.items()
-        if name in figures
-    ]
-
-
-def _figures(model: str, test: Metrics) -> dict[str, float]:
-    return {f"{model}.{name}": float(test[name]) for name in FIGURES}
+        figures["student"] = _figures(student["test"]) | {"retention_macro_f1": student["retention_macro_f1"]}
+    rows: list[ExpectedFigure] = []
+    for name, (low, high) in expected.items():
+        model, figure = name.split(".")
+        if model in figures:
+            value = figures[model][figure]
+            rows.append({"figure": name, "value": value, "low": low, "high": high, "inside": low <= value <= high})
+    return rows
 
 
 def describe_expected(rows: list[ExpectedFigure]) -> list[str]:

@@ -79,7 +79,7 @@ def f1_scores(counts: NDArray[np.number]) -> Floats:
     return np.asarray(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0))
 
 
-def minority_recall(counts: Ints, *, minority: tuple[str, ...] = MINORITY) -> float:
+def minority_recall(counts: NDArray[np.number], *, minority: tuple[str, ...] = MINORITY) -> float:
     """Mean recall of the minority classes, of confusion counts (7, 7); a class without rows counts 0."""
     rows = [INDEX[name] for name in minority]
     return float(np.mean([counts[i, i] / max(int(counts[i].sum()), 1) for i in rows]))
@@ -107,7 +107,7 @@ def nll_rows(probabilities: Floats, labels: Ints) -> Floats:
 
 
 def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = MINORITY) -> Metrics:
-    """All figures of the seven classes, without intervals."""
+    """The metrics object of the seven classes, without intervals."""
     check(probabilities, labels)
     if probabilities.shape[1] != len(LABELS):
         raise InputError(
@@ -151,7 +151,7 @@ def alarms(values: Metrics) -> list[str]:
 
 
 def score_logits(logits: Floats, labels: Ints) -> EpochScores:
-    """What an epoch is judged by on val: the figures of `metrics` that are cheap, of logits (n, 7) and labels (n,)."""
+    """What an epoch is judged by on val: the keys of `metrics` that are cheap, of logits (n, 7) and labels (n,)."""
     probabilities = softmax(logits)
     predicted = probabilities.argmax(1)
     f1 = f1_scores(confusion(labels, predicted, logits.shape[1]))

@@ -14,7 +14,7 @@ from mien.evaluate.calibration_error import Floats, Ints
 
 
 def find_suspects(probabilities: Floats, labels: Ints) -> FoundSuspects:
-    """Which labels to doubt.
+    """Which labels to doubt: `suspect` (n,), `quality` (n,) from 0 (surely wrong) to 1, `suggested` class numbers.
 
     `probabilities` (n, 7) are out-of-fold. The quality is the probability of the given label; suspects are the
     rows with the lowest one, as many as the confident joint estimates to be wrong: of cleanlab's cuts the one with

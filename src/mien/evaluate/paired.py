@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.metrics import Figure, Intervals, PairedDifference
+from mien.core.artifacts.metrics import Intervals, PairedDifference
 from mien.evaluate.bootstrap import interval, mcnemar, resampled_many, unbiased
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics
 
-COMPARED: tuple[Figure, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
+Compared = Literal["accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll"]
+COMPARED: tuple[Compared, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
 
 
 def paired(
@@ -22,13 +25,12 @@ def paired(
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
 ) -> PairedDifference:
-    """Differences, first minus second, of probabilities (n, k) each.
+    """Differences, first minus second, of probabilities (n, k) each: `delta`, `ci95` and `mcnemar`.
 
     Both models see the same resamples of the rows (Efron & Tibshirani 1993, ch. 13); near-duplicate `groups` (n,) stay
     together.
     """
-    pair = [first, second]
-    mine, theirs = resampled_many(pair, labels, resamples=resamples, seed=seed, groups=groups, full=False)
+    mine, theirs = resampled_many([first, second], labels, resamples=resamples, seed=seed, groups=groups, full=False)
     a, b = metrics(first, labels), metrics(second, labels)
     ends: Intervals = {n: interval(unbiased(n, mine[n], a[n]) - unbiased(n, theirs[n], b[n])) for n in COMPARED}
     return {

@@ -9,6 +9,7 @@ import numpy as np
 from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
+from mien.core.artifacts.metrics import Metrics
 from mien.core.artifacts.onnx_model import PrecisionComparison, PrecisionScores
 from mien.core.config.judge import CalibrateConfig
 from mien.core.errors import MienError
@@ -71,14 +72,13 @@ def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Int
     return {
         "rows": len(labels),
         "labels_changed": float(changed.mean()),
-        "float": _shown(float_probabilities, labels),
-        "int8": _shown(int8_probabilities, labels),
+        "float": _shown(metrics(float_probabilities, labels)),
+        "int8": _shown(metrics(int8_probabilities, labels)),
         "limits": {"macro_f1_loss": F1_LOSS, "ece_rise": ECE_RISE},
     }
 
 
-def _shown(probabilities: Floats, labels: Ints) -> PrecisionScores:
-    found = metrics(probabilities, labels)
+def _shown(found: Metrics) -> PrecisionScores:
     return {
         "accuracy": found["accuracy"],
         "macro_f1": found["macro_f1"],

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.metrics import AttributeScores, Change, CorruptionScores, Figure, GroupScores
+from mien.core.artifacts.metrics import AttributeScores, Change, CorruptionScores, GroupScores
 from mien.core.labels import LABELS
 from mien.evaluate.bootstrap import group_numbers, intervals, resampled
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics
 
-CHANGED: tuple[Figure, ...] = ("accuracy", "macro_f1")
+COMPARED: tuple[Literal["accuracy", "macro_f1"], ...] = ("accuracy", "macro_f1")
 FEWEST = 30  # images that a group needs for figures of its own
 MOST_GROUPS = 24  # an attribute with more values names images rather than groups
 
@@ -38,7 +39,7 @@ def degradation(
                 "value": found[key] - point[key],
                 "ci95": np.quantile(drawn[key] - base[key], [0.025, 0.975]).tolist(),
             }
-            for key in CHANGED
+            for key in COMPARED
         }
         rows.append(
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict
@@ -83,7 +83,7 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
     return figure, axes[:count]
 
 
-def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart:
+def composition(distribution: Mapping[str, Mapping[str, float]], splits: tuple[str, ...]) -> Chart:
     """Images of each class on each split."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)

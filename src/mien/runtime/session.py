@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts import videos
 from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameLogMeta, FrameTables, Row
-from mien.core.artifacts.videos import Percentiles as StageLatency
-from mien.core.artifacts.videos import SessionSummary
 from mien.core.config.live import LiveRules
 from mien.core.geometry import lies_in
 from mien.core.labels import LABELS
@@ -173,14 +172,10 @@ class Session:
         if self.tables is not None:
             self.tables.rows.add(row)
 
-    def summary(self, wall_s: float, dropped: int) -> SessionSummary:
+    def summary(self, wall_s: float, dropped: int) -> videos.SessionSummary:
         """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
         minutes = self.face_seconds / 60
-
-        def per_minute(kind: str) -> float:
-            return round(self.flips[kind] / minutes, 2) if minutes else 0.0
-
-        latency: dict[str, StageLatency] = {
+        latency: dict[str, videos.Percentiles] = {
             stage: {"p50": round(found(50), 3), "p95": round(found(95), 3), "p99": round(found(99), 3)}
             for stage, found in self.latency.items()
             if found.n
@@ -192,7 +187,10 @@ class Session:
             "identities": self.tracker.identities,
             "fps": round(self.frames / wall_s, 2) if wall_s > 0 else 0.0,
             "latency_ms": latency,
-            "flips_per_minute": {"raw": per_minute("raw"), "smoothed": per_minute("smoothed")},
+            "flips_per_minute": {
+                "raw": round(self.flips["raw"] / minutes, 2) if minutes else 0.0,
+                "smoothed": round(self.flips["smoothed"] / minutes, 2) if minutes else 0.0,
+            },
             "labels": dict(sorted(self.labels.items())),
             "skipped_detections": self.skipped,
             "unreadable_frames": self.unreadable,
@@ -211,9 +209,7 @@ class Session:
         }
 
 
-def _row(
-    frame: Frame, face: Tracked, raw: Rows, smooth: Floats, raw_label: str, label: str | None
-) -> Row:
+def _row(frame: Frame, face: Tracked, raw: Rows, smooth: Floats, raw_label: str, label: str | None) -> Row:
     """A row of the frame table."""
     return (
         {"frame": frame.number, "time_s": frame.time_s, "status": OK if label else ABSTAINED}

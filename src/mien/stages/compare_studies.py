@@ -10,7 +10,7 @@ import numpy as np
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
-from mien.core.artifacts.study import REQUEST, StudyFolder, read_request, read_study
+from mien.core.artifacts.study import REQUEST, StudyDocument, StudyFolder, read_request, read_study
 from mien.core.config.train import NEUTRAL
 from mien.core.errors import InputError, UsageError
 from mien.evaluate.comparison import holm
@@ -130,7 +130,7 @@ def _settings(run: Path) -> dict[str, Any]:
     return {key: entry["value"] for key, entry in config.get("settings", {}).items() if key not in NEUTRAL}
 
 
-def _only(studies: list[dict[str, Any]]) -> dict[str, list[str]]:
+def _only(studies: list[StudyDocument]) -> dict[str, list[str]]:
     names = [[m["name"] for m in study["teachers"]] for study in studies]
     return {
         "first": [n for n in names[0] if n not in names[1]],

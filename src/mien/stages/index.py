@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts import base
+from mien.core.artifacts.audit import Audit
 from mien.core.artifacts.index import (
     KIND,
+    PROVENANCE,
     SPLITS,
     VERSION,
     Index,
@@ -166,7 +168,7 @@ def under(labels: str, whole: Path, out: Path) -> Index:
     fingerprint = base.fingerprint(KIND, VERSION, {"labels": labels}, {"of": index.fingerprint})
     if base.is_complete(out, fingerprint):
         return read_index(out)
-    provenance = base.read_json(whole / "provenance.json", kind="provenance")
+    provenance = PROVENANCE.read(whole)
     parts = under_labels(index, read_occurrences(whole), provenance, labels)
     building = out.with_name(f".{out.name}.building")
     _begin(building, fingerprint)
@@ -229,10 +231,8 @@ def _fingerprint(settings: dict[str, Any], sources: list[Source], content: list[
 def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
     """The content hashes that a complete index at `out` was made from, when nothing has changed since."""
     manifest = base.read_json(out / base.MANIFEST, kind="manifest")
-    path = out / "provenance.json"
-    if manifest.get("seen") != [fingerprint_of(s) for s in sources] or not path.is_file():
-        return None
-    return [source["content"] for source in base.read_json(path, kind="provenance")["sources"]]
+    provenance = PROVENANCE.find(out) if manifest.get("seen") == [fingerprint_of(s) for s in sources] else None
+    return None if provenance is None else [source["content"] for source in provenance["sources"]]
 
 
 def _begin(building: Path, fingerprint: str) -> None:
@@ -264,7 +264,7 @@ def _keep_pieces(building: Path, out: Path) -> None:
     say(f"What was read is kept in {building}: the next build of these sources as {out} goes on from it.")
 
 
-def audit(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+def audit(folder: Path, *, verify: bool = True) -> Audit:
     """The audit of a complete index. `verify` checks its tables and pixels by their hashes on the way."""
     if verify:
         read_index(folder).check()

@@ -14,8 +14,8 @@ from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
 from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import read_metrics
-from mien.core.artifacts.study import StudyFolder, read_study
+from mien.core.artifacts.run import Epoch, read_metrics
+from mien.core.artifacts.study import StudyDocument, StudyFolder, read_study
 from mien.core.errors import ArtifactError, MienError, UsageError
 from mien.core.labels import LABELS
 from mien.core.progress import warn
@@ -163,7 +163,7 @@ def _collect(root: Path) -> Material:
     )
 
 
-def _run_folders(ensembles: Path, study: dict[str, Any], reader: _Reader) -> dict[str, Path]:
+def _run_folders(ensembles: Path, study: StudyDocument, reader: _Reader) -> dict[str, Path]:
     """Where the runs lie by their names; for a study as it lays them out where the selection cannot be read."""
     try:
         return runs_of(ensembles)
@@ -177,7 +177,7 @@ def _each(folders: dict[str, Path], read: Callable[[Path], Node | None]) -> dict
     return {name: node for name, node in found.items() if node is not None}
 
 
-def _history(folder: Path) -> list[dict[str, Any]]:
+def _history(folder: Path) -> list[Epoch]:
     """The epochs of a run. Raises `ArtifactError` where no validation stands in them."""
     lines = read_metrics(folder)
     if not any("val" in line for line in lines):

@@ -34,7 +34,7 @@ class Job:
     path: Path
     folder: Path
     fingerprint: str
-    made_with: dict[str, Any]
+    made_with: videos.MadeWith
 
 
 def find_videos(sources: list[Path]) -> dict[str, Path]:
@@ -178,7 +178,8 @@ def _one(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
         warn(error)
     wall = time.perf_counter() - started
     unreadable = session.unreadable if session.frames else 1  # the one row that says so
-    summary = session.summary(wall, unreadable) | {
+    summary: videos.VideoSummary = {
+        **session.summary(wall, unreadable),
         "video": job.name,
         "unreadable_frames": unreadable,
         "error": error,

@@ -81,7 +81,7 @@ def _preflight(study: StudyConfig) -> None:
     for source in study.index.source:
         expand(source)
     for settings in [*(teacher.settings for teacher in study.teachers), study.student or {}]:
-        train.check(TrainConfig.model_construct(**({"backbone": "resnet18"} | settings)))
+        train.check(TrainConfig.model_construct(backbone=str(settings.get("backbone", "resnet18"))))
 
 
 def _run_step(

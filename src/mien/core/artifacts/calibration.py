@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, ValidationError
+from pydantic_core import core_schema
 
 from mien.core.artifacts import base
 from mien.core.artifacts.abstention import AbstentionPolicy
+from mien.core.artifacts.metrics import Metrics
 from mien.core.errors import ArtifactError, CalibrationError
 
 KIND, VERSION = "calibration", 4
+# As they stand in the file: figures are for reports, and an older file may lack some.
+StoredMetrics = Annotated[Metrics, GetPydanticSchema(lambda _source, _handler: core_schema.any_schema())]
 
 
 class Calibration(BaseModel):
@@ -40,8 +44,8 @@ class Calibration(BaseModel):
     map_hash: str = Field(description="hash of the map as it was fitted, before `prior` shifted it")
     test_accesses: int = Field(ge=0, description="how often test was opened before this was fitted")
     decisions: AbstentionPolicy
-    before: dict[str, Any] = Field(description="metrics on the rows of calib that the map was not fitted on")
-    after: dict[str, Any]
+    before: StoredMetrics = Field(description="metrics on the rows of calib that the map was not fitted on")
+    after: StoredMetrics
     warnings: list[str] = []
 
     @property
