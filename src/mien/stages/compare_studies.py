@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,13 @@ from mien.core.errors import InputError, UsageError
 from mien.evaluate.comparison import holm
 from mien.evaluate.metrics import softmax
 from mien.evaluate.paired import paired
+from mien.report.material import ComparedModel, ComparedModels, ComparedSetting, Comparison
 
 _WORDS = ("name", "description", "cost", "expected", "earlier", "teachers", "student")
 
 
-def compare(first: Path, second: Path) -> dict[str, Any]:
-    """What a comparison says: names, paired statistics (second less first), settings that differ.
+def compare(first: Path, second: Path) -> Comparison:
+    """Names, paired statistics (second less first), settings that differ.
 
     Raises `InputError` where the test images or their labels are not the same.
     """
@@ -32,10 +32,11 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     pair = [_predictions(root, name) for root, name in zip((first, second), chosen, strict=True)]
     _check_same_test(first, second, pair)
     names = [e["name"] for e in studies[0]["ensembles"] if e["name"] in {o["name"] for o in studies[1]["ensembles"]}]
-    models = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
-    if models:
-        corrected = holm(np.array([m["mcnemar"]["p"] for m in models]))
-        models = [m | {"p_holm": float(p)} for m, p in zip(models, corrected, strict=True)]
+    both = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
+    models: list[ComparedModel] = []
+    if both:
+        corrected = holm(np.array([m["mcnemar"]["p"] for m in both]))
+        models = [{**m, "p_holm": float(p)} for m, p in zip(both, corrected, strict=True)]
     return {
         "first": _name(first, second),
         "second": _name(second, first),
@@ -86,24 +87,23 @@ def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None
         )
 
 
-def _entry(first: str, second: str, one: Predictions, other: Predictions) -> dict[str, Any]:
-    return {"first": first, "second": second} | paired(
-        softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups
-    )
+def _entry(first: str, second: str, one: Predictions, other: Predictions) -> ComparedModels:
+    difference = paired(softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups)
+    return {"first": first, "second": second, **difference}
 
 
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
+def _flat(value: object, place: str = "") -> dict[str, object]:
     if not isinstance(value, dict):
         return {place: value}
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{place}.{key}" if place else key).items()}
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any], of: str) -> list[dict[str, Any]]:
+def _differing(one: dict[str, object], other: dict[str, object], of: str) -> list[ComparedSetting]:
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return [{"key": key, "of": of, "first": one.get(key), "second": other.get(key)} for key in keys]
 
 
-def _of_studies(first: Path, second: Path) -> list[dict[str, Any]]:
+def _of_studies(first: Path, second: Path) -> list[ComparedSetting]:
     if not all((root / REQUEST).is_file() for root in (first, second)):
         return []
     asked = [read_request(root)["study"] for root in (first, second)]
@@ -111,7 +111,7 @@ def _of_studies(first: Path, second: Path) -> list[dict[str, Any]]:
     return _differing(one, other, "the study")
 
 
-def _of_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+def _of_runs(first: Path, second: Path) -> list[ComparedSetting]:
     runs = [runs_of(_ensembles(root)) for root in (first, second)]
     for folders, root in zip(runs, (first, second), strict=True):
         if (StudyFolder(root).student / base.MANIFEST).is_file():
@@ -124,7 +124,7 @@ def _of_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def _settings(run: Path) -> dict[str, object]:
     """The settings of a training, empty for imported predictions."""
     config = base.read_json(run / "config.json", kind="run configuration")
     return {key: entry["value"] for key, entry in config.get("settings", {}).items() if key not in NEUTRAL}

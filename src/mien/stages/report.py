@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
@@ -23,7 +23,7 @@ from mien.report.blocks import Document
 from mien.report.comparison import compose_comparison
 from mien.report.compose import compose
 from mien.report.csv_tables import csv_files
-from mien.report.material import Material
+from mien.report.material import Comparison, Material
 from mien.report.node import Node
 from mien.report.provenance import blanks, numbers
 
@@ -43,7 +43,7 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     return _publish(compose(material), StudyFolder(root).report.parent, formats)
 
 
-def run_comparison(found: dict[str, Any], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
+def run_comparison(found: Comparison, first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
     """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
     _check_formats(formats)
     folder = StudyFolder(second).report.parent / f"beside-{found['first'].replace('/', '-')}"
@@ -113,7 +113,7 @@ class _Reader:
         """A path as the report gives it."""
         return Path(os.path.relpath(path.resolve(), self.root.resolve())).as_posix()
 
-    def node(self, path: Path, read: Callable[[], Any]) -> Node | None:
+    def node(self, path: Path, read: Callable[[], object]) -> Node | None:
         """What `read` returns of the file `path`, None where it cannot be read."""
         try:
             return Node(read(), self.name(path))
@@ -185,7 +185,7 @@ def _history(folder: Path) -> list[Epoch]:
     return lines
 
 
-def _sheet(index_folder: Path, count: int = 10) -> dict[str, Any]:
+def _sheet(index_folder: Path, count: int = 10) -> dict[str, NDArray[np.uint8]]:
     """Some train images of each class; only drawn faces are shown."""
     index = read_index(index_folder)
     rows = index.rows("train")

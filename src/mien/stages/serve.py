@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mien.core.artifacts.framelog import SCHEMA
 from mien.core.artifacts.onnx_model import ModelCard
 from mien.core.config.live import SHIPPED_RULES, LiveRules
+from mien.core.geometry import Crop
 from mien.core.images import decode
 from mien.core.progress import warn
 from mien.runtime.detect import BLAZEFACE_SETTINGS
@@ -19,13 +20,26 @@ from mien.runtime.recognizer import ENVIRONMENT, Description, Recognizer, model_
 from mien.web import assets
 
 
-def page_card(card: ModelCard) -> dict[str, Any]:
+class PageCard(TypedDict):
+    """A model as the page gets it; `columns` are those of the table that it writes."""
+
+    name: str
+    backbone: str
+    labels: list[str]
+    crop: Crop
+    thresholds: list[float]
+    sources: list[str]
+    licenses: list[str]
+    columns: list[str]
+
+
+def page_card(card: ModelCard) -> PageCard:
     """What the page needs to know of a model, and what it says about it."""
     return {
         "name": card.name,
         "backbone": card.backbone,
         "labels": list(card.labels),
-        "crop": card.crop.model_dump(),
+        "crop": card.crop.document(),
         "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(),
         "sources": card.sources,
         "licenses": card.licenses,
