@@ -251,8 +251,9 @@ def with_intervals(
     groups: NDArray[np.str_] | None = None,
 ) -> MetricsWithIntervals:
     """The metrics object with its `ci95`."""
+    found = m.metrics(probabilities, labels)  # checks its arguments
     ci95 = intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
-    return {**m.metrics(probabilities, labels), "ci95": ci95}
+    return {**found, "ci95": ci95}
 
 
 def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> McNemar:
