@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mien.core.artifacts.calibration import TemperatureSweep
 from mien.core.artifacts.run import Epoch
 from mien.core.labels import LABELS
 
@@ -111,7 +112,7 @@ def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return out.getvalue()
 
 
-def temperature_sweep(found: dict[str, Any]) -> Chart:
+def temperature_sweep(found: TemperatureSweep) -> Chart:
     """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
     curve = found["curve"]
     with mpl.rc_context(_STYLE):

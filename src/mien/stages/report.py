@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
@@ -43,10 +43,10 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     return _publish(compose(material), StudyFolder(root).report.parent, formats)
 
 
-def run_comparison(found: dict[str, Any], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
+def run_comparison(found: Mapping[str, object], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
     """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
     _check_formats(formats)
-    folder = StudyFolder(second).report.parent / f"beside-{found['first'].replace('/', '-')}"
+    folder = StudyFolder(second).report.parent / f"beside-{str(found['first']).replace('/', '-')}"
     path = folder / "comparison.json"
     _put(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     reader = _Reader(second)
@@ -113,7 +113,7 @@ class _Reader:
         """A path as the report gives it."""
         return Path(os.path.relpath(path.resolve(), self.root.resolve())).as_posix()
 
-    def node(self, path: Path, read: Callable[[], Any]) -> Node | None:
+    def node(self, path: Path, read: Callable[[], object]) -> Node | None:
         """What `read` returns of the file `path`, None where it cannot be read."""
         try:
             return Node(read(), self.name(path))
@@ -185,7 +185,7 @@ def _history(folder: Path) -> list[Epoch]:
     return lines
 
 
-def _sheet(index_folder: Path, count: int = 10) -> dict[str, Any]:
+def _sheet(index_folder: Path, count: int = 10) -> dict[str, NDArray[np.uint8]]:
     """Some train images of each class; only drawn faces are shown."""
     index = read_index(index_folder)
     rows = index.rows("train")

@@ -65,7 +65,7 @@ def run(root: Path) -> StudyDocument:
     document["latency"] = _latencies(document)
     document["expected"] = compare_expected(document, study["expected"])
     if (earlier := study.get("earlier")) is not None:
-        document["earlier"] = {"title": str(earlier["title"]), "checks": check_published(earlier)}
+        document["earlier"] = {"title": earlier["title"], "checks": check_published(earlier)}
     write_study(root, document)
     return document
 

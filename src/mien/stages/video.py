@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import cv2
 
@@ -35,6 +35,16 @@ class Job:
     folder: Path
     fingerprint: str
     made_with: videos.MadeWith
+
+
+class Done(TypedDict):
+    """What became of all videos; `failed` says by name why one could not be read."""
+
+    videos: int
+    analysed: int
+    frames: int
+    failed: dict[str, str]
+    out: str
 
 
 def find_videos(sources: list[Path]) -> dict[str, Path]:
@@ -68,7 +78,7 @@ def find_videos(sources: list[Path]) -> dict[str, Path]:
     return found
 
 
-def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path) -> dict[str, Any]:
+def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path) -> Done:
     """Analyse all videos that are not done yet, and join the tables of all.
 
     A video that cannot be read gets a table with one row, status `decode_error`, and is named in the answer.

@@ -20,6 +20,7 @@ from mien.core.artifacts.metrics import (
 )
 from mien.core.artifacts.onnx_model import ParityDocument
 from mien.core.artifacts.run import TrainingResult
+from mien.core.config.earlier import StatedReport
 from mien.core.errors import UsageError
 from mien.core.geometry import Crop
 
@@ -45,7 +46,7 @@ class RequestedStudy(TypedDict):
     student: dict[str, object] | None
     evaluate: dict[str, object]
     export: dict[str, object]
-    earlier: NotRequired[dict[str, object]]
+    earlier: NotRequired[StatedReport]
 
 
 class Request(TypedDict):
