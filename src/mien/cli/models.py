@@ -30,8 +30,8 @@ def _models(found: Listing) -> list[str]:
         lines.append(f"{model.name} {model.version}{mark}: {model.precision}, {model.bytes / 1e6:.1f} MB")
         lines += [f"  learned from: {'; '.join(model.data)}", f"  terms: {'; '.join(model.terms)}"]
         for name, figure in model.figures.items():
-            low, high = figure["ci95"]
-            lines.append(f"  {name}: {figure['value']:.3f} [{low:.3f}, {high:.3f}] on {figure['on']}")
+            low, high = figure.ci95
+            lines.append(f"  {name}: {figure.value:.3f} [{low:.3f}, {high:.3f}] on {figure.on}")
     return lines or ["No model ships with this version."]
 
 

@@ -6,7 +6,6 @@ Guo et al. 2017, arXiv 1706.04599, section 4. Fitters take `CalibrationRows` onl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 
@@ -126,18 +125,6 @@ def check_falling(temperatures: tuple[float, ...], mean_confidence: list[float])
                 rule="For the logits of one model it can only fall.",
                 fix="The rows come from different logits, or a scale was applied to some of them.",
             )
-
-
-class TemperatureSweep(TypedDict):
-    """A run's figures over temperatures on rows of calib that none was fitted on; `at_edge`: the best is no minimum."""
-
-    rows: int
-    bins: int
-    fitted_temperature: float
-    best_temperature: float
-    at_edge: bool
-    ece_floor: float
-    curve: dict[str, list[float]]
 
 
 def sweep(logits: Floats, labels: Ints, temperatures: Floats, *, bins: int = BINS) -> dict[str, list[float]]:

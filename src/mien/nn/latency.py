@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mien.core.artifacts.metrics import Latency, Percentiles
+from mien.core.artifacts.metrics import ContenderLatency, Latency, Percentiles
 from mien.nn.models.network import Network
 
 BLOCK = 10
@@ -67,7 +67,7 @@ class Contender:
 
 def compare(
     contenders: Sequence[Contender], *, runs: int, warmup: int, synchronize: Callable[[], None] | None = None
-) -> list[dict[str, Any]]:
+) -> list[ContenderLatency]:
     """Time all contenders in turns of `BLOCK` runs, so that a busy moment of the machine hits all of them alike.
 
     Each turn starts with one run that is not counted: caches and thread pools are then the contender's own. Besides
@@ -90,7 +90,7 @@ def compare(
     return [_record(c, found) for c, found in zip(contenders, turns, strict=True)]
 
 
-def _record(contender: Contender, turns: list[list[float]]) -> dict[str, Any]:
+def _record(contender: Contender, turns: list[list[float]]) -> ContenderLatency:
     medians = [float(np.median(times)) for times in turns]
     return {
         "model": contender.model,

@@ -17,10 +17,10 @@ from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien.core.artifacts.calibration import TemperatureSweep
 from mien.core.artifacts.metrics import CorruptionScores
 from mien.core.artifacts.run import Epoch
 from mien.core.labels import LABELS
-from mien.evaluate.temperature import TemperatureSweep
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")

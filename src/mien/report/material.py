@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.metrics import PairedDifference
 from mien.report.blocks import Blank, Estimate, Number, Rounding, Span, Spans
 from mien.report.node import Node, combined
 
@@ -25,40 +23,6 @@ WHAT = {
     "shifted_box": "shifted box",
 }
 HEADLINE = ("accuracy", "macro_f1", "minority_f1", "ece")
-
-
-class ComparedModels(PairedDifference):
-    """A candidate of each of two folders; the differences are those of the second less the first."""
-
-    first: str
-    second: str
-
-
-class ComparedModel(ComparedModels):
-    """A candidate that both folders have, and McNemar's p corrected for their number."""
-
-    p_holm: float
-
-
-class ComparedSetting(TypedDict):
-    """A setting of the study or a run (`of`) that differs."""
-
-    key: str
-    of: str
-    first: object
-    second: object
-
-
-class Comparison(TypedDict):
-    """`comparison.json` of two folders; `only` are runs that one of them has alone."""
-
-    first: str
-    second: str
-    n: int
-    selected: ComparedModels
-    models: list[ComparedModel]
-    settings: list[ComparedSetting]
-    only: dict[str, list[str]]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
+from mien.core.artifacts.metrics import PairedDifference
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
 from mien.core.artifacts.study import REQUEST, StudyDocument, StudyFolder, read_request, read_study
 from mien.core.config.train import NEUTRAL
@@ -15,13 +17,46 @@ from mien.core.errors import InputError, UsageError
 from mien.evaluate.comparison import holm
 from mien.evaluate.metrics import softmax
 from mien.evaluate.paired import paired
-from mien.report.material import ComparedModel, ComparedModels, ComparedSetting, Comparison
 
 _WORDS = ("name", "description", "cost", "expected", "earlier", "teachers", "student")
 
 
+class ComparedModel(PairedDifference):
+    """A model of the second folder less one of the first."""
+
+    first: str
+    second: str
+
+
+class CorrectedModel(ComparedModel):
+    """One of several that are compared: its p, corrected for their number by Holm."""
+
+    p_holm: float
+
+
+class DifferingSetting(TypedDict):
+    """A setting `of` the study or of a run, with both values."""
+
+    key: str
+    of: str
+    first: object
+    second: object
+
+
+class Comparison(TypedDict):
+    """`comparison.json` of two folders; `only` are models that one of them lacks."""
+
+    first: str
+    second: str
+    n: int
+    selected: ComparedModel
+    models: list[CorrectedModel]
+    settings: list[DifferingSetting]
+    only: dict[str, list[str]]
+
+
 def compare(first: Path, second: Path) -> Comparison:
-    """Names, paired statistics (second less first), settings that differ.
+    """What a comparison says: names, paired statistics (second less first), settings that differ.
 
     Raises `InputError` where the test images or their labels are not the same.
     """
@@ -32,11 +67,9 @@ def compare(first: Path, second: Path) -> Comparison:
     pair = [_predictions(root, name) for root, name in zip((first, second), chosen, strict=True)]
     _check_same_test(first, second, pair)
     names = [e["name"] for e in studies[0]["ensembles"] if e["name"] in {o["name"] for o in studies[1]["ensembles"]}]
-    both = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
-    models: list[ComparedModel] = []
-    if both:
-        corrected = holm(np.array([m["mcnemar"]["p"] for m in both]))
-        models = [{**m, "p_holm": float(p)} for m, p in zip(both, corrected, strict=True)]
+    entries = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
+    corrected = holm(np.array([m["mcnemar"]["p"] for m in entries])).tolist() if entries else list[float]()
+    models: list[CorrectedModel] = [{**m, "p_holm": float(p)} for m, p in zip(entries, corrected, strict=True)]
     return {
         "first": _name(first, second),
         "second": _name(second, first),
@@ -87,7 +120,7 @@ def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None
         )
 
 
-def _entry(first: str, second: str, one: Predictions, other: Predictions) -> ComparedModels:
+def _entry(first: str, second: str, one: Predictions, other: Predictions) -> ComparedModel:
     difference = paired(softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups)
     return {"first": first, "second": second, **difference}
 
@@ -98,12 +131,12 @@ def _flat(value: object, place: str = "") -> dict[str, object]:
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{place}.{key}" if place else key).items()}
 
 
-def _differing(one: dict[str, object], other: dict[str, object], of: str) -> list[ComparedSetting]:
+def _differing(one: dict[str, object], other: dict[str, object], of: str) -> list[DifferingSetting]:
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return [{"key": key, "of": of, "first": one.get(key), "second": other.get(key)} for key in keys]
 
 
-def _of_studies(first: Path, second: Path) -> list[ComparedSetting]:
+def _of_studies(first: Path, second: Path) -> list[DifferingSetting]:
     if not all((root / REQUEST).is_file() for root in (first, second)):
         return []
     asked = [read_request(root)["study"] for root in (first, second)]
@@ -111,7 +144,7 @@ def _of_studies(first: Path, second: Path) -> list[ComparedSetting]:
     return _differing(one, other, "the study")
 
 
-def _of_runs(first: Path, second: Path) -> list[ComparedSetting]:
+def _of_runs(first: Path, second: Path) -> list[DifferingSetting]:
     runs = [runs_of(_ensembles(root)) for root in (first, second)]
     for folders, root in zip(runs, (first, second), strict=True):
         if (StudyFolder(root).student / base.MANIFEST).is_file():

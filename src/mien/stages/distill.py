@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from mien.core.progress import say
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import score_logits, softmax
 from mien.evaluate.temperature import minimum
+
+if TYPE_CHECKING:
+    from mien.nn.distillation.teacher import Teacher
 
 _TRAIN_SAMPLE = 2000  # images of train on which the teacher's confidence is looked at
 _TRAIN_EXCESS = 0.03  # of (confidence - accuracy) on train over that on calib: beyond it the teacher gets a temperature
@@ -73,7 +76,7 @@ def run(
     members = _members(ensemble, folder)
     for member in members:
         check_index(member, index)
-    from mien.nn.distillation.teacher import Teacher, tempered_teacher  # noqa: PLC0415  (torch)
+    from mien.nn.distillation.teacher import tempered_teacher  # noqa: PLC0415  (torch)
     from mien.nn.training.run import train_run  # noqa: PLC0415
 
     loaded = cache(lambda: _load(ensemble, members))  # its networks need memory: made where they are needed
@@ -105,7 +108,7 @@ def run(
     )
 
 
-def _load(ensemble: Ensemble, members: list[Run]) -> Any:
+def _load(ensemble: Ensemble, members: list[Run]) -> Teacher:
     """The ensemble as a frozen teacher on the device that trains."""
     import torch  # noqa: PLC0415
 
@@ -120,7 +123,7 @@ def _load(ensemble: Ensemble, members: list[Run]) -> Any:
     return ensemble_teacher(networks, ensemble.pool, ensemble.temperature, processes().device)
 
 
-def _teaching(teacher: Callable[[], Any], folder: Path, index: Index) -> Teaching:
+def _teaching(teacher: Callable[[], Teacher], folder: Path, index: Index) -> Teaching:
     """The teacher's confidence less its accuracy on train (a sample, not augmented) and on calib, and a temperature.
 
     A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own for

@@ -40,6 +40,7 @@ from mien.evaluate.quantization import check_int8, compare, recalibrate
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 RANGE_CROPS = 512  # train images from which int8 takes the ranges of activations
 BATCH = 64
@@ -229,7 +230,7 @@ def _as_predicted_by(
     return replace(float_predictions, logits=logits, meta=meta)
 
 
-def _parity(proto: onnx.ModelProto, model: Any, crops: NDArray[np.uint8], config: ExportConfig) -> GraphParity:
+def _parity(proto: onnx.ModelProto, model: nn.Module, crops: NDArray[np.uint8], config: ExportConfig) -> GraphParity:
     """How close the float graph is to torch; raises `MienError` beyond the tolerance."""
     import torch  # noqa: PLC0415
 

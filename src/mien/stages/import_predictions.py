@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts import prediction_source as store
@@ -76,7 +76,8 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
     return document
 
 
-Part = tuple[Any, Any, Any]
+Part = tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float64]]
+"""Ids, labels and logits of a split."""
 
 
 def _test_images(parts: dict[str, Part], index: Index | None) -> list[str]:

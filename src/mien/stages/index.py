@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.audit import Audit
@@ -40,6 +40,9 @@ from mien.data.sources import SOURCES, Source, open_sources
 from mien.data.sources.base import content_hash
 from mien.data.sources.download import get as fetch
 
+if TYPE_CHECKING:
+    from mien.runtime.detect import Finder
+
 _PIECES = "pieces"
 
 
@@ -64,7 +67,7 @@ def like(config: IndexConfig, model: Path) -> IndexConfig:
         from mien.runtime.recognizer import open_session  # noqa: PLC0415 - onnxruntime
 
         crop = open_session(model, 1)[1].crop
-    wanted: dict[str, Any] = {
+    wanted: dict[str, object] = {
         "size": crop.size,
         "color": crop.color,
         "crop_scale": crop.scale,
@@ -84,7 +87,7 @@ def like(config: IndexConfig, model: Path) -> IndexConfig:
 
 def _expanded(config: IndexConfig) -> IndexConfig:
     """Paths without variables, and the detector by its own name instead of auto."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if config.relabel is not None:
         changes["relabel"] = Path(expand(str(config.relabel)))
     if config.align != "none":
@@ -191,13 +194,13 @@ class _FinderMaker:
 
     config: DetectConfig
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Finder:
         from mien.runtime.detect import make_finder  # noqa: PLC0415
 
         return make_finder(self.config)
 
 
-def _settings(config: IndexConfig) -> dict[str, Any]:
+def _settings(config: IndexConfig) -> dict[str, object]:
     """The settings that change the result; files by their content."""
     settings = config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"})
     if not config.drop_labels:  # indexes that were made before there was this setting are still the same
@@ -213,7 +216,7 @@ def _settings(config: IndexConfig) -> dict[str, Any]:
     return settings
 
 
-def _loading(config: IndexConfig, settings: dict[str, Any]) -> dict[str, Any]:
+def _loading(config: IndexConfig, settings: dict[str, object]) -> dict[str, object]:
     """The settings that decide the pieces; what only later steps read may change between two attempts."""
     recipe = recipe_of(config, None)
     detector = {name: settings.get(name) for name in DetectConfig.model_fields} if config.align != "none" else {}
@@ -222,7 +225,7 @@ def _loading(config: IndexConfig, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fingerprint(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
+def _fingerprint(settings: dict[str, object], sources: list[Source], content: list[str]) -> str:
     return base.fingerprint(
         KIND, VERSION, settings, {f"{i}:{s.alias}": c for i, (s, c) in enumerate(zip(sources, content, strict=True))}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from mien.report.blocks import Document
 from mien.report.comparison import compose_comparison
 from mien.report.compose import compose
 from mien.report.csv_tables import csv_files
-from mien.report.material import Comparison, Material
+from mien.report.material import Material
 from mien.report.node import Node
 from mien.report.provenance import blanks, numbers
 
@@ -43,10 +43,10 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     return _publish(compose(material), StudyFolder(root).report.parent, formats)
 
 
-def run_comparison(found: Comparison, first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
+def run_comparison(found: Mapping[str, object], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
     """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
     _check_formats(formats)
-    folder = StudyFolder(second).report.parent / f"beside-{found['first'].replace('/', '-')}"
+    folder = StudyFolder(second).report.parent / f"beside-{str(found['first']).replace('/', '-')}"
     path = folder / "comparison.json"
     _put(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     reader = _Reader(second)

@@ -66,8 +66,8 @@ def run(root: Path) -> StudyDocument:
     document["latency"] = _latencies(document)
     document["expected"] = compare_expected(document, study["expected"])
     if (earlier := study.get("earlier")) is not None:
-        checks = check_published(EarlierReport.model_validate(earlier))
-        document["earlier"] = {"title": str(earlier["title"]), "checks": checks}
+        report = EarlierReport.model_validate(earlier)
+        document["earlier"] = {"title": report.title, "checks": check_published(report)}
     write_study(root, document)
     return document
 

@@ -7,16 +7,15 @@ import io
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mien.core.artifacts import base
-from mien.core.artifacts.calibration import Calibration
+from mien.core.artifacts.calibration import Calibration, TemperatureSweep
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.errors import UsageError
-from mien.evaluate.calibration_error import ece_floor
+from mien.evaluate.calibration_error import Floats, ece_floor
 from mien.evaluate.metrics import softmax
-from mien.evaluate.temperature import TemperatureSweep, sweep
+from mien.evaluate.temperature import sweep
 
 NAME = "temperature_sweep"
 MOST = 1000  # temperatures
@@ -53,7 +52,7 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     return found
 
 
-def temperatures(low: float, high: float, step: float) -> NDArray[np.float64]:
+def temperatures(low: float, high: float, step: float) -> Floats:
     """The grid from `low` to `high`, both included where `step` divides their distance."""
     if not (0 < low < high and 0 < step <= high - low):
         raise UsageError(

@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
 import mien
 from mien.core.errors import ArtifactError, UsageError
 
@@ -32,6 +34,7 @@ MANIFEST = "manifest.json"
 STARTED = "started.json"
 _LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")
 Document = TypeVar("Document", bound=Mapping[str, object])
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class FileEntry(TypedDict):
@@ -147,6 +150,15 @@ class JsonArtifact(Generic[Document]):
     def write(self, folder: Path, document: Document) -> None:
         """Write crash-safely."""
         write_json(folder / self.file, document)
+
+
+def read_model(path: Path, model: type[Model], *, kind: str, fix: str = "") -> Model:
+    """Read a JSON file as a pydantic model; anything else is an `ArtifactError`."""
+    document = read_json(path, kind=kind, fix=fix)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is no {kind} ({error.error_count()} faults).", fix=fix) from None
 
 
 def _refuse_constant(name: str) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
 from pydantic_core import core_schema
 
 from mien.core.artifacts import base
@@ -55,6 +55,18 @@ class Calibration(BaseModel):
         return base.fingerprint(KIND, VERSION, config, {"w": self.weights_hash})
 
 
+class TemperatureSweep(TypedDict):
+    """`temperature_sweep.json`; `curve` has a column a figure, a row a temperature."""
+
+    rows: int
+    bins: int
+    fitted_temperature: float
+    best_temperature: float
+    at_edge: bool
+    ece_floor: float
+    curve: dict[str, list[float]]
+
+
 def map_hash(matrix: list[list[float]], bias: list[float], weights_hash: str) -> str:
     """Hash of a fitted map: what a selection knows, whatever class shares are assumed later."""
     return base.fingerprint(KIND, VERSION, {"matrix": matrix, "bias": bias}, {"w": weights_hash})
@@ -68,11 +80,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 def read_calibration(path: Path, *, weights_hash: str) -> Calibration:
     """Read a calibration; one that was fitted on other weights is refused."""
     fix = "Fit it: `mien calibrate RUN`."
-    data = base.read_json(path, kind="calibration", fix=fix)
-    try:
-        calibration = Calibration.model_validate(data)
-    except ValidationError as error:
-        raise ArtifactError(f"{path} is no calibration ({error.error_count()} faults).", fix=fix) from None
+    calibration = base.read_model(path, Calibration, kind="calibration", fix=fix)
     if calibration.weights_hash != weights_hash:
         raise CalibrationError(
             f"{path} was fitted on weights {calibration.weights_hash[:12]}, these are {weights_hash[:12]}.",

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mien.core.artifacts import base
 from mien.core.artifacts.abstention import AbstentionPolicy, Asked
@@ -136,14 +136,8 @@ class Ensemble(BaseModel):
 
 
 def read_ensemble(folder: Path) -> Ensemble:
-    """Read `ensemble.json` of a folder."""
-    data = base.read_json(folder / "ensemble.json", kind="ensemble", fix=FIX)
-    try:
-        return Ensemble.model_validate(data)
-    except ValidationError as error:
-        raise ArtifactError(
-            f"{folder / 'ensemble.json'} is no ensemble ({error.error_count()} faults).", fix=FIX
-        ) from None
+    """Read `ensemble.json` of a folder; anything else is an `ArtifactError`."""
+    return base.read_model(folder / "ensemble.json", Ensemble, kind="ensemble", fix=FIX)
 
 
 def write_ensemble(folder: Path, ensemble: Ensemble) -> None:

@@ -187,3 +187,12 @@ class Latency(Percentiles):
     batch: int
     threads: int
     input: int
+
+
+class ContenderLatency(Percentiles):
+    """What one image takes a model in an engine; the turns' medians, least and largest, are the spread."""
+
+    model: str
+    engine: str
+    threads: int
+    p50_of_turns_ms: list[float]
