@@ -41,7 +41,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "title": report.title,
         "bounds": {"at": both, "largest_move": largest_move(both[0]["temperature"], both[1]["temperature"])},
-        "checks": check_published(report.model_dump(mode="json")),
+        "checks": check_published(report),
     }
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -17,7 +17,7 @@ import onnx
 
 from mien.core.artifacts import base
 from mien.core.artifacts.evaluation import read_evaluation
-from mien.core.artifacts.models import CATALOGUE, Catalogue, ShippedModel
+from mien.core.artifacts.models import CATALOGUE, CardFigure, Catalogue, ShippedModel
 from mien.core.artifacts.onnx_model import write_model
 from mien.core.artifacts.run import read_run
 from mien.core.config.judge import ExportConfig
@@ -105,12 +105,12 @@ def name_model(path: Path, name: str) -> None:
     write_model(path, proto.SerializeToString())
 
 
-def test_figures(evaluation: dict[str, Any], test: str) -> dict[str, Any]:
+def test_figures(evaluation: dict[str, Any], test: str) -> dict[str, CardFigure]:
     """Figures on test as the catalogue holds them."""
     scored = evaluation["test"]
     on = f"{scored['n']:,} distinct images ({test})"
     return {
-        name: {"value": round(scored[name], 6), "ci95": [round(v, 6) for v in scored["ci95"][name]], "on": on}
+        name: CardFigure(value=round(scored[name], 6), ci95=tuple(round(v, 6) for v in scored["ci95"][name]), on=on)
         for name in FIGURES
     }
 
@@ -130,10 +130,10 @@ def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argpars
     """The model card in Hugging Face's form: metadata with a `model-index`, then text."""
     first, scored = entries[0], evaluation["test"]
     metrics = "\n".join(
-        f"          - type: {name}\n            value: {entry['value']}" for name, entry in first.figures.items()
+        f"          - type: {name}\n            value: {entry.value}" for name, entry in first.figures.items()
     )
     rows = "\n".join(
-        f"| {name} | {entry['value']:.3f} | [{entry['ci95'][0]:.3f}, {entry['ci95'][1]:.3f}] |"
+        f"| {name} | {entry.value:.3f} | [{entry.ci95[0]:.3f}, {entry.ci95[1]:.3f}] |"
         for name, entry in first.figures.items()
     )
     classes = "\n".join(

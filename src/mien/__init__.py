@@ -6,7 +6,7 @@ loads neither torch nor OpenCV.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = ["LABELS", "Face", "MienError", "Recognizer", "__version__"]
@@ -24,7 +24,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'mien' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415

@@ -76,12 +76,12 @@ def test_the_list_shows_figures_terms_and_what_may_be_fetched(catalogue, capsys)
 def test_this_installation_is_right(capsys):
     """Every file that really ships opens, classifies and has the size and hash that the catalogue states."""
     found = stage.listing()
-    assert [row["name"] for row in stage.verify()] == [model["name"] for model in found["models"]]
-    for model in found["models"]:
-        assert store.shipped_file(model["name"]).stat().st_size == model["bytes"]
-        assert model["terms"]
-        assert model["command"].startswith("mien ")
-    assert found["default"] in {None, *(model["name"] for model in found["models"])}
+    assert [row["name"] for row in stage.verify()] == [model.name for model in found.models]
+    for model in found.models:
+        assert store.shipped_file(model.name).stat().st_size == model.bytes
+        assert model.terms
+        assert model.command.startswith("mien ")
+    assert found.default in {None, *(model.name for model in found.models)}
     assert run(["models", "verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["models"] == stage.verify()
 

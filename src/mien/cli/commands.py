@@ -8,7 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 import pydantic
@@ -28,6 +29,9 @@ from mien.core.config import DetectConfig, DistillConfig, ExportConfig, Suspects
 from mien.core.config.base import describe_flags
 from mien.core.errors import InputError, MienError, UsageError
 from mien.core.progress import console
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs
+    from mien.core.artifacts.run import Run
 
 app = App(
     name="mien",
@@ -71,7 +75,7 @@ _USER_MAY_CAUSE = {
 }
 
 
-def _terminate(number: int, frame: Any) -> None:
+def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -132,12 +136,12 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
     return str(error) if cause is None else describe_flags(cause)
 
 
-def _print_best(run: Path, manifest: dict[str, Any], *, json: bool) -> None:
+def _print_best(run: Run, *, json: bool) -> None:
     """What a finished training says of itself."""
-    best, events = manifest["best"], manifest["events"]
-    lines = [f"{run}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]
+    best, events = run.manifest["best"], run.manifest["events"]
+    lines = [f"{run.folder}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]
     lines += [f"  {event['kind']}: {event['text']}" for event in events]
-    show({"run": str(run), **best, "events": events}, json=json, text="\n".join(lines))
+    show({"run": str(run.folder), **best, "events": events}, json=json, text="\n".join(lines))
 
 
 @app.command
@@ -155,7 +159,7 @@ def train(*, index: Path, out: Out, config: Annotated[TrainConfig | None, Flat] 
 
     resolved, origin = resolve(TrainConfig, ("flag", given(config)))
     done = stage.run(resolved, origin, index, out)
-    _print_best(out, done.manifest, json=json)
+    _print_best(done, json=json)
 
 
 for stage_command in (
@@ -221,7 +225,7 @@ def distill(
 
     resolved, origin = resolve(DistillConfig, ("flag", given(config)))
     done = stage.run(resolved, origin, teacher, index, out)
-    _print_best(out, done.manifest, json=json)
+    _print_best(done, json=json)
 
 
 @app.command

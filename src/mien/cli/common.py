@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
 from cyclopts import Parameter
@@ -31,7 +31,7 @@ Jobs = Annotated[
 Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]
 
 
-def show(value: Any, *, json: bool, text: str) -> None:
+def show(value: object, *, json: bool, text: str) -> None:
     """Print a result: one JSON object with `--json`, else a text for people; the first process alone speaks."""
     if not FIRST:
         return
@@ -41,6 +41,6 @@ def show(value: Any, *, json: bool, text: str) -> None:
         sys.stdout.write(text + "\n")
 
 
-def given(config: pydantic.BaseModel | None) -> dict[str, Any]:
+def given(config: pydantic.BaseModel | None) -> dict[str, object]:
     """The flags that were really given."""
     return {} if config is None else config.model_dump(include=config.model_fields_set)

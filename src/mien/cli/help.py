@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from attrs import evolve
 from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
@@ -131,11 +130,11 @@ class HelpByTopic:
     everything: bool
     inner: DefaultFormatter = field(default_factory=DefaultFormatter)
 
-    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
         """Print the line of usage as cyclopts does."""
         self.inner.render_usage(console, options, usage)
 
-    def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
+    def render_description(self, console: Console, options: ConsoleOptions, description: object) -> None:
         """Print what a command does as cyclopts does."""
         self.inner.render_description(console, options, description)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
 from mien.cli.common import Flat, Json, Out, show
 from mien.core.config import CalibrateConfig, EnsembleConfig, EvaluateConfig, ImportConfig, PredictConfig
 from mien.core.errors import UsageError
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs
+    from mien.core.artifacts.evaluation import AccessesBefore
 
 predictions_app = App(name="predictions", help="Predictions made elsewhere.")
 
@@ -183,15 +186,14 @@ def evaluate(
     answers = done["abstain"]
     right = answers["accuracy_answered"]
     said = "nothing" if right is None else f"{answers['coverage']:.1%}, of these right {right:.1%}"
-    lines += [f"  answers {said}; AURC {answers['aurc']:.4f}", _told(done)]
+    lines += [f"  answers {said}; AURC {answers['aurc']:.4f}", _told(done["test_accesses"])]
     show(done, json=json, text="\n".join(lines))
 
 
-def _told(done: dict[str, Any]) -> str:
+def _told(opened: AccessesBefore) -> str:
     """How often test was opened before what was judged, and before its selection."""
     from mien.core.artifacts.test_accesses import told
 
-    opened = done["test_accesses"]
     parts = [told(opened["before_selection"], "this selection was written"), told(opened["before"], "this evaluation")]
     if opened["before_calibration"]:
         parts.insert(1, told(opened["before_calibration"], "this calibration was fitted"))
@@ -208,6 +210,6 @@ def _evaluate_on(
     text = (
         f"{done['name']} on {test['n']:,} test images of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
         f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
-        f"{_told(done)}"
+        f"{_told(done['test_accesses'])}"
     )
     show(done, json=json, text=text)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from mien.cli.common import Json, show
+
+if TYPE_CHECKING:
+    from mien.stages.models import Listing
 
 models_app = App(name="models", help="The models that ship with mien, their terms and hashes; pinned downloads.")
 
@@ -17,26 +20,26 @@ def models(*, json: Json = False) -> None:
     from mien.stages import models as stage
 
     found = stage.listing()
-    show(found, json=json, text="\n".join([*_models(found), *_downloads(found)]))
+    show(found.model_dump(mode="json"), json=json, text="\n".join([*_models(found), *_downloads(found)]))
 
 
-def _models(found: dict[str, Any]) -> list[str]:
+def _models(found: Listing) -> list[str]:
     lines = []
-    for model in found["models"]:
-        mark = " (default)" if model["name"] == found["default"] else ""
-        lines.append(f"{model['name']} {model['version']}{mark}: {model['precision']}, {model['bytes'] / 1e6:.1f} MB")
-        lines += [f"  learned from: {'; '.join(model['data'])}", f"  terms: {'; '.join(model['terms'])}"]
-        for name, figure in model["figures"].items():
-            low, high = figure["ci95"]
-            lines.append(f"  {name}: {figure['value']:.3f} [{low:.3f}, {high:.3f}] on {figure['on']}")
+    for model in found.models:
+        mark = " (default)" if model.name == found.default else ""
+        lines.append(f"{model.name} {model.version}{mark}: {model.precision}, {model.bytes / 1e6:.1f} MB")
+        lines += [f"  learned from: {'; '.join(model.data)}", f"  terms: {'; '.join(model.terms)}"]
+        for name, figure in model.figures.items():
+            low, high = figure.ci95
+            lines.append(f"  {name}: {figure.value:.3f} [{low:.3f}, {high:.3f}] on {figure.on}")
     return lines or ["No model ships with this version."]
 
 
-def _downloads(found: dict[str, Any]) -> list[str]:
+def _downloads(found: Listing) -> list[str]:
     lines = ["", "To be fetched (mien models get NAME):"]
-    for entry in found["downloads"]:
-        state = "fetched" if entry["fetched"] else f"{entry['bytes'] / 1e6:.1f} MB"
-        lines.append(f"  {entry['name']}: {entry['purpose']}; {state}; terms: {entry['terms']}")
+    for entry in found.downloads:
+        state = "fetched" if entry.fetched else f"{entry.bytes / 1e6:.1f} MB"
+        lines.append(f"  {entry.name}: {entry.purpose}; {state}; terms: {entry.terms}")
     return lines
 
 

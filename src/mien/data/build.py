@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mien
+from mien.core.artifacts.audit import Provenance
 from mien.core.artifacts.index import IndexParts
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.index import IndexConfig
@@ -307,7 +308,7 @@ def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
     )
 
 
-def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> dict[str, Any]:
+def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> Provenance:
     found = plan.found
     order = sorted(range(len(found.sources)), key=lambda i: int(ranks(found.sources, config.priority)[i]))
     return {

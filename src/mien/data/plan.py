@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,4 +51,4 @@ class Plan:
     kept: NDArray[np.bool_]
     why: dict[int, str]
     moved: list[Moved]
-    relabelled: list[dict[str, Any]]
+    relabelled: list[dict[str, str | None]]

@@ -8,11 +8,12 @@ the same resamples: their differences are paired.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import Intervals, McNemar, MetricsWithIntervals
 from mien.core.errors import InputError
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate import metrics as m
@@ -48,6 +49,7 @@ METRICS = (*BASIC, *DEARER)
 HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "minority_f1": True, "ece": False, "nll": False, "brier": False}
 BIASED = ("ece", "smooth_ece", *DEARER)  # means of absolute values: resampling raises them
 _CHUNK = 50
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 def group_numbers(groups: NDArray[np.str_] | None, n: int) -> Ints:
@@ -62,7 +64,7 @@ def group_numbers(groups: NDArray[np.str_] | None, n: int) -> Ints:
     return rank[inverse]
 
 
-def group_sums(values: NDArray[Any], number: Ints) -> NDArray[Any]:
+def group_sums(values: NDArray[Real], number: Ints) -> NDArray[Real]:
     """Sums (g, columns) over the rows of each group of `values` (n, columns)."""
     if len(number) and number[-1] == len(number) - 1:  # numbers rise by one at most: each row is a group
         return values
@@ -221,7 +223,7 @@ def intervals(
     seed: int = 0,
     smooth: int = 100,
     groups: NDArray[np.str_] | None = None,
-) -> dict[str, list[float]]:
+) -> Intervals:
     """95 % intervals of every metric; those of calibration errors are never below 0 (see `unbiased` for what they cover).
 
     That of `ece_debiased` is for the true error of the binned confidence and no bootstrap (`ece_interval`). `smooth`: resamples
@@ -248,15 +250,14 @@ def with_intervals(
     seed: int = 0,
     smooth: int = 100,
     groups: NDArray[np.str_] | None = None,
-) -> dict[str, object]:
-    """The metrics object with its `ci95`."""
-    found = m.metrics(probabilities, labels)
-    return found | {
-        "ci95": intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
-    }
+) -> MetricsWithIntervals:
+    """All figures with their `ci95`."""
+    found = m.metrics(probabilities, labels)  # checks the arrays first
+    ends = intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
+    return {**found, "ci95": ends}
 
 
-def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> dict[str, float]:
+def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> McNemar:
     """Exact two-sided McNemar test of two models' hits on the same rows (McNemar 1947)."""
     from scipy.stats import binomtest  # noqa: PLC0415  (a second to import)
 

@@ -7,7 +7,7 @@ A frame without a label (-1) is wrong for accuracy, and a missed one for F1; `an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,16 @@ from mien.evaluate.metrics import f1_scores
 
 Ints = NDArray[np.int64]
 Times = NDArray[np.float64]
+
+
+class LabelScores(TypedDict):
+    """Figures of `n` marked frames: the macro-F1 is that of the marked classes, `answered` the share with a label."""
+
+    n: int
+    accuracy: float | None
+    accuracy_answered: float | None
+    answered: float | None
+    macro_f1: float | None
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ def switch_seconds(times: Times, labels: Ints, interval: Interval) -> float | No
     return float(hits[0] - interval.start) if len(hits) else None
 
 
-def score(marked: Ints, labels: Ints) -> dict[str, Any]:
-    """Accuracy, macro-F1 over the marked classes, and the share that is answered, of frames that are marked."""
+def score(marked: Ints, labels: Ints) -> LabelScores:
+    """How right labels are on the frames that are marked."""
     counted = marked >= 0
     true, said = marked[counted], labels[counted]
     n = len(true)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
+from mien.core.artifacts.study import PublishedCheck
+from mien.core.config.earlier import EarlierReport, EarlierScore, EarlierShare
 from mien.core.labels import LABELS, MINORITY
 
 ROUNDED = 0.0005  # by which a figure that is printed with three digits may be off
@@ -37,48 +38,44 @@ def largest_move(first: float, second: float, classes: int = len(LABELS)) -> flo
     )
 
 
-def check_published(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a check of a report's figures (`EarlierReport` as a dict): what, where, stated, low, high, verdict, why.
-
-    `stated` is the figure that the report prints, `low` and `high` are what the others of its figures allow.
-    """
-    scores = report["scores"]
-    rows = [row for a, b in combinations(scores, 2) if a["model"] == b["model"] for row in _two_places(a, b)]
+def check_published(report: EarlierReport) -> list[PublishedCheck]:
+    """All checks of a report's figures against each other."""
+    scores = report.scores
+    rows = [row for a, b in combinations(scores, 2) if a.model == b.model for row in _two_places(a, b)]
     rows += [row for score in scores for row in (*_means(score), *_edge(score))]
-    rows += [_share(share) for share in report["shares"]]
+    rows += [_share(share) for share in report.shares]
     return rows + _best_single(report)
 
 
-def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> dict[str, Any]:
+def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> PublishedCheck:
     return {"what": what, "where": where, "stated": stated, "low": low, "high": high, "verdict": verdict, "why": why}
 
 
-def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
+def _two_places(a: EarlierScore, b: EarlierScore) -> list[PublishedCheck]:
     """Two ECEs of one model: at two temperatures they bound each other, at one they are one figure."""
-    if a["ece"] is None or b["ece"] is None:
+    if a.ece is None or b.ece is None:
         return []
-    what, where = f"ECE of {a['model']}", f"{a['where']}; {b['where']}"
-    temperatures = (a["temperature"], b["temperature"])
-    if None in temperatures or temperatures[0] == temperatures[1]:
-        if a["ece"] == b["ece"]:
+    what, where = f"ECE of {a.model}", f"{a.where}; {b.where}"
+    if a.temperature is None or b.temperature is None or a.temperature == b.temperature:
+        if a.ece == b.ece:
             return []
         return [
             _row(
                 what,
                 where,
-                a["ece"],
-                b["ece"],
-                b["ece"],
+                a.ece,
+                b.ece,
+                b.ece,
                 FALSE,
                 "one model has one ECE under one calibration; the two places give two",
             )
         ]
-    accuracy = a["accuracy"] if a["accuracy"] is not None else b["accuracy"]
+    accuracy = a.accuracy if a.accuracy is not None else b.accuracy
     if accuracy is None:
         return []
-    low, high = confidence_range(accuracy, a["ece"])
-    move = largest_move(*temperatures)
-    other = confidence_range(accuracy, b["ece"])
+    low, high = confidence_range(accuracy, a.ece)
+    move = largest_move(a.temperature, b.temperature)
+    other = confidence_range(accuracy, b.ece)
     reach = (low - move, high + move)
     possible = other[0] <= reach[1] + ROUNDED and other[1] >= reach[0] - ROUNDED
     nearest = other[0] if other[0] > reach[1] else other[1]
@@ -87,23 +84,24 @@ def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
         if possible
         else "stated is the mean confidence that the ECE in the second place needs and that is nearest to the range; the range is what the ECE in the first place allows, widened by the most that the step from one temperature to the other can move a probability"
     )
-    name = f"mean confidence of {a['model']}, from its ECE at two temperatures"
+    name = f"mean confidence of {a.model}, from its ECE at two temperatures"
     return [_row(name, where, nearest, max(0.0, reach[0]), min(1.0, reach[1]), TRUE if possible else FALSE, why)]
 
 
-def _means(score: dict[str, Any]) -> list[dict[str, Any]]:
+def _means(score: EarlierScore) -> list[PublishedCheck]:
     """Macro-F1 and minority-F1 against the F1 of each class."""
     rows = []
-    f1 = score["per_class_f1"]
-    for key, names, words in (("macro_f1", LABELS, "macro-F1"), ("minority_f1", MINORITY, "minority-F1")):
-        if f1 and score[key] is not None:
+    f1 = score.per_class_f1
+    both = ((score.macro_f1, LABELS, "macro-F1"), (score.minority_f1, MINORITY, "minority-F1"))
+    for stated, names, words in both:
+        if f1 and stated is not None:
             mean = float(np.mean([f1[name] for name in names]))
-            verdict = TRUE if abs(mean - score[key]) <= ROUNDED else FALSE
+            verdict = TRUE if abs(mean - stated) <= ROUNDED else FALSE
             rows.append(
                 _row(
-                    f"{words} of {score['model']}",
-                    score["where"],
-                    score[key],
+                    f"{words} of {score.model}",
+                    score.where,
+                    stated,
                     mean,
                     mean,
                     verdict,
@@ -113,16 +111,16 @@ def _means(score: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _edge(score: dict[str, Any]) -> list[dict[str, Any]]:
+def _edge(score: EarlierScore) -> list[PublishedCheck]:
     """A temperature at the end of the range that was searched was not found there."""
-    if score["swept"] is None or score["temperature"] is None or score["temperature"] not in score["swept"]:
+    if score.swept is None or score.temperature is None or score.temperature not in score.swept:
         return []
-    low, high = score["swept"]
+    low, high = score.swept
     return [
         _row(
-            f"temperature of {score['model']}",
-            score["where"],
-            score["temperature"],
+            f"temperature of {score.model}",
+            score.where,
+            score.temperature,
             low,
             high,
             OPEN,
@@ -131,13 +129,13 @@ def _edge(score: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _share(share: dict[str, Any]) -> dict[str, Any]:
-    value = 100 * share["part"] / share["whole"]
-    holds = abs(value - share["per_cent"]) <= 0.5 * 10 ** -share["digits"] * (1 + 1e-9)
+def _share(share: EarlierShare) -> PublishedCheck:
+    value = 100 * share.part / share.whole
+    holds = abs(value - share.per_cent) <= 0.5 * 10**-share.digits * (1 + 1e-9)
     return _row(
-        f"{share['what']} (%)",
+        f"{share.what} (%)",
         "counts",
-        share["per_cent"],
+        share.per_cent,
         value,
         value,
         TRUE if holds else FALSE,
@@ -145,10 +143,10 @@ def _share(share: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _best_single(report: dict[str, Any]) -> list[dict[str, Any]]:
-    known = {s["model"]: s["macro_f1"] for s in report["scores"] if not s["joined"] and s["macro_f1"] is not None}
+def _best_single(report: EarlierReport) -> list[PublishedCheck]:
+    known = {s.model: s.macro_f1 for s in report.scores if not s.joined and s.macro_f1 is not None}
     rows = []
-    for name, where in report["best_single"].items():
+    for name, where in report.best_single.items():
         if name in known:
             best = max(known.values())
             verdict = TRUE if known[name] == best else FALSE

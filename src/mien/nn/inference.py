@@ -29,16 +29,19 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
             load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance
         )
     # A joint head predicts by its linear one; the others' logits are scaled cosines.
-    head = "linear" if trained.settings["head"] == "joint" else trained.settings["head"]
-    meta = {
+    head = "linear" if trained.settings["head"] == "joint" else str(trained.settings["head"])
+    scale = trained.settings["scale"]
+    of_test = test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder)
+    meta: store.PredictionsMeta = {
         "name": trained.name,
         "weights_hash": trained.weights_hash,
         "index": index.content_hash,
         "scale_in_logits": True,
         "head": head,
-        "scale": None if head == "linear" else trained.settings["scale"],
+        "scale": None if head == "linear" else scale,
         "training_prior": trained.config["training_prior"],
         "predicts_prior": trained.config["predicts_prior"],
-        **test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder),
+        "test_set": of_test["test_set"],
+        "index_folder": of_test["index_folder"],
     }
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta, index.group_ids[rows])

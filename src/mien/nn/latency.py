@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mien.core.artifacts.metrics import ContenderLatency, Latency, Percentiles
 from mien.nn.models.network import Network
 
 BLOCK = 10
@@ -21,7 +22,7 @@ BLOCK = 10
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def measure(network: Network, size: int, *, runs: int = 60, warmup: int = 10) -> dict[str, Any]:
+def measure(network: Network, size: int, *, runs: int = 60, warmup: int = 10) -> Latency:
     """Milliseconds of one uint8 crop of `size` pixels: percentiles of `runs`."""
     image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode():
@@ -48,9 +49,10 @@ def time_runs(call: Callable[[], object], runs: int, synchronize: Callable[[], N
     return times
 
 
-def percentiles(times: Sequence[float]) -> dict[str, float]:
+def percentiles(times: Sequence[float]) -> Percentiles:
     """Median, 95th and 99th percentile of milliseconds."""
-    return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, np.percentile(times, [50, 95, 99])), strict=True))
+    p50, p95, p99 = map(float, np.percentile(times, [50, 95, 99]))
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Contender:
 
 def compare(
     contenders: Sequence[Contender], *, runs: int, warmup: int, synchronize: Callable[[], None] | None = None
-) -> list[dict[str, Any]]:
+) -> list[ContenderLatency]:
     """Time all contenders in turns of `BLOCK` runs, so that a busy moment of the machine hits all of them alike.
 
     Each turn starts with one run that is not counted: caches and thread pools are then the contender's own. Besides
@@ -88,7 +90,7 @@ def compare(
     return [_record(c, found) for c, found in zip(contenders, turns, strict=True)]
 
 
-def _record(contender: Contender, turns: list[list[float]]) -> dict[str, Any]:
+def _record(contender: Contender, turns: list[list[float]]) -> ContenderLatency:
     medians = [float(np.median(times)) for times in turns]
     return {
         "model": contender.model,

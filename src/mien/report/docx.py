@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import docx
 from docx.enum.text import WD_ALIGN_PARAGRAPH
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
+from docx.oxml.xmlchemy import BaseOxmlElement
 from docx.shared import Cm, Emu, Pt, RGBColor
+from docx.table import Table as Made
+from docx.text.paragraph import Paragraph
 
 from mien.report.blocks import (
     Block,
@@ -126,7 +128,9 @@ class _Writer:
         run = paragraph.add_run(block.text)
         run.font.name, run.font.size = "DejaVu Sans Mono", Pt(8.5)
 
-    def _runs(self, paragraph: Any, content: Span | Spans, *, size: float | None = None, bold: bool = False) -> None:
+    def _runs(
+        self, paragraph: Paragraph, content: Span | Spans, *, size: float | None = None, bold: bool = False
+    ) -> None:
         for span in spans(content):
             for piece, code in marked(span if isinstance(span, str) else span.text):
                 run = paragraph.add_run(piece)
@@ -187,7 +191,7 @@ class _Writer:
             self._runs(paragraph, table.note, size=9)
 
 
-def _set_widths(made: Any, table: Table) -> float:
+def _set_widths(made: Made, table: Table) -> float:
     """Columns get what their longest words need, and share what is left by the length of their texts.
 
     Returns the size of letters (pt) at which this fits.
@@ -211,7 +215,7 @@ def _width_cm(size: float) -> Callable[[int], float]:
     return lambda letters: 0.32 + 0.0225 * size * letters
 
 
-def _lines(made: Any) -> None:
+def _lines(made: Made) -> None:
     """Fine lines between rows, none between columns."""
     borders = _element("w:tblBorders", {})
     for side, size in (("top", "8"), ("bottom", "8"), ("insideH", "4")):
@@ -227,12 +231,12 @@ def _anchor(name: str) -> str:
     return "s_" + name.replace("-", "_")
 
 
-def _element(tag: str, attributes: dict[str, str]) -> Any:
+def _element(tag: str, attributes: dict[str, str]) -> BaseOxmlElement:
     element = OxmlElement(tag)
     for key, value in attributes.items():
         element.set(qn(key), value)
     return element
 
 
-def _shade(properties: Any, fill: str) -> None:
+def _shade(properties: BaseOxmlElement, fill: str) -> None:
     properties.append(_element("w:shd", {"w:val": "clear", "w:color": "auto", "w:fill": fill}))

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
+from numpy.typing import NDArray
 from PIL import Image
 
+from mien.core.artifacts.calibration import TemperatureSweep
+from mien.core.artifacts.metrics import CorruptionScores
+from mien.core.artifacts.run import Epoch
 from mien.core.labels import LABELS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 SCREEN = 110  # dots per inch of figures that stand alone
-_STYLE: Any = {
+_STYLE: dict[RcKeyType, object] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 9,
     "axes.spines.top": False,
@@ -56,13 +62,18 @@ class Chart:
         return out.getvalue()
 
 
-def _styles() -> Iterator[dict[str, Any]]:
+class _Style(TypedDict):
+    color: str
+    marker: str
+
+
+def _styles() -> Iterator[_Style]:
     """Colour and marker of each line of a figure; two lines have the same pair only after 63."""
     for number in itertools.count():
         yield {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
-def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
+def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -72,7 +83,7 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
     return figure, axes[:count]
 
 
-def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart:
+def composition(distribution: Mapping[str, Mapping[str, float]], splits: tuple[str, ...]) -> Chart:
     """Images of each class on each split."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
@@ -103,14 +114,14 @@ def stacked(counts: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart
         return Chart(figure)
 
 
-def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+def png(image: NDArray[np.uint8]) -> bytes:
     """An RGB array as a PNG file."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
 
 
-def temperature_sweep(found: dict[str, Any]) -> Chart:
+def temperature_sweep(found: TemperatureSweep) -> Chart:
     """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
     curve = found["curve"]
     with mpl.rc_context(_STYLE):
@@ -127,7 +138,7 @@ def temperature_sweep(found: dict[str, Any]) -> Chart:
         return Chart(figure)
 
 
-def curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
+def curves(histories: dict[str, list[Epoch]]) -> Chart:
     """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
     with mpl.rc_context(_STYLE):
         figure, (loss, score, rate, margin) = _grid(4, 4.4, 2.7, columns=2)
@@ -149,7 +160,7 @@ def curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
         return Chart(figure)
 
 
-def class_curves(histories: dict[str, list[dict[str, Any]]]) -> Chart:
+def class_curves(histories: dict[str, list[Epoch]]) -> Chart:
     """Val F1 of each class over epochs, a panel a run."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.9, 2.3)
@@ -195,7 +206,7 @@ def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Ch
         return Chart(figure)
 
 
-def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Chart:
+def sweep_curves(histories: dict[str, list[list[Epoch]]]) -> Chart:
     """Val macro-F1 over epochs, a panel a variant, a line a seed; shaded where a margin is on."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.6, 2.0, columns=5)
@@ -229,7 +240,7 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
         return Chart(figure)
 
 
-def degradations(models: dict[str, dict[str, list[dict[str, Any]]]], titles: dict[str, str]) -> Chart:
+def degradations(models: dict[str, dict[str, list[CorruptionScores]]], titles: dict[str, str]) -> Chart:
     """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
     with mpl.rc_context(_STYLE):
         names = list(next(iter(models.values())))
@@ -311,7 +322,7 @@ def confusions(models: dict[str, list[list[int]]]) -> Chart:
         return Chart(figure)
 
 
-def matrix(names: list[str], shown: dict[str, np.ndarray[Any, Any]]) -> Chart:
+def matrix(names: list[str], shown: dict[str, NDArray[np.float64]]) -> Chart:
     """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
         figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
@@ -355,7 +366,7 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
         return Chart(figure)
 
 
-def contact_sheet(images: dict[str, np.ndarray[Any, np.dtype[np.uint8]]]) -> Chart:
+def contact_sheet(images: dict[str, NDArray[np.uint8]]) -> Chart:
     """A row of images (n, s, s, c) a class, on one sheet: an axis for each would take seconds."""
     count = max(len(row) for row in images.values())
     side = next(iter(images.values())).shape[1]

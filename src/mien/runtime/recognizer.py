@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypedDict
 
 import numpy as np
 import onnxruntime
@@ -22,6 +22,26 @@ from mien.runtime.detect import Detection, Finder, crop_of, make_finder
 ENVIRONMENT = "MIEN_MODEL"
 
 
+class FaceDocument(TypedDict):
+    """A face as plain rounded values: box in pixels, landmarks (n, 2) where the detector gives them."""
+
+    box: list[float]
+    confidence: float
+    landmarks: list[list[float]] | None
+    probabilities: dict[str, float]
+    label: str | None
+    conformal_set: list[str]
+
+
+class Description(TypedDict):
+    """An image's size in pixels, the model's name, the faces."""
+
+    width: int
+    height: int
+    model: str
+    faces: list[FaceDocument]
+
+
 @dataclass(frozen=True)
 class Face:
     """A recognised face. `label` is None where the model is not sure enough; `conformal_set` are the labels that it may have."""
@@ -33,7 +53,7 @@ class Face:
     label: str | None
     conformal_set: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> FaceDocument:
         """Plain rounded values, as `mien recognize --json` prints them."""
         return {
             "box": [round(v, 1) for v in self.box],
@@ -48,7 +68,7 @@ class Face:
 class Recognizer:
     """`Recognizer.load(path)(image)` gives the faces in an RGB or grey uint8 image (H, W[, 3])."""
 
-    def __init__(self, session: Any, card: ModelCard, finder: Finder) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard, finder: Finder) -> None:
         self._session, self.card, self._finder = session, card, finder
 
     @classmethod
@@ -89,8 +109,8 @@ class Recognizer:
             for d, p in zip(found, probabilities, strict=True)
         ]
 
-    def describe(self, image: NDArray[np.uint8]) -> dict[str, Any]:
-        """An image's size in pixels, the model's name and the faces as plain values: what the command and the API answer.
+    def describe(self, image: NDArray[np.uint8]) -> Description:
+        """The faces of an image as plain values: what the command and the API answer.
 
         Raises `InputError` as a call does.
         """
@@ -136,7 +156,7 @@ class Recognizer:
         probabilities, logits = self._session.run(["probabilities", "logits"], {"crops": np.ascontiguousarray(crops)})
         return probabilities, logits
 
-    def label(self, probabilities: NDArray[Any]) -> str | None:
+    def label(self, probabilities: NDArray[np.floating]) -> str | None:
         """The likeliest label, None below the model's thresholds."""
         return self.card.decisions.label(probabilities)
 
@@ -149,7 +169,7 @@ def model_file(named: str | Path | None) -> Path:
     return path if path.suffix or path.is_file() or len(path.parts) > 1 else shipped_file(str(named))
 
 
-def open_session(path: Path, threads: int) -> tuple[Any, ModelCard]:
+def open_session(path: Path, threads: int) -> tuple[onnxruntime.InferenceSession, ModelCard]:
     """An onnxruntime session and the card of a model file. External data is refused."""
     if not path.is_file():
         raise ArtifactError(f"No model file {path}.", fix=FIX)

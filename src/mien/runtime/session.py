@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameTables
+from mien.core.artifacts import videos
+from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameLogMeta, FrameTables, Row
 from mien.core.config.live import LiveRules
 from mien.core.geometry import lies_in
 from mien.core.labels import LABELS
+from mien.runtime.detect import Rows
 from mien.runtime.overlay import draw_face
 from mien.runtime.percentiles import Percentiles
 from mien.runtime.policy import LabelPolicy, thresholds_of
 from mien.runtime.readers import Frame
 from mien.runtime.recognizer import Recognizer
+from mien.runtime.smooth import Floats
 from mien.runtime.track import Tracked, Tracker
 
 
@@ -119,7 +121,7 @@ class Session:
             at = end
         self.pending.clear()
 
-    def _conclude(self, pending: Pending, raw: Any, logits: Any, *, draw: bool) -> None:
+    def _conclude(self, pending: Pending, raw: Rows, logits: Rows, *, draw: bool) -> None:
         """Smooth and decide the faces of one frame, draw them, write their rows."""
         frame, began = pending.frame, time.perf_counter()
         shown = []
@@ -143,7 +145,7 @@ class Session:
         present = self.tracker.present | {t.face_id for other in self.pending for t in other.faces}
         self.faces = {face_id: seen for face_id, seen in self.faces.items() if face_id in present}
 
-    def _smooth(self, face_id: int, logits: Any, time_s: float) -> tuple[Any, str | None]:
+    def _smooth(self, face_id: int, logits: Rows, time_s: float) -> tuple[Floats, str | None]:
         if face_id not in self.faces:
             self.faces[face_id] = Seen(LabelPolicy(self.rules, self.thresholds), time_s)
         return self.faces[face_id].policy.update(logits, time_s)
@@ -166,15 +168,15 @@ class Session:
             frame = {"frame": pending.frame.number, "time_s": pending.frame.time_s, "faces": len(pending.faces)}
             self.tables.times.add(frame | {f"{stage}_ms": value for stage, value in times.items()})
 
-    def _add(self, row: dict[str, Any]) -> None:
+    def _add(self, row: Row) -> None:
         if self.tables is not None:
             self.tables.rows.add(row)
 
-    def summary(self, wall_s: float, dropped: int) -> dict[str, Any]:
+    def summary(self, wall_s: float, dropped: int) -> videos.SessionSummary:
         """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
         minutes = self.face_seconds / 60
-        latency = {
-            stage: {f"p{q}": round(found(q), 3) for q in (50, 95, 99)}
+        latency: dict[str, videos.Percentiles] = {
+            stage: {"p50": round(found(50), 3), "p95": round(found(95), 3), "p99": round(found(99), 3)}
             for stage, found in self.latency.items()
             if found.n
         }
@@ -186,7 +188,8 @@ class Session:
             "fps": round(self.frames / wall_s, 2) if wall_s > 0 else 0.0,
             "latency_ms": latency,
             "flips_per_minute": {
-                kind: round(self.flips[kind] / minutes, 2) if minutes else 0.0 for kind in ("raw", "smoothed")
+                "raw": round(self.flips["raw"] / minutes, 2) if minutes else 0.0,
+                "smoothed": round(self.flips["smoothed"] / minutes, 2) if minutes else 0.0,
             },
             "labels": dict(sorted(self.labels.items())),
             "skipped_detections": self.skipped,
@@ -194,7 +197,7 @@ class Session:
             "dropped": dropped,
         }
 
-    def meta(self, source: str) -> dict[str, Any]:
+    def meta(self, source: str) -> FrameLogMeta:
         """What travels in this source's frame table: everything that `mien replay` needs."""
         card = self.recognizer.card
         return {
@@ -206,7 +209,7 @@ class Session:
         }
 
 
-def _row(frame: Frame, face: Tracked, raw: Any, smooth: Any, raw_label: str, label: str | None) -> dict[str, Any]:
+def _row(frame: Frame, face: Tracked, raw: Rows, smooth: Floats, raw_label: str, label: str | None) -> Row:
     """A row of the frame table."""
     return (
         {"frame": frame.number, "time_s": frame.time_s, "status": OK if label else ABSTAINED}

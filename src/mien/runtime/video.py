@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
@@ -30,7 +30,10 @@ class VideoWriter:
         self._temporary = path.with_name(f".{path.stem}.tmp{path.suffix or '.mp4'}")
         self._writer: cv2.VideoWriter | None = None
         self._start = 0.0
-        self._held: tuple[int, Any] = (0, None)  # the place of the last frame, and the frame as BGR
+        self._held: tuple[int, cv2.typing.MatLike | None] = (
+            0,
+            None,
+        )  # the place of the last frame, and the frame as BGR
         self._count = 0
 
     def write(self, frame: NDArray[np.uint8], moment: float) -> None:

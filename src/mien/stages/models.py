@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from pydantic import BaseModel
 
 from mien.core.artifacts import models as store
 
 
-def listing() -> dict[str, Any]:
-    """The catalogue as plain values; each download says whether it was fetched already."""
-    catalogue = store.read_catalogue()
-    document: dict[str, Any] = catalogue.model_dump(mode="json")
-    for entry in document["downloads"]:
-        entry["fetched"] = (store.downloads_folder() / entry["file"]).is_file()
-    return document
+class ListedDownload(store.Download):
+    """A file that may be fetched, and whether it was."""
+
+    fetched: bool
 
 
-def verify() -> list[dict[str, Any]]:
+class Listing(BaseModel):
+    """The catalogue, as `mien models` prints it."""
+
+    default: str | None
+    models: list[store.ShippedModel]
+    downloads: list[ListedDownload]
+
+
+class Verified(TypedDict):
+    """A shipped model that is whole."""
+
+    name: str
+    file: str
+    bytes: int
+
+
+def listing() -> Listing:
+    """The catalogue; each download says whether it was fetched already."""
+    catalogue, folder = store.read_catalogue(), store.downloads_folder()
+    downloads = [ListedDownload(**vars(one), fetched=(folder / one.file).is_file()) for one in catalogue.downloads]
+    return Listing(default=catalogue.default, models=catalogue.models, downloads=downloads)
+
+
+def verify() -> list[Verified]:
     """Check every shipped model against its sha256, open it and classify an empty crop.
 
-    Returns a row a model: name, file, bytes. Raises `ArtifactError` for the first that is damaged.
+    Raises `ArtifactError` for the first that is damaged.
     """
     import numpy as np  # noqa: PLC0415  (listing needs neither)
 
     from mien.runtime.recognizer import open_session  # noqa: PLC0415
 
-    rows = []
+    rows: list[Verified] = []
     for entry in store.read_catalogue().models:
         path = store.shipped_file(entry.name)
         session, card = open_session(path, threads=1)

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, final
 
 from mien.core.config.live import DetectConfig
 from mien.core.errors import InputError
 from mien.core.images import decode
-from mien.runtime.recognizer import Recognizer
+from mien.runtime.recognizer import Description, Recognizer
 
 
-def run(images: list[Path], model: Path | None, config: DetectConfig) -> list[dict[str, Any]]:
-    """Faces of each image as plain values: box, confidence, probabilities, label (None: unsure).
+@final
+class Recognized(Description):
+    """An image's faces."""
 
-    An image that cannot be read has `error` (a sentence) in place of them; the others are answered.
+    image: str
+
+
+@final
+class Unread(TypedDict):
+    """An image that cannot be read; `error` is a sentence."""
+
+    image: str
+    error: str
+
+
+def run(images: list[Path], model: Path | None, config: DetectConfig) -> list[Recognized | Unread]:
+    """Faces of each image that can be read as plain values, and what is wrong with the others.
+
     Raises `InputError` where none of the files exists, before the model is opened.
     """
     if not any(path.is_file() for path in images):
@@ -27,7 +41,7 @@ def _missing(path: Path) -> str:
     return f"{path} is a folder: name its images, {path}/*.jpg." if path.is_dir() else f"No file {path}."
 
 
-def _one(recognizer: Recognizer, path: Path) -> dict[str, Any]:
+def _one(recognizer: Recognizer, path: Path) -> Recognized | Unread:
     if not path.is_file():
         return {"image": str(path), "error": _missing(path)}
     try:

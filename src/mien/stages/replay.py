@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from mien.core.artifacts.framelog import ABSTAINED, META, OK, meta_of, read_frame_log, write_frame_log
+from mien.core.artifacts.framelog import ABSTAINED, META, OK, FrameLogMeta, meta_of, read_frame_log, write_frame_log
 from mien.core.config.live import LiveRules
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS
 from mien.core.progress import warn
-from mien.evaluate.intervals import Interval, changes, score, switch_seconds, truth
+from mien.evaluate.intervals import Interval, LabelScores, changes, score, switch_seconds, truth
 from mien.runtime.policy import LabelPolicy, thresholds_of
 
 LEAST = 1e-30  # probabilities below count as this: their logarithm is needed
@@ -36,9 +37,43 @@ class Face:
     shown: NDArray[np.int64]
 
 
+class Marked(NamedTuple):
+    """An interval that a person marked; without a face or a video it is all faces' or all videos'."""
+
+    interval: Interval
+    face_id: int | None
+    video: str | float | None
+
+
+class Flips(TypedDict):
+    """Changes of labels a minute: in a frame alone, as the table has them, now."""
+
+    raw: float
+    before: float
+    smoothed: float
+
+
+class ReplayScores(LabelScores):
+    """Labels against what was marked, and how soon an interval's label is said, where it ever is."""
+
+    median_seconds_to_switch: float | None
+    never_said: int
+
+
+class Replayed(TypedDict):
+    """A frame table that was decided anew; scores are those of raw and smoothed labels."""
+
+    rules: dict[str, object]
+    faces: int
+    rows: int
+    flips_per_minute: Flips
+    unsure: float | None
+    scores: dict[str, ReplayScores] | None
+
+
 def run(
-    table: Path, given: dict[str, Any], *, out: Path | None = None, intervals: Path | None = None
-) -> dict[str, Any]:
+    table: Path, given: Mapping[str, object], *, out: Path | None = None, intervals: Path | None = None
+) -> Replayed:
     """Smooth and decide a frame table anew.
 
     Parameters
@@ -63,7 +98,7 @@ def run(
         raise UsageError(f"The output is the input, {table}.", rule="A table is never written over itself.")
     read = read_frame_log(table)
     meta = meta_of(read)
-    rules = LiveRules.parse(meta.get("rules", {}) | given, where=f"rules of {table}")
+    rules = LiveRules.parse({**meta.get("rules", {}), **given}, where=f"rules of {table}")
     if "thresholds" not in meta:
         warn(f"{table} does not say the model's thresholds (a Parquet file does): only those of the rules count.")
     needed = thresholds_of(rules, np.array(meta.get("thresholds", [0.0] * len(LABELS))))
@@ -129,7 +164,7 @@ def _replay(
     return smooth
 
 
-def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], meta: dict[str, Any]) -> pa.Table:
+def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], meta: FrameLogMeta) -> pa.Table:
     """The table with new smoothed probabilities, labels and status."""
     labels: list[str | None] = [None] * len(table)
     status = table["status"].to_pylist()
@@ -144,7 +179,7 @@ def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], me
     return table.replace_schema_metadata({META: json.dumps(meta).encode()})
 
 
-def _intervals(path: Path) -> list[dict[str, Any]]:
+def _intervals(path: Path) -> list[Marked]:
     """Rows of a CSV of marked intervals."""
     if not path.is_file():
         raise InputError(f"No file {path}.", rule="--intervals is a CSV: start_s, end_s, label[, face_id][, video].")
@@ -152,38 +187,31 @@ def _intervals(path: Path) -> list[dict[str, Any]]:
         # Spreadsheets of countries with decimal commas write semicolons.
         separator = ";" if ";" in path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0] else ","
         parsing, converting = pa.csv.ParseOptions(delimiter=separator), pa.csv.ConvertOptions(decimal_point=",")
-        rows: list[dict[str, Any]] = pa.csv.read_csv(
+        rows: list[dict[str, str | float | None]] = pa.csv.read_csv(
             path, parse_options=parsing, convert_options=converting if separator == ";" else None
         ).to_pylist()
     except pa.ArrowException as error:
         raise InputError(f"{path} is no CSV: {str(error).splitlines()[0]}") from None
+    found = []
     for number, row in enumerate(rows, 2):
         if not {"start_s", "end_s", "label"} <= row.keys():
             raise InputError(f"{path} has the columns {', '.join(row)}.", rule="It needs start_s, end_s and label.")
-        if row["label"] not in NUMBERS:
-            raise InputError(f"{path}, line {number}: label {row['label']!r}.", rule=f"One of {', '.join(LABELS)}.")
-        if not (
-            isinstance(row["start_s"], int | float)
-            and isinstance(row["end_s"], int | float)
-            and row["start_s"] < row["end_s"]
-        ):
-            raise InputError(
-                f"{path}, line {number}: from {row['start_s']} to {row['end_s']}.", rule="start_s < end_s."
-            )
-    return rows
+        start, end, label, face_id = (row.get(key) for key in ("start_s", "end_s", "label", "face_id"))
+        if not isinstance(label, str) or label not in NUMBERS:
+            raise InputError(f"{path}, line {number}: label {label!r}.", rule=f"One of {', '.join(LABELS)}.")
+        if not (isinstance(start, int | float) and isinstance(end, int | float) and start < end):
+            raise InputError(f"{path}, line {number}: from {start} to {end}.", rule="start_s < end_s.")
+        interval = Interval(float(start), float(end), NUMBERS[label])
+        found.append(Marked(interval, None if face_id is None else int(face_id), row.get("video")))
+    return found
 
 
-def _of(face: Face, rows: list[dict[str, Any]]) -> list[Interval]:
+def _of(face: Face, rows: list[Marked]) -> list[Interval]:
     """The intervals that were marked for a face."""
-    mine = (
-        r
-        for r in rows
-        if r.get("video") in (None, face.video) and (r.get("face_id") is None or int(r["face_id"]) == face.face_id)
-    )
-    return [Interval(float(r["start_s"]), float(r["end_s"]), NUMBERS[r["label"]]) for r in mine]
+    return [r.interval for r in rows if r.video in (None, face.video) and r.face_id in (None, face.face_id)]
 
 
-def _scores(faces: list[Face], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _scores(faces: list[Face], rows: list[Marked]) -> dict[str, ReplayScores]:
     """Raw and smoothed labels against what was marked, and how soon an interval's label is said."""
     pairs = [(face, _of(face, rows)) for face in faces]
     marked = [truth(face.times, intervals) for face, intervals in pairs]
@@ -197,10 +225,11 @@ def _scores(faces: list[Face], rows: list[dict[str, Any]]) -> dict[str, Any]:
         kind: [switch_seconds(f.times, getattr(f, kind), i) for f, intervals in pairs for i in intervals]
         for kind in ("raw", "shown")
     }
-    found: dict[str, Any] = {}
+    found: dict[str, ReplayScores] = {}
     for kind, name in (("raw", "raw"), ("shown", "smoothed")):
         said = [w for w in waits[kind] if w is not None]
-        found[name] = score(true, np.concatenate([getattr(f, kind) for f in faces])) | {
+        found[name] = {
+            **score(true, np.concatenate([getattr(f, kind) for f in faces])),
             "median_seconds_to_switch": float(np.median(said)) if said else None,
             "never_said": len(waits[kind]) - len(said),
         }

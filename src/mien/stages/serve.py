@@ -7,21 +7,35 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mien.core.artifacts.framelog import SCHEMA
 from mien.core.artifacts.models import downloaded_file
 from mien.core.artifacts.onnx_model import ModelCard
 from mien.core.config.live import SHIPPED_RULES, DetectConfig, LiveRules
+from mien.core.geometry import Crop
 from mien.core.images import decode
 from mien.core.progress import warn
-from mien.runtime.detect import BLAZEFACE_FILE, BLAZEFACE_SETTINGS, YuNet, crop_of
+from mien.runtime.detect import BLAZEFACE_FILE, BLAZEFACE_SETTINGS, DetectorSettings, YuNet, crop_of
 from mien.runtime.policy import thresholds_of
-from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_session
+from mien.runtime.recognizer import ENVIRONMENT, Description, Recognizer, model_file, open_session
 from mien.web import assets
 
 
-def page_detector() -> tuple[dict[str, Any], bytes]:
+class PageCard(TypedDict):
+    """A model as the page gets it; `columns` are those of the table that it writes."""
+
+    name: str
+    backbone: str
+    labels: list[str]
+    crop: Crop
+    thresholds: list[float]
+    sources: list[str]
+    licenses: list[str]
+    columns: list[str]
+
+
+def page_detector() -> tuple[DetectorSettings, bytes]:
     """The settings and the network of the page's detector: YuNet where it was fetched, else BlazeFace.
 
     YuNet finds smaller faces; it is asked as Python asks it by default.
@@ -30,17 +44,21 @@ def page_detector() -> tuple[dict[str, Any], bytes]:
     if path is None:
         return BLAZEFACE_SETTINGS, BLAZEFACE_FILE.read_bytes()
     config = DetectConfig()
-    settings = {"side": config.detect_side, "min_score": config.min_confidence, "overlap": YuNet.OVERLAP}
-    return {"name": YuNet.name, **settings}, YuNet.network(path)
+    return {
+        "name": YuNet.name,
+        "side": config.detect_side,
+        "min_score": config.min_confidence,
+        "overlap": YuNet.OVERLAP,
+    }, YuNet.network(path)
 
 
-def page_card(card: ModelCard, detector: str) -> dict[str, Any]:
+def page_card(card: ModelCard, detector: str) -> PageCard:
     """What the page needs to know of a model, and what it says about it; the crop is the one around this detector's boxes."""
     return {
         "name": card.name,
         "backbone": card.backbone,
         "labels": list(card.labels),
-        "crop": crop_of(card.crop, detector).model_dump(),
+        "crop": crop_of(card.crop, detector).document(),
         "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(),
         "sources": card.sources,
         "licenses": card.licenses,
@@ -48,11 +66,11 @@ def page_card(card: ModelCard, detector: str) -> dict[str, Any]:
     }
 
 
-def answers_of(model: Path) -> Callable[[bytes], dict[str, Any]]:
+def answers_of(model: Path) -> Callable[[bytes], Description]:
     """What the API says of an image file's bytes; the model is opened when the first one comes."""
     opened = cache(lambda: Recognizer.load(model))
 
-    def answer(data: bytes) -> dict[str, Any]:
+    def answer(data: bytes) -> Description:
         return opened().describe(decode(data))
 
     return answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mien.core.artifacts.study import StudyFolder
 from mien.core.config.judge import PredictConfig
@@ -47,11 +46,12 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
 
     out = folder.teacher(teacher.name)
     settings, needs = dict(teacher.settings), ["index"]
-    if settings.get("init_from") in {other.name for other in study.teachers}:
-        needs.append(f"train {settings['init_from']}")
-        settings["init_from"] = str(folder.teacher(settings["init_from"]))  # a teacher that comes before
+    start = settings.get("init_from")
+    if isinstance(start, str) and start in {other.name for other in study.teachers}:
+        needs.append(f"train {start}")
+        settings["init_from"] = str(folder.teacher(start))  # a teacher that comes before
 
-    def run() -> Any:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
+    def run() -> object:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
         config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
         return train.run(config, origin, folder.index, out, replace=True)
 
@@ -62,7 +62,7 @@ def _judge(study: StudyConfig, folder: StudyFolder, out: Path, training: str, ag
     """Predictions of val and calib, then the calibration, of the run that the step `training` leaves."""
     from mien.stages import calibrate, predict
 
-    def predicting(split: str) -> Callable[[], Any]:
+    def predicting(split: str) -> Callable[[], Path]:
         return lambda: predict.run(out, folder.index, split, PredictConfig())
 
     both = [
@@ -97,7 +97,7 @@ def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path], again: 
     )
 
 
-def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) -> Step:
+def _distill(study: StudyConfig, settings: dict[str, object], folder: StudyFolder) -> Step:
     from mien.stages import distill
 
     config, origin = resolve(DistillConfig, ("study", seeded(settings, study.seed)))

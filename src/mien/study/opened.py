@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mien.core.artifacts import base
 from mien.core.artifacts import test_accesses as accesses
@@ -18,7 +19,7 @@ OF_INDEXES = {"study": ("index",), "matrix": ("index", "sources")}
 
 
 def check_settings(
-    root: Path, kind: Literal["study", "matrix"], request: dict[str, Any], indexes: list[Path], *, again: bool
+    root: Path, kind: Literal["study", "matrix"], request: Mapping[str, object], indexes: list[Path], *, again: bool
 ) -> None:
     """Raise `SplitError` where `root` was made with other settings of what comes before test, and test was opened since,
     unless `again`.

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mien.core.artifacts.plan import State, ask, unmade
 from mien.core.artifacts.run import holds_training
@@ -24,7 +23,7 @@ class Step:
 
     name: str
     product: Path
-    run: Callable[[], Any]
+    run: Callable[[], object]
     needs: tuple[str, ...] = ()
     training: Path | None = None
     judges: bool = False
@@ -99,7 +98,7 @@ class Permission:
             )
         self.agreed |= set(lost)
 
-    def run(self, step: Step) -> Any:
+    def run(self, step: Step) -> object:
         """Run one step, whose needs are there, unless it would remove a training without permission."""
         if step.training not in self.agreed:
             self.obtain([dataclasses.replace(step, needs=())])

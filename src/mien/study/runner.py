@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from mien.core.artifacts.plan import unmade
+from mien.core.artifacts.plan import State, unmade
 from mien.core.artifacts.study import (
+    StudyDocument,
     StudyFolder,
     close_study,
     earlier_request,
@@ -35,7 +36,7 @@ def run_study(
     replace: bool = False,
     again: bool = False,
     jobs: int = 1,
-) -> dict[str, Any]:
+) -> StudyDocument:
     """Run a study to its report and return `study.json`; calling it again goes on where it was.
 
     `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration or
@@ -80,7 +81,7 @@ def _preflight(study: StudyConfig) -> None:
     for source in study.index.source:
         expand(source)
     for settings in [*(teacher.settings for teacher in study.teachers), study.student or {}]:
-        train.check(TrainConfig.model_construct(**({"backbone": "resnet18"} | settings)))
+        train.check(TrainConfig.model_construct(backbone=str(settings.get("backbone", "resnet18"))))
 
 
 def _run_step(
@@ -99,8 +100,16 @@ def _modified(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def plan_study(study: StudyConfig, root: Path) -> list[dict[str, Any]]:
-    """What a run would do: each step, what it leaves, and whether that is there, goes on, or is to be made, or made again."""
+class PlannedStep(TypedDict):
+    """A step, what it leaves, and whether that is there, goes on, or is to be made, or made again."""
+
+    step: str
+    product: str
+    state: State
+
+
+def plan_study(study: StudyConfig, root: Path) -> list[PlannedStep]:
+    """What a run would do."""
     earlier_request(root, study.name, "study")
     plan = steps(study, root)
     states, report = outlook(plan), StudyFolder(root).report

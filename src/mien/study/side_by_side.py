@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from mien.core.artifacts.plan import State, ask
 from mien.core.errors import MienError
@@ -128,5 +128,5 @@ def _run_one(plan: Callable[[], Sequence[Step]], name: str, log: Path) -> None:
             sys.exit(error.exit_code)
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

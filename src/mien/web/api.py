@@ -7,8 +7,7 @@ read up to a limit. Nothing is stored or logged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -21,13 +20,13 @@ RECOGNIZE = "/v1/recognize"
 LARGEST = 20_000_000  # bytes of a request's body
 WAITING = 16  # requests that may wait or be answered at a time
 USE = f"POST an image file's bytes: curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}, with this server's port"
-Answer = Callable[[bytes], dict[str, Any]]
+Answer = Callable[[bytes], Mapping[str, object]]
 
 
 class Api:
     """Routes of the API over a function that answers an image file's bytes; it is called by one thread at a time."""
 
-    def __init__(self, answer: Answer, model: dict[str, Any]) -> None:
+    def __init__(self, answer: Answer, model: Mapping[str, object]) -> None:
         self._answer, self._model = answer, model
         self._turn, self._waiting = asyncio.Lock(), 0
 

@@ -7,7 +7,7 @@ ear (the person's own right and left), all as shares of the square's side. Which
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 import onnx
@@ -35,6 +35,18 @@ def anchors() -> NDArray[np.float32]:
     return np.concatenate(parts).astype(np.float32)
 
 
+class _Attributes(TypedDict, total=False):
+    """Attributes of the ONNX operators that are used here."""
+
+    auto_pad: str
+    axis: int
+    group: int
+    kernel_shape: list[int]
+    perm: list[int]
+    strides: list[int]
+    to: int
+
+
 class _Builder:
     """Nodes and constants of the ONNX graph; tensors of images are (n, c, h, w) here and (n, h, w, c) in the source."""
 
@@ -44,11 +56,11 @@ class _Builder:
         self.constants: list[onnx.TensorProto] = []
         self.weights = {i: tensor.values for i, tensor in enumerate(graph.tensors) if tensor.values is not None}
 
-    def constant(self, name: str, values: NDArray[Any]) -> str:
+    def constant(self, name: str, values: NDArray[np.generic]) -> str:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Unpack[_Attributes]) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 

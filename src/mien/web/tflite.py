@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,7 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    values: NDArray[Any] | None
+    values: NDArray[np.generic] | None
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mien.core.config.earlier import EarlierReport
 from mien.evaluate.calibration_error import ece
 from mien.evaluate.metrics import softmax
 from mien.evaluate.published import FALSE, OPEN, TRUE, check_published, confidence_range, largest_move
 
-BLANK = {
-    "accuracy": None,
-    "macro_f1": None,
-    "minority_f1": None,
-    "ece": None,
-    "temperature": None,
-    "swept": None,
-    "per_class_f1": {},
-    "joined": False,
-}
-
 
 def score(model, where, **figures):
-    return BLANK | {"model": model, "where": where} | figures
+    return {"model": model, "where": where} | figures
 
 
 def checked(*scores, shares=(), best=None):
-    return check_published({"title": "r", "scores": scores, "shares": list(shares), "best_single": best or {}})
+    report = {"title": "r", "scores": scores, "shares": shares, "best_single": best or {}}
+    return check_published(EarlierReport.model_validate(report))
 
 
 def test_no_model_breaks_the_range_of_its_confidence():

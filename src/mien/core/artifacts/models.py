@@ -10,7 +10,6 @@ import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,8 +21,18 @@ PACKAGE, CATALOGUE = "mien.models", "models.json"
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class CardFigure(BaseModel):
+    """A figure of a model's card, its interval, and the images that it is of."""
+
+    model_config = _MODEL
+
+    value: float
+    ci95: tuple[float, float]
+    on: str
+
+
 class ShippedModel(BaseModel):
-    """A model file in the package. `figures` are those of its card: {name: {value, ci95, n, on, command}}."""
+    """A model file in the package; `figures` are those of its card, by name."""
 
     model_config = _MODEL
 
@@ -38,7 +47,7 @@ class ShippedModel(BaseModel):
     input_size: int = Field(description="side of the square face crops, pixels")
     data: list[str] = Field(description="sources of the images and labels it learned from")
     terms: list[str] = Field(description="terms of these sources and of the weights that training started from")
-    figures: dict[str, Any]
+    figures: dict[str, CardFigure]
     command: str = Field(description="the command that made it")
 
 

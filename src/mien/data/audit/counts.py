@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.audit import AttributeCounts, Audit, IdenticalCounts, NearDuplicateCounts, OfficialLeaks
 from mien.core.artifacts.index import SPLITS
 from mien.core.labels import LABELS, MINORITY
 from mien.data.audit.suspicious import suspicious
@@ -18,7 +18,7 @@ _CODES = [SPLIT_CODE[name] for name in SPLITS]
 _MOST_VALUES = 24  # an attribute with more values than this is counted, not listed
 
 
-def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[str, Any]:
+def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
     """All counts that `audit.json` holds. `keep` are the source rows that the index shows."""
     found = plan.found
     rows = np.flatnonzero(keep)
@@ -99,7 +99,7 @@ def _crossing(groups: NDArray[np.int64], sides: NDArray[np.int8]) -> int:
     return int((np.unique(pairs // len(SPLIT_CODE), return_counts=True)[1] > 1).sum())
 
 
-def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, Any]:
+def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, AttributeCounts]:
     """Per attribute: how many rows have it, and for each of its values (if they are few) the rows and classes."""
     seen: dict[str, dict[str, Counter[str]]] = {}
     for start in range(0, len(rows), 1 << 15):
@@ -111,7 +111,7 @@ def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -
                     values.setdefault(value, Counter())[LABELS[label]] += 1
                 else:
                     values.setdefault("", Counter())["" if value else LABELS[label]] += 1
-    out: dict[str, Any] = {}
+    out: dict[str, AttributeCounts] = {}
     for key, values in sorted(seen.items()):
         total = sum(sum(counter.values()) for counter in values.values())
         listed = {v: {"total": sum(c.values()), **dict(sorted(c.items()))} for v, c in sorted(values.items())}
@@ -119,7 +119,7 @@ def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -
     return out
 
 
-def _identical(plan: Plan) -> dict[str, Any]:
+def _identical(plan: Plan) -> IdenticalCounts:
     """Pixel-identical groups, and how the official splits leak through them."""
     found = plan.found
     rows = np.flatnonzero(found.image >= 0)
@@ -133,7 +133,7 @@ def _identical(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _near(plan: Plan) -> dict[str, Any]:
+def _near(plan: Plan) -> NearDuplicateCounts:
     """Near-duplicate clusters of distinct images; how the official splits leak through identical and near ones."""
     found = plan.found
     size = np.bincount(plan.group, minlength=len(plan.ids))
@@ -151,7 +151,7 @@ def _near(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> dict[str, Any]:
+def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> OfficialLeaks:
     """Groups that cross the sources' own splits, and official val and test rows whose group is in train too."""
     stands = np.zeros((n, len(SPLIT_CODE)), dtype=bool)
     stated = official >= 0

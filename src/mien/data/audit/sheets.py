@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.artifacts.index import SPLITS, Index
 from mien.core.artifacts.pixels import PixelRows
+from mien.core.artifacts.suspects import FoundSuspects
 from mien.core.labels import LABELS
 
 _COLUMNS, _GAP, _TITLE = 16, 2, 26
@@ -45,7 +44,7 @@ def _grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def suspects_sheet(
-    pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], found: dict[str, NDArray[Any]], count: int
+    pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], found: FoundSuspects, count: int
 ) -> bytes:
     """A PNG of the images whose labels are most in doubt, each over its label and the one that is suggested."""
     doubted = np.flatnonzero(found["suspect"])

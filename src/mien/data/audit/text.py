@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from mien.core.artifacts.audit import Absent, Audit, OfficialLeaks
 from mien.core.artifacts.index import SPLITS
 
 _WIDTH = 150
 
 
-def audit_text(audit: dict[str, Any]) -> str:
+def audit_text(audit: Audit) -> str:
     """What looks suspicious first, then the report's table (classes × splits), sources, duplicates, what was dropped."""
     lines = []
     for found in audit["suspicious"]:
@@ -31,14 +33,14 @@ def audit_text(audit: dict[str, Any]) -> str:
         f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} images, the largest {near['largest']}; with the identical {_leaks(near)}",
         f"here on two sides    {audit['groups_on_two_sides']} groups, {audit['subjects_on_two_sides']} persons",
     ]
-    for title, key in (
-        ("moved by their group", "moved"),
-        ("dropped (rows)", "dropped"),
-        ("rejected (rows)", "rejected"),
-        ("crops", "aligned"),
+    for title, counts in (
+        ("moved by their group", audit["moved"]),
+        ("dropped (rows)", audit["dropped"]),
+        ("rejected (rows)", audit["rejected"]),
+        ("crops", audit["aligned"]),
     ):
-        if audit[key]:
-            lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in audit[key].items()))
+        if counts:
+            lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in counts.items()))
     for terms, row in audit["by_license"].items():
         lines.append(f"{'terms':20} {row['total']:,} images: {terms}")
     if audit["relabelled"]:
@@ -50,7 +52,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(title: str, rows: dict[str, dict[str, Any]], totals: dict[str, int] | None) -> list[str]:
+def _table(title: str, rows: Mapping[str, Mapping[str, float]], totals: dict[str, int] | None) -> list[str]:
     columns = (*SPLITS, "total")
     whole = sum(row["total"] for row in rows.values())
     lines = [f"{title:12}" + "".join(f"{c:>10}" for c in columns) + "   share"]
@@ -63,20 +65,20 @@ def _table(title: str, rows: dict[str, dict[str, Any]], totals: dict[str, int] |
     return lines
 
 
-def _minority(audit: dict[str, Any]) -> list[str]:
+def _minority(audit: Audit) -> list[str]:
     share = audit["minority"]["share"]
     named = ", ".join(audit["minority"]["classes"])
     return [f"{'minority':12}" + "".join(f"{100 * share[c]:>9.2f}%" for c in (*SPLITS, "total")) + f"   {named}"]
 
 
-def _absent(absent: dict[str, Any]) -> list[str]:
+def _absent(absent: Absent) -> list[str]:
     """One line when splits have no rows, or no rows of some classes."""
     parts = [f"splits {', '.join(absent['splits'])}"] if absent["splits"] else []
     parts += [f"in {split} {', '.join(names)}" for split, names in absent["classes"].items()]
     return [f"{'absent':12}   {'; '.join(parts)}"] if parts else []
 
 
-def _leaks(found: dict[str, Any]) -> str:
+def _leaks(found: OfficialLeaks) -> str:
     leaked = found["official_rows_also_in_train"]
     crossing = found["groups_crossing_official_splits"]
     return f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test {leaked['test']:,})"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
-from mien.core.artifacts.run import WEIGHTS, read_run, run_of
+from mien.core.artifacts.run import WEIGHTS, StartedFrom, read_run, run_of
 from mien.core.config.base import expand
 from mien.core.config.train import ALIASES, OURS
 from mien.core.errors import InputError, UsageError
@@ -29,7 +29,7 @@ class Start:
     """
 
     state: dict[str, Tensor]
-    origin: dict[str, Any]
+    origin: StartedFrom
     ours: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -72,7 +72,7 @@ def _from_timm(name: str) -> Start:
             rule="--pretrained timm downloads from the place that timm names.",
             fix="Fetch its model.safetensors where there is a network, and name the file with --pretrained FILE.",
         ) from None
-    origin = {"from": f"timm {known.architecture}.{known.tag}", "license": known.license or UNKNOWN}
+    origin: StartedFrom = {"from": f"timm {known.architecture}.{known.tag}", "license": known.license or UNKNOWN}
     return Start(network.state_dict(), origin, mean=known.mean, std=known.std)
 
 
@@ -88,7 +88,7 @@ def _from_file(path: Path, settings: dict[str, Any]) -> Start:
         )
     state, run = load_weights(path), run_of(path)
     terms = settings["pretrained_license"] or ("; ".join(run.terms) if run is not None else UNKNOWN)
-    origin = {
+    origin: StartedFrom = {
         "from": path.name if run is None else f"run {run.name}",
         "sha256": base.sha256_file(path),
         "license": terms,

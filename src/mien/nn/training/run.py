@@ -13,8 +13,8 @@ import torch
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import KIND, Run, begin_run, finish_run, read_run
-from mien.core.config.base import expand
+from mien.core.artifacts.run import KIND, Run, RunConfig, StartedFrom, TaughtBy, begin_run, finish_run, read_run
+from mien.core.config.base import Origins, expand
 from mien.core.config.train import ALIASES, TrainConfig, check_backbone
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS, N_CLASSES
@@ -32,7 +32,7 @@ from mien.nn.training.validation import Score
 
 def train_run(
     config: TrainConfig,
-    origin: dict[str, dict[str, Any]],
+    origin: Origins,
     index: Index,
     out: Path,
     fingerprint: str,
@@ -40,7 +40,7 @@ def train_run(
     score: Score,
     teacher: Callable[[], Teacher] | None = None,
     views: Path | None = None,
-    extra: dict[str, Any] | None = None,
+    taught_by: TaughtBy | None = None,
 ) -> Run:
     """Train in `out`, or go on there; `teacher` is called when everything else was found right, and only where it is needed.
 
@@ -59,18 +59,20 @@ def train_run(
     check_request(config, index, train)
     torch.manual_seed(config.seed)
     network, started_from = _start(config, index)
-    priors = _set_priors(network, config, index, train)
-    document = {
+    training_prior, predicts_prior = _set_priors(network, config, index, train)
+    document: RunConfig = {
         "settings": origin,
         "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
-        "crop": index.crop.model_dump(),
+        "crop": index.crop.document(),
         "parameters": parameter_count(network),
         "started_from": started_from,
         "balanced_sampling": config.balanced,
-        **priors,
+        "training_prior": training_prior,
+        "predicts_prior": predicts_prior,
         "train_rows": len(train.rows),
-        **(extra or {}),
     }
+    if taught_by is not None:
+        document["teacher"] = taught_by
     trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
@@ -122,7 +124,7 @@ def _has_votes(index: Index) -> bool:
     return bool((index.votes[rows] != np.eye(N_CLASSES, dtype=np.float32)[index.labels[rows]]).any())
 
 
-def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] | None]:
+def _start(config: TrainConfig, index: Index) -> tuple[Network, StartedFrom | None]:
     """The network with the weights it starts from, and where these come from."""
     settings, crop = config.model_dump(), index.crop
     start = load_pretrained(settings)
@@ -141,13 +143,15 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] |
     return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
 
-def _set_priors(network: Network, config: TrainConfig, index: Index, train: TrainRows) -> dict[str, list[float] | None]:
+def _set_priors(
+    network: Network, config: TrainConfig, index: Index, train: TrainRows
+) -> tuple[list[float] | None, list[float] | None]:
     """Put the shift between priors into the network; returns the class shares trained for and predicted with.
 
     Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after training.
     """
     if config.hard_share < 1:
-        return {"training_prior": None, "predicts_prior": None}
+        return None, None
     natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
     shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
     trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
@@ -157,7 +161,7 @@ def _set_priors(network: Network, config: TrainConfig, index: Index, train: Trai
         "uniform": np.full(N_CLASSES, 1 / N_CLASSES),
     }[config.predict_prior]
     network.prior_shift.copy_(torch.from_numpy(np.log(wanted) - np.log(trained)))
-    return {"training_prior": trained.tolist(), "predicts_prior": wanted.tolist()}
+    return trained.tolist(), wanted.tolist()
 
 
 def check_name(backbone: str) -> None:
