@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.core.config.train import ALIASES, OURS, check_backbone
+from mien.core.config.train import check_backbone
+from mien.core.config.train_groups import ALIASES, OURS
 from mien.core.errors import UsageError
 from mien.nn.models.blocks import Hybrid, SmallCnn, add_attention
 from mien.nn.torchvision_cure import import_timm

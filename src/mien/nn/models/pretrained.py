@@ -12,7 +12,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.run import WEIGHTS, StartedFrom, read_run, run_of
 from mien.core.config.base import expand
-from mien.core.config.train import ALIASES, OURS
+from mien.core.config.train_groups import ALIASES, OURS
 from mien.core.errors import InputError, UsageError
 from mien.nn.torchvision_cure import import_timm
 
