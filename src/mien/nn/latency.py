@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypedDict
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +22,40 @@ BLOCK = 10
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def measure(network: Network, size: int, *, runs: int = 60, warmup: int = 10) -> dict[str, Any]:
+class Percentiles(TypedDict):
+    """Median, 95th and 99th percentile, milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class Latency(Percentiles):
+    """What one image takes, `batch` at a time, at an input side of `input` pixels."""
+
+    engine: str
+    batch: int
+    threads: int
+    input: int
+
+
+class Timing(Percentiles):
+    """What one image takes a contender; `p50_of_turns_ms` are the least and the largest median of a turn."""
+
+    model: str
+    engine: str
+    threads: int
+    p50_of_turns_ms: list[float]
+
+
+class Session(Protocol):
+    """What we use of an onnxruntime session."""
+
+    def run(self, outputs: list[str], inputs: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """The named outputs."""
+
+
+def measure(network: Network, size: int, *, runs: int = 60, warmup: int = 10) -> Latency:
     """Milliseconds of one uint8 crop of `size` pixels: percentiles of `runs`."""
     image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode():
@@ -48,9 +82,10 @@ def time_runs(call: Callable[[], object], runs: int, synchronize: Callable[[], N
     return times
 
 
-def percentiles(times: Sequence[float]) -> dict[str, float]:
+def percentiles(times: Sequence[float]) -> Percentiles:
     """Median, 95th and 99th percentile of milliseconds."""
-    return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, np.percentile(times, [50, 95, 99])), strict=True))
+    p50, p95, p99 = map(float, np.percentile(times, [50, 95, 99]))
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
 
 @dataclass(frozen=True)
@@ -65,7 +100,7 @@ class Contender:
 
 def compare(
     contenders: Sequence[Contender], *, runs: int, warmup: int, synchronize: Callable[[], None] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Timing]:
     """Time all contenders in turns of `BLOCK` runs, so that a busy moment of the machine hits all of them alike.
 
     Each turn starts with one run that is not counted: caches and thread pools are then the contender's own. Besides
@@ -88,7 +123,7 @@ def compare(
     return [_record(c, found) for c, found in zip(contenders, turns, strict=True)]
 
 
-def _record(contender: Contender, turns: list[list[float]]) -> dict[str, Any]:
+def _record(contender: Contender, turns: list[list[float]]) -> Timing:
     medians = [float(np.median(times)) for times in turns]
     return {
         "model": contender.model,
@@ -115,20 +150,21 @@ def torch_call(members: Sequence[Network], size: int, device: torch.device, amp:
     return call
 
 
-def onnx_session(model: bytes, threads: int) -> Any:
+def onnx_session(model: bytes, threads: int) -> Session:
     """An onnxruntime session on processors, whose threads rest between its runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait busily after a run would slow whatever is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session: Session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session
 
 
-def onnx_call(sessions: Sequence[Any], size: int) -> Callable[[], np.ndarray[Any, Any]]:
+def onnx_call(sessions: Sequence[Session], size: int) -> Callable[[], NDArray[np.float32]]:
     """Mean probabilities (1, 7) of exported networks that run one after another on one image."""
     image = np.zeros((1, size, size, 3), dtype=np.uint8)
 
-    def call() -> np.ndarray[Any, Any]:
+    def call() -> NDArray[np.float32]:
         found = [session.run(["probabilities"], {"crops": image})[0] for session in sessions]
         return np.asarray(np.mean(found, axis=0))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from mien.core.artifacts.run import best_epoch, validated_epochs
 
@@ -10,7 +10,16 @@ COLLAPSE = 0.7  # of the best macro-F1
 ABOVE_CHANCE = 0.2  # a macro-F1 that guessing one class (at most .14) or at random does not reach
 
 
-def collapse(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+class TrainingEvent(TypedDict):
+    """What happened in a training, at which step; its epoch may be a fraction."""
+
+    kind: str
+    step: int
+    epoch: float
+    text: str
+
+
+def collapse(history: list[dict[str, Any]]) -> TrainingEvent | None:
     """What happened when the last validation fell under 70 % of the best one before; None if it did not.
 
     Only a fall from well above chance counts.

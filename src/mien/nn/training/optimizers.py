@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
+from mien.nn.models.blocks import Matcher
 
 
 def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -26,7 +26,7 @@ def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Opt
     for name, parameter in objective.named_parameters():
         decays = parameter.ndim >= 2 and name not in spared and not name.startswith("center.")
         groups.setdefault((scales.get(name.removeprefix("network.backbone."), 1.0), decays), []).append(parameter)
-    listed: list[dict[str, Any]] = [
+    listed = [
         {"params": found, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
         for (scale, decays), found in groups.items()
     ]
@@ -45,7 +45,7 @@ def block_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
 
     Blocks are those of timm's `group_matcher`, in its coarse form.
     """
-    matcher = backbone.group_matcher(coarse=True) if hasattr(backbone, "group_matcher") else {}  # type: ignore[operator]
+    matcher: Matcher = backbone.group_matcher(coarse=True) if hasattr(backbone, "group_matcher") else {}  # type: ignore[operator]
     if not matcher:
         raise UsageError(
             f"{type(backbone).__name__} does not say what its blocks are.",
@@ -54,7 +54,7 @@ def block_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
         )
     rules: list[tuple[str, int, int | None]] = []
     for kind, patterns in enumerate(matcher.values()):
-        listed = patterns if isinstance(patterns, (list, tuple)) else [(patterns, None)]
+        listed = [(patterns, None)] if isinstance(patterns, str) else patterns
         for pattern, fixed in listed:
             rules.append((pattern, kind, fixed[0] if fixed else None))
     found: dict[str, tuple[int, int]] = {}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from mien.core.progress import warn
 from mien.nn.devices import processes
 from mien.nn.distillation.teacher import Teacher
 from mien.nn.models.network import Network, make_network, parameter_count
-from mien.nn.models.pretrained import load_pretrained
+from mien.nn.models.pretrained import StartedFrom, load_pretrained
 from mien.nn.torchvision_cure import import_timm
 from mien.nn.training.priors import assumed_prior, shown_prior
 from mien.nn.training.train_rows import TrainRows, train_rows
@@ -32,7 +31,7 @@ from mien.nn.training.validation import Score
 
 def train_run(
     config: TrainConfig,
-    origin: dict[str, dict[str, Any]],
+    origin: Mapping[str, Mapping[str, object]],
     index: Index,
     out: Path,
     fingerprint: str,
@@ -40,7 +39,7 @@ def train_run(
     score: Score,
     teacher: Callable[[], Teacher] | None = None,
     views: Path | None = None,
-    extra: dict[str, Any] | None = None,
+    extra: Mapping[str, object] | None = None,
 ) -> Run:
     """Train in `out`, or go on there; `teacher` is called when everything else was found right, and only where it is needed.
 
@@ -78,7 +77,7 @@ def train_run(
     together.wait_for_everyone()
     result = trainer.run()
     if together.is_main_process:
-        finish_run(out, fingerprint, result)
+        finish_run(out, fingerprint, dict(result))
     together.wait_for_everyone()
     return read_run(out)
 
@@ -122,11 +121,10 @@ def _has_votes(index: Index) -> bool:
     return bool((index.votes[rows] != np.eye(N_CLASSES, dtype=np.float32)[index.labels[rows]]).any())
 
 
-def _start(config: TrainConfig, index: Index) -> tuple[Network, dict[str, Any] | None]:
+def _start(config: TrainConfig, index: Index) -> tuple[Network, StartedFrom | None]:
     """The network with the weights it starts from, and where these come from."""
-    settings, crop = config.model_dump(), index.crop
-    start = load_pretrained(settings)
-    network = make_network(settings, crop_size=crop.size, color=crop.color, start=start)
+    crop, start = index.crop, load_pretrained(config)
+    network = make_network(config, crop_size=crop.size, color=crop.color, start=start)
     if config.init_from is None:
         return network, None if start is None else start.origin
     earlier = read_run(Path(expand(config.init_from)))
@@ -163,5 +161,4 @@ def _set_priors(network: Network, config: TrainConfig, index: Index, train: Trai
 def check_name(backbone: str) -> None:
     """Raise a `UsageError` with the nearest name for a backbone that nobody knows."""
     if backbone not in ALIASES:
-        timm: Any = import_timm()
-        check_backbone(backbone, timm.list_models())
+        check_backbone(backbone, import_timm().list_models())
