@@ -55,9 +55,8 @@ def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False
     from mien.stages import index
 
     found = index.audit(folder)
-    if figures is not None:
-        found = found | {"figures": [str(path) for path in index.figures(folder, figures)]}
-    show(found, json=json, text=audit_text(found))
+    drawn = {} if figures is None else {"figures": [str(path) for path in index.figures(folder, figures)]}
+    show({**found, **drawn}, json=json, text=audit_text(found))
 
 
 @index_app.command(name="diff")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from mien.core.artifacts.index import DUPLICATES, MOVED, REJECTED, SCHEMA, SPLITS, Index, IndexParts
 from mien.core.errors import InputError, UsageError, nearest
 from mien.core.labels import INDEX, LABELS
+from mien.data.documents import LabelsAudit, Provenance
 from mien.data.label_votes import NONE, vote
 
 _CHUNK = 4096
 
 
-def under_labels(index: Index, occurrences: pa.Table, provenance: dict[str, Any], source: str) -> IndexParts:
+def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, source: str) -> IndexParts:
     """Parts of an index of those images that every source of `index` labels, with the labels of `source`.
 
     Splits, groups and pixels are those of `index`, so that two such indexes differ in their labels alone. A source's label of an
@@ -58,7 +58,7 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: dict[str, Any]
         moved=MOVED.empty_table().to_batches(),
         pixels=_pixels(index, rows),
         count=len(rows),
-        audit=_audit(index, rows, found, source),
+        audit=dict(_audit(index, rows, found, source)),
         provenance={**provenance, "labels": source, "of": index.content_hash},
         crop=index.crop,
     )
@@ -78,7 +78,7 @@ def _pixels(index: Index, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]
         yield np.asarray(index.pixels[rows[start : start + _CHUNK]])
 
 
-def _audit(index: Index, rows: NDArray[np.int64], labels: NDArray[np.int64], source: str) -> dict[str, Any]:
+def _audit(index: Index, rows: NDArray[np.int64], labels: NDArray[np.int64], source: str) -> LabelsAudit:
     """Counts by class and split, and how many of the images kept have another label in `index`."""
     splits = index.splits[rows]
 

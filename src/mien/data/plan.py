@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.data.documents import Relabelling
 from mien.data.duplicates.near import Pairs
 from mien.data.label_votes import VoteOutcome
 from mien.data.loading.collect import Collection
@@ -52,4 +52,4 @@ class Plan:
     kept: NDArray[np.bool_]
     why: dict[int, str]
     moved: list[Moved]
-    relabelled: list[dict[str, Any]]
+    relabelled: list[Relabelling]

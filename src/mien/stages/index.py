@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import (
@@ -28,10 +28,12 @@ from mien.core.errors import InputError, MienError, UsageError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 from mien.core.progress import say, warn
+from mien.data.audit.diff import IndexDifference
 from mien.data.audit.diff import diff as compare
 from mien.data.audit.sheets import contact_sheet
 from mien.data.build import build, recipe_of
 from mien.data.common import under_labels
+from mien.data.documents import Audit
 from mien.data.loading.collect import fingerprint_of
 from mien.data.loading.engines import make_engine
 from mien.data.sources import SOURCES, Source, open_sources
@@ -264,14 +266,14 @@ def _keep_pieces(building: Path, out: Path) -> None:
     say(f"What was read is kept in {building}: the next build of these sources as {out} goes on from it.")
 
 
-def audit(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+def audit(folder: Path, *, verify: bool = True) -> Audit:
     """The audit of a complete index. `verify` checks its tables and pixels by their hashes on the way."""
     if verify:
         read_index(folder).check()
-    return read_audit(folder)
+    return cast(Audit, read_audit(folder))
 
 
-def diff(first: Path, second: Path) -> dict[str, Any]:
+def diff(first: Path, second: Path) -> IndexDifference:
     """What changed from one index to another."""
     return compare(read_index(first), read_index(second))
 

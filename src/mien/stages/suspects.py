@@ -47,7 +47,15 @@ def run(
     probabilities = softmax(logits)
     found = find_suspects(probabilities, labels)
     summary = _summary(index, probabilities, labels, found, noise)
-    sheet = suspects_sheet(index.pixels, rows, labels, found, noise.sheet)
+    sheet = suspects_sheet(
+        index.pixels,
+        rows,
+        labels,
+        noise.sheet,
+        suspect=found["suspect"],
+        suggested=found["suggested"],
+        quality=found["quality"],
+    )
     store.write_suspects(out, index.image_ids[rows], labels, found, probabilities, summary, sheet, fingerprint)
     return store.read_summary(out)
 

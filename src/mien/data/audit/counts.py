@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from mien.core.artifacts.index import SPLITS
 from mien.core.labels import LABELS, MINORITY
 from mien.data.audit.suspicious import suspicious
+from mien.data.documents import AttributeCounts, Audit, Counts, IdenticalCounts, NearCounts, OfficialLeaks
 from mien.data.loading.load import ALIGNED, SPLIT_CODE
 from mien.data.plan import Plan
 
@@ -18,7 +18,7 @@ _CODES = [SPLIT_CODE[name] for name in SPLITS]
 _MOST_VALUES = 24  # an attribute with more values than this is counted, not listed
 
 
-def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[str, Any]:
+def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
     """All counts that `audit.json` holds. `keep` are the source rows that the index shows."""
     found = plan.found
     rows = np.flatnonzero(keep)
@@ -67,7 +67,7 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
         ),
         "aligned": {
             ALIGNED[code]: int(count)
-            for code, count in enumerate(np.bincount(found.numbers("aligned")[rows], minlength=len(ALIGNED)))
+            for code, count in enumerate(np.bincount(found.numbers("aligned", np.int8)[rows], minlength=len(ALIGNED)))
             if count
         },
         "relabelled": len(plan.relabelled),
@@ -79,11 +79,11 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> dict[st
 SPLIT_NAMES = {code: name for name, code in SPLIT_CODE.items()}
 
 
-def _by_split(sides: NDArray[np.int8]) -> dict[str, int]:
+def _by_split(sides: NDArray[np.int8]) -> Counts:
     return {name: int((sides == code).sum()) for name, code in zip(SPLITS, _CODES, strict=True)} | {"total": len(sides)}
 
 
-def _absent_classes(counts: dict[str, dict[str, int]], totals: dict[str, int]) -> dict[str, list[str]]:
+def _absent_classes(counts: dict[str, Counts], totals: Counts) -> dict[str, list[str]]:
     """For each split that has rows the classes of which it has none; splits with all seven are left out."""
     absent = {s: [name for name in LABELS if not counts[name][s]] for s in SPLITS if totals[s]}
     return {split: names for split, names in absent.items() if names}
@@ -99,19 +99,19 @@ def _crossing(groups: NDArray[np.int64], sides: NDArray[np.int8]) -> int:
     return int((np.unique(pairs // len(SPLIT_CODE), return_counts=True)[1] > 1).sum())
 
 
-def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, Any]:
+def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, AttributeCounts]:
     """Per attribute: how many rows have it, and for each of its values (if they are few) the rows and classes."""
     seen: dict[str, dict[str, Counter[str]]] = {}
     for start in range(0, len(rows), 1 << 15):
         part = slice(start, start + (1 << 15))
-        for pairs, label in zip(plan.found.texts("attributes", rows[part]), labels[part].tolist(), strict=True):
-            for key, value in pairs or ():
+        for pairs, label in zip(plan.found.attributes(rows[part]), labels[part].tolist(), strict=True):
+            for key, value in pairs:
                 values = seen.setdefault(key, {})
                 if value in values or len(values) <= _MOST_VALUES:
                     values.setdefault(value, Counter())[LABELS[label]] += 1
                 else:
                     values.setdefault("", Counter())["" if value else LABELS[label]] += 1
-    out: dict[str, Any] = {}
+    out: dict[str, AttributeCounts] = {}
     for key, values in sorted(seen.items()):
         total = sum(sum(counter.values()) for counter in values.values())
         listed = {v: {"total": sum(c.values()), **dict(sorted(c.items()))} for v, c in sorted(values.items())}
@@ -119,7 +119,7 @@ def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -
     return out
 
 
-def _identical(plan: Plan) -> dict[str, Any]:
+def _identical(plan: Plan) -> IdenticalCounts:
     """Pixel-identical groups, and how the official splits leak through them."""
     found = plan.found
     rows = np.flatnonzero(found.image >= 0)
@@ -133,7 +133,7 @@ def _identical(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _near(plan: Plan) -> dict[str, Any]:
+def _near(plan: Plan) -> NearCounts:
     """Near-duplicate clusters of distinct images; how the official splits leak through identical and near ones."""
     found = plan.found
     size = np.bincount(plan.group, minlength=len(plan.ids))
@@ -151,7 +151,7 @@ def _near(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> dict[str, Any]:
+def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> OfficialLeaks:
     """Groups that cross the sources' own splits, and official val and test rows whose group is in train too."""
     stands = np.zeros((n, len(SPLIT_CODE)), dtype=bool)
     stated = official >= 0

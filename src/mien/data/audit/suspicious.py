@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.core.labels import LABELS
+from mien.data.documents import Finding
 from mien.data.loading.load import SPLIT_CODE
 from mien.data.plan import Plan
 
@@ -20,13 +19,13 @@ SHIFT = 0.25  # difference of mean brightness or contrast, in standard deviation
 MIX = 0.10  # total variation distance of the class shares
 
 
-def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Findings, the gravest kind first: {what, count, rule, examples}."""
+def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
+    """Findings, the gravest kind first."""
     found = plan.found
     image = found.image[rows]
     labels, sides = plan.decisions.label[image], plan.sides[image]
-    mean, deviation = found.numbers("mean")[rows], found.numbers("deviation")[rows]
-    side = np.minimum(found.numbers("width")[rows], found.numbers("height")[rows])
+    mean, deviation = found.numbers("mean", np.float32)[rows], found.numbers("deviation", np.float32)[rows]
+    side = np.minimum(found.numbers("width", np.int32)[rows], found.numbers("height", np.int32)[rows])
     out = [
         *_rows(
             plan,
@@ -44,13 +43,13 @@ def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
     return out
 
 
-def _rows(plan: Plan, rows: NDArray[np.int64], what: str, rule: str) -> list[dict[str, Any]]:
+def _rows(plan: Plan, rows: NDArray[np.int64], what: str, rule: str) -> list[Finding]:
     if not len(rows):
         return []
     return [{"what": what, "count": len(rows), "rule": rule, "examples": plan.found.texts("path", rows[:_EXAMPLES])}]
 
 
-def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[dict[str, Any]]:
+def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[Finding]:
     train = np.bincount(labels[sides == SPLIT_CODE["train"]], minlength=len(LABELS))
     every = np.bincount(labels, minlength=len(LABELS))
     trains = bool(train.any())  # an index of test images alone is not asked for train images
@@ -68,7 +67,7 @@ def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[dict[str
     ]
 
 
-def _conflicts(plan: Plan) -> list[dict[str, Any]]:
+def _conflicts(plan: Plan) -> list[Finding]:
     """Near-duplicates that the index shows under different labels."""
     kept = np.flatnonzero(plan.kept)
     codes = np.unique(plan.group[kept] * len(LABELS) + plan.decisions.label[kept])
@@ -94,10 +93,10 @@ def _drift(
     mean: NDArray[np.float32],
     deviation: NDArray[np.float32],
     labels: NDArray[np.int8],
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     if not here.any() or not train.any():
         return []
-    out = []
+    out: list[Finding] = []
     for what, values in (("brightness", mean), ("contrast", deviation)):
         shift = float((values[here].mean() - values[train].mean()) / max(1e-6, float(values[train].std())))
         if abs(shift) > SHIFT:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from mien.core.artifacts.index import SPLITS
+from mien.data.audit.diff import IndexDifference
+from mien.data.documents import Absent, Audit, Counts, OfficialLeaks
 
 _WIDTH = 150
 
 
-def audit_text(audit: dict[str, Any]) -> str:
+def audit_text(audit: Audit) -> str:
     """What looks suspicious first, then the report's table (classes × splits), sources, duplicates, what was dropped."""
     lines = []
     for found in audit["suspicious"]:
@@ -31,14 +33,14 @@ def audit_text(audit: dict[str, Any]) -> str:
         f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} images, the largest {near['largest']}; with the identical {_leaks(near)}",
         f"here on two sides    {audit['groups_on_two_sides']} groups, {audit['subjects_on_two_sides']} persons",
     ]
-    for title, key in (
-        ("moved by their group", "moved"),
-        ("dropped (rows)", "dropped"),
-        ("rejected (rows)", "rejected"),
-        ("crops", "aligned"),
+    for title, counts in (
+        ("moved by their group", audit["moved"]),
+        ("dropped (rows)", audit["dropped"]),
+        ("rejected (rows)", audit["rejected"]),
+        ("crops", audit["aligned"]),
     ):
-        if audit[key]:
-            lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in audit[key].items()))
+        if counts:
+            lines.append(f"{title:20} " + _listed(counts))
     for terms, row in audit["by_license"].items():
         lines.append(f"{'terms':20} {row['total']:,} images: {terms}")
     if audit["relabelled"]:
@@ -50,7 +52,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(title: str, rows: dict[str, dict[str, Any]], totals: dict[str, int] | None) -> list[str]:
+def _table(title: str, rows: Mapping[str, Mapping[str, float]], totals: Counts | None) -> list[str]:
     columns = (*SPLITS, "total")
     whole = sum(row["total"] for row in rows.values())
     lines = [f"{title:12}" + "".join(f"{c:>10}" for c in columns) + "   share"]
@@ -63,30 +65,34 @@ def _table(title: str, rows: dict[str, dict[str, Any]], totals: dict[str, int] |
     return lines
 
 
-def _minority(audit: dict[str, Any]) -> list[str]:
+def _minority(audit: Audit) -> list[str]:
     share = audit["minority"]["share"]
     named = ", ".join(audit["minority"]["classes"])
     return [f"{'minority':12}" + "".join(f"{100 * share[c]:>9.2f}%" for c in (*SPLITS, "total")) + f"   {named}"]
 
 
-def _absent(absent: dict[str, Any]) -> list[str]:
+def _absent(absent: Absent) -> list[str]:
     """One line when splits have no rows, or no rows of some classes."""
     parts = [f"splits {', '.join(absent['splits'])}"] if absent["splits"] else []
     parts += [f"in {split} {', '.join(names)}" for split, names in absent["classes"].items()]
     return [f"{'absent':12}   {'; '.join(parts)}"] if parts else []
 
 
-def _leaks(found: dict[str, Any]) -> str:
+def _leaks(found: OfficialLeaks) -> str:
     leaked = found["official_rows_also_in_train"]
     crossing = found["groups_crossing_official_splits"]
     return f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test {leaked['test']:,})"
+
+
+def _listed(counts: Counts) -> str:
+    return ", ".join(f"{what} {n:,}" for what, n in counts.items())
 
 
 def _short(line: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
 
 
-def diff_text(diff: dict[str, Any]) -> str:
+def diff_text(diff: IndexDifference) -> str:
     """What changed, the counts before the examples."""
     lines = [f"{diff['a']} -> {diff['b']}"]
     if diff["same_index"]:
@@ -94,16 +100,12 @@ def diff_text(diff: dict[str, Any]) -> str:
     lines.append(
         f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} images in both, {diff['group_changed']:,} of them in another group"
     )
-    for key in ("removed", "added"):
-        part = diff[key]
-        if part["count"]:
-            lines.append(f"{key} {part['count']:,}: " + ", ".join(f"{what} {n:,}" for what, n in part["by"].items()))
-            lines += [f"    {path}" for path in part["examples"][:3]]
-    for key, title in (("label_changed", "other label"), ("split_changed", "other split")):
-        part = diff[key]
-        if part["count"]:
-            lines.append(
-                f"{title} {part['count']:,}: " + ", ".join(f"{what} {n:,}" for what, n in part["changes"].items())
-            )
-            lines += [f"    {e['path']}: {e['from']} -> {e['to']}" for e in part["examples"][:3]]
+    for title, images in (("removed", diff["removed"]), ("added", diff["added"])):
+        if images["count"]:
+            lines.append(f"{title} {images['count']:,}: {_listed(images['by'])}")
+            lines += [f"    {path}" for path in images["examples"][:3]]
+    for title, changes in (("other label", diff["label_changed"]), ("other split", diff["split_changed"])):
+        if changes["count"]:
+            lines.append(f"{title} {changes['count']:,}: {_listed(changes['changes'])}")
+            lines += [f"    {e['path']}: {e['from']} -> {e['to']}" for e in changes["examples"][:3]]
     return "\n".join(lines)
