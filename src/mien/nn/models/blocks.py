@@ -127,9 +127,8 @@ class CbamLite(nn.Module):
         hidden = max(4, channels // reduction)
         self.down, self.up = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3)
-        for last in (self.up, self.spatial):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        for parameter in (*self.up.parameters(), *self.spatial.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """The weighted map, same shape (b, c, h, w)."""

@@ -98,9 +98,9 @@ def make_network(config: TrainConfig, *, crop_size: int, color: str, start: Star
     with torch.no_grad():
         backbone.eval()
         features = backbone(torch.zeros(1, 3, img_size, img_size)).shape[1]
-    known = start is not None and start.mean is not None and start.std is not None
-    scaling = (start.mean, start.std) if start is not None and known else (MEAN, STD)
-    preprocess = Preprocess(color, img_size, crop_size, *scaling)  # type: ignore[arg-type]
+    preprocess = Preprocess(color, img_size, crop_size)
+    if start is not None and start.mean is not None and start.std is not None:
+        preprocess = Preprocess(color, img_size, crop_size, start.mean, start.std)
     return Network(preprocess, backbone, make_head(config, features, N_CLASSES))
 
 

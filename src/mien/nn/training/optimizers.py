@@ -19,7 +19,7 @@ def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Opt
     Weight decay acts on matrices only: not on biases, norms and scales, not on what the backbone spares
     (a ViT's positions and tokens), nor on a center loss's centres.
     """
-    backbone: nn.Module = objective.network.backbone  # type: ignore[union-attr,assignment]
+    backbone = objective.get_submodule("network.backbone")
     scales = layer_scales(backbone, config.layer_decay)
     spared = {f"network.backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
