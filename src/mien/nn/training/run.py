@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +28,13 @@ from mien.nn.training.priors import assumed_prior, shown_prior
 from mien.nn.training.train_rows import TrainRows, train_rows
 from mien.nn.training.trainer import Trainer
 from mien.nn.training.validation import Score
+
+
+class Priors(TypedDict):
+    """The class shares (7,) that a network was trained for and that its predictions assume; None: unknown."""
+
+    training_prior: list[float] | None
+    predicts_prior: list[float] | None
 
 
 def train_run(
@@ -139,7 +147,7 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, StartedFrom | No
     return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
 
-def _set_priors(network: Network, config: TrainConfig, index: Index, train: TrainRows) -> dict[str, list[float] | None]:
+def _set_priors(network: Network, config: TrainConfig, index: Index, train: TrainRows) -> Priors:
     """Put the shift between priors into the network; returns the class shares trained for and predicted with.
 
     Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after training.
