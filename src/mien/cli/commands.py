@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 import pydantic
@@ -28,6 +28,9 @@ from mien.core.config import DetectConfig, DistillConfig, ExportConfig, Suspects
 from mien.core.config.base import describe_flags
 from mien.core.errors import InputError, MienError, UsageError
 from mien.core.progress import console
+
+if TYPE_CHECKING:
+    from mien.core.artifacts.run import RunManifest
 
 app = App(
     name="mien",
@@ -132,7 +135,7 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
     return str(error) if cause is None else describe_flags(cause)
 
 
-def _print_best(run: Path, manifest: dict[str, Any], *, json: bool) -> None:
+def _print_best(run: Path, manifest: RunManifest, *, json: bool) -> None:
     """What a finished training says of itself."""
     best, events = manifest["best"], manifest["events"]
     lines = [f"{run}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]

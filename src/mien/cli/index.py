@@ -55,8 +55,8 @@ def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False
     from mien.stages import index
 
     found = index.audit(folder)
-    drawn = {} if figures is None else {"figures": [str(path) for path in index.figures(folder, figures)]}
-    show({**found, **drawn}, json=json, text=audit_text(found))
+    written = {} if figures is None else {"figures": [str(path) for path in index.figures(folder, figures)]}
+    show({**found, **written}, json=json, text=audit_text(found))
 
 
 @index_app.command(name="diff")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
 from mien.cli.common import Flat, Json, Out, show
 from mien.core.config import CalibrateConfig, EnsembleConfig, EvaluateConfig, ImportConfig, PredictConfig
 from mien.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from mien.core.artifacts.evaluation import EvaluationDocument, TransferDocument
 
 predictions_app = App(name="predictions", help="Predictions made elsewhere.")
 
@@ -187,7 +190,7 @@ def evaluate(
     show(done, json=json, text="\n".join(lines))
 
 
-def _told(done: dict[str, Any]) -> str:
+def _told(done: EvaluationDocument | TransferDocument) -> str:
     """How often test was opened before what was judged, and before its selection."""
     from mien.core.artifacts.test_accesses import told
 

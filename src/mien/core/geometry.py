@@ -7,7 +7,7 @@ calibration) is inside the exported graph.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import cv2
 import numpy as np
@@ -22,6 +22,16 @@ Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; x to the right, y down."""
 
 _IMAGES = "Images are RGB or grey uint8 arrays (H, W[, 3]) of at least one pixel."
+
+
+class Crop(TypedDict):
+    """A `CropSpec` in a document."""
+
+    size: int
+    color: Literal["grey", "rgb"]
+    scale: float
+    shift_y: float
+    align: Literal["none", "eyes"]
 
 
 class CropSpec(BaseModel):
@@ -41,6 +51,16 @@ class CropSpec(BaseModel):
     align: Literal["none", "eyes"] = Field(
         "none", description="eyes: turned until the eyes are level, where they are known"
     )
+
+    def document(self) -> Crop:
+        """As it stands in manifests and `config.json`."""
+        return {
+            "size": self.size,
+            "color": self.color,
+            "scale": self.scale,
+            "shift_y": self.shift_y,
+            "align": self.align,
+        }
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mien
+from mien.core.artifacts.audit import Provenance
 from mien.core.artifacts.index import IndexParts
 from mien.core.artifacts.scratch import Scratch
 from mien.core.config.index import IndexConfig
@@ -18,7 +19,6 @@ from mien.data import curate, tables
 from mien.data.audit.counts import audit
 from mien.data.audit.suspicious import CONSTANT
 from mien.data.curate import DROP
-from mien.data.documents import Provenance, Relabelling
 from mien.data.duplicates.near import Pairs, components, find
 from mien.data.label_votes import NONE, VoteOutcome, check_source, decide, ranks
 from mien.data.loading.collect import Collection, collect
@@ -78,12 +78,12 @@ def build(
         if failing[decisions.row[image]] and found.label[decisions.row[image]] != NONE:
             decisions.why[image] = "filter"
     ids = found.image_ids(found.first)
-    relabels: list[Relabelling] = []
+    relabels: list[dict[str, str | None]] = []
     if wanted and config.relabel is not None:
         decisions.label, relabels = curate.relabelled(found, decisions.label, ids, wanted, config.relabel)
         numbers = {identity.hex(): i for i, identity in enumerate(ids)}
         for change in relabels:
-            image = numbers[change["image_id"]]
+            image = numbers[str(change["image_id"])]
             decisions.why.pop(image, None)
             decisions.votes[image] = None  # they are for the label that no longer holds
             if change["to"] == DROP:
@@ -305,8 +305,8 @@ def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
         moved=tables.moved(plan),
         pixels=found.crops(keep, config.size, grey=grey),
         count=int(keep.sum()),
-        audit=dict(audit(plan, keep, dropped)),
-        provenance=dict(_provenance(config, plan, dropped)),
+        audit=audit(plan, keep, dropped),
+        provenance=_provenance(config, plan, dropped),
         crop=crop,
     )
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mien.core.artifacts.audit import Provenance, RestrictedAudit
 from mien.core.artifacts.index import DUPLICATES, MOVED, REJECTED, SCHEMA, SPLITS, Index, IndexParts
 from mien.core.errors import InputError, UsageError, nearest
 from mien.core.labels import INDEX, LABELS
-from mien.data.documents import LabelsAudit, Provenance
 from mien.data.label_votes import NONE, vote
 
 _CHUNK = 4096
@@ -58,7 +58,7 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
         moved=MOVED.empty_table().to_batches(),
         pixels=_pixels(index, rows),
         count=len(rows),
-        audit=dict(_audit(index, rows, found, source)),
+        audit=_audit(index, rows, found, source),
         provenance={**provenance, "labels": source, "of": index.content_hash},
         crop=index.crop,
     )
@@ -78,7 +78,7 @@ def _pixels(index: Index, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]
         yield np.asarray(index.pixels[rows[start : start + _CHUNK]])
 
 
-def _audit(index: Index, rows: NDArray[np.int64], labels: NDArray[np.int64], source: str) -> LabelsAudit:
+def _audit(index: Index, rows: NDArray[np.int64], labels: NDArray[np.int64], source: str) -> RestrictedAudit:
     """Counts by class and split, and how many of the images kept have another label in `index`."""
     splits = index.splits[rows]
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mien.core.errors import InputError, UsageError, nearest
 from mien.core.labels import INDEX, LABELS, parse_label
-from mien.data.documents import Relabelling
 from mien.data.label_votes import NONE, check_source
 from mien.data.loading.collect import Collection
 from mien.data.splits import order_keys, water_level
@@ -140,7 +139,7 @@ def read_relabels(path: Path) -> dict[str, str]:
 
 def relabelled(
     found: Collection, labels: NDArray[np.int8], ids: list[bytes], wanted: dict[str, str], path: Path
-) -> tuple[NDArray[np.int8], list[Relabelling]]:
+) -> tuple[NDArray[np.int8], list[dict[str, str | None]]]:
     """Labels after a relabelling file, and what it changed; names that are nowhere are an error."""
     where = {identity.hex(): number for number, identity in enumerate(ids)}
     left = {name for name in wanted if name not in where}
@@ -158,7 +157,7 @@ def relabelled(
             rule="Every row names an image_id or a path (source:relative/file) of an image that was read.",
         )
     out = labels.copy()
-    changes: list[Relabelling] = []
+    changes: list[dict[str, str | None]] = []
     for name, label in wanted.items():
         number = where[name]
         new = NONE if label == DROP else INDEX[label]

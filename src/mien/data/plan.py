@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.data.documents import Relabelling
 from mien.data.duplicates.near import Pairs
 from mien.data.label_votes import VoteOutcome
 from mien.data.loading.collect import Collection
@@ -52,4 +51,4 @@ class Plan:
     kept: NDArray[np.bool_]
     why: dict[int, str]
     moved: list[Moved]
-    relabelled: list[Relabelling]
+    relabelled: list[dict[str, str | None]]

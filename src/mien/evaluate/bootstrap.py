@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import McNemar, MetricsWithIntervals
 from mien.core.errors import InputError
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate import metrics as m
@@ -248,15 +249,14 @@ def with_intervals(
     seed: int = 0,
     smooth: int = 100,
     groups: NDArray[np.str_] | None = None,
-) -> dict[str, object]:
+) -> MetricsWithIntervals:
     """The metrics object with its `ci95`."""
-    found = m.metrics(probabilities, labels)
-    return found | {
-        "ci95": intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
-    }
+    found = m.metrics(probabilities, labels)  # checks its arguments
+    ci95 = intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
+    return {**found, "ci95": ci95}
 
 
-def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> dict[str, float]:
+def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> McNemar:
     """Exact two-sided McNemar test of two models' hits on the same rows (McNemar 1947)."""
     from scipy.stats import binomtest  # noqa: PLC0415  (a second to import)
 

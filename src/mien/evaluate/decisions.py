@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mien.core.artifacts.abstention import AbstentionPolicy, ConformalSets, Precision
 from mien.core.artifacts.calibration_rows import CalibrationRows
+from mien.core.artifacts.metrics import Abstention, ConformalCoverage, FalsePositives
 from mien.core.labels import LABELS
 from mien.evaluate.abstention import (
     accuracy_at,
@@ -87,7 +86,7 @@ def conformal_of(stored: ConformalSets) -> Conformal:
     )
 
 
-def judge(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> dict[str, Any]:
+def judge(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> Abstention:
     """What thresholds and sets do on other rows than those they were fitted on: shares, and whether bounds hold."""
     answered, hit = decisions.answered_rows(probabilities), probabilities.argmax(1) == labels
     curve = risk_coverage(probabilities, labels)
@@ -104,10 +103,10 @@ def judge(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> d
     }
 
 
-def _false_positives(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[dict[str, Any]]:
+def _false_positives(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[FalsePositives]:
     """Each class's false-positive rate among answered rows, with a two-sided 95 % interval, before and after thresholds."""
     predicted, answered = probabilities.argmax(1), decisions.answered_rows(probabilities)
-    rows = []
+    rows: list[FalsePositives] = []
     for c, name in enumerate(LABELS):
         others = labels != c
         n, named = int(others.sum()), others & (predicted == c)
@@ -130,12 +129,12 @@ def _false_positives(probabilities: Floats, labels: Ints, decisions: AbstentionP
     return rows
 
 
-def _conformal(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[dict[str, Any]]:
+def _conformal(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[ConformalCoverage]:
     if decisions.conformal is None:
         return []
     fitted, index = conformal_of(decisions.conformal), np.arange(len(labels))
     expected = coverage_interval(fitted.n, len(labels), fitted.alpha)
-    rows = []
+    rows: list[ConformalCoverage] = []
     for kind in KINDS:
         sets = fitted.sets(probabilities, kind)
         covered = sets[index, labels]

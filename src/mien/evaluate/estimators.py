@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mien.core.artifacts.calibration_rows import CalibrationRows, Part, require
-from mien.core.artifacts.predictions import Predictions
+from mien.core.artifacts.predictions import Predictions, PredictionsMeta
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import INDEX, LABELS, parse_label
 from mien.evaluate.calibration_error import Floats
@@ -61,7 +61,7 @@ def calib_rows(
     if len(set(names.tolist())) < len(names):
         raise InputError("An id comes twice.", rule="One row an image: parts of calib share none.")
     content = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
-    meta: dict[str, Any] = {
+    meta: PredictionsMeta = {
         "name": "arrays",
         "weights_hash": content,
         "index": content,

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from mien.core.artifacts.metrics import Figure, Metrics
+from mien.core.artifacts.study import ExpectedFigure, StudyDocument
 
 
-def compare_expected(document: dict[str, Any], expected: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def _figures(test: Metrics) -> dict[str, float]:
+    names: tuple[Figure, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
+    return {name: test[name] for name in names}
+
+
+def compare_expected(document: StudyDocument, expected: Mapping[str, Sequence[float]]) -> list[ExpectedFigure]:
     """One row for each expected figure that `document` (a `study.json`) has: figure, value, low, high, inside."""
     chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
-    figures = {"selected": chosen["test"]}
+    figures = {"selected": _figures(chosen["test"])}
     if (student := document["student"]) is not None:
-        figures["student"] = student["test"] | {"retention_macro_f1": student["retention_macro_f1"]}
-    rows = []
+        figures["student"] = _figures(student["test"]) | {"retention_macro_f1": student["retention_macro_f1"]}
+    rows: list[ExpectedFigure] = []
     for name, (low, high) in expected.items():
         model, figure = name.split(".")
         if model in figures:
-            value = float(figures[model][figure])
+            value = figures[model][figure]
             rows.append({"figure": name, "value": value, "low": low, "high": high, "inside": low <= value <= high})
     return rows
 
 
-def describe_expected(rows: list[dict[str, Any]]) -> list[str]:
+def describe_expected(rows: list[ExpectedFigure]) -> list[str]:
     """The rows of `compare_expected` in words."""
     return [
         f"{row['figure']} {row['value']:.3f}: {'inside' if row['inside'] else 'OUTSIDE'} "

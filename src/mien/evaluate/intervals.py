@@ -7,7 +7,7 @@ A frame without a label (-1) is wrong for accuracy, and a missed one for F1; `an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,16 @@ class Interval:
     start: float
     end: float
     label: int
+
+
+class IntervalScores(TypedDict):
+    """Labels of marked frames against what was marked; null where there are none."""
+
+    n: int
+    accuracy: float | None
+    accuracy_answered: float | None
+    answered: float | None
+    macro_f1: float | None
 
 
 def truth(times: Times, intervals: list[Interval]) -> Ints:
@@ -47,7 +57,7 @@ def switch_seconds(times: Times, labels: Ints, interval: Interval) -> float | No
     return float(hits[0] - interval.start) if len(hits) else None
 
 
-def score(marked: Ints, labels: Ints) -> dict[str, Any]:
+def score(marked: Ints, labels: Ints) -> IntervalScores:
     """Accuracy, macro-F1 over the marked classes, and the share that is answered, of frames that are marked."""
     counted = marked >= 0
     true, said = marked[counted], labels[counted]

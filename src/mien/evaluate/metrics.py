@@ -10,11 +10,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import EpochScores, Metrics
 from mien.core.errors import InputError
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate.calibration_error import Floats, Ints, ece, ece_by_class, ece_debiased, ece_floor, smooth_ece
@@ -73,14 +72,14 @@ def confusion(labels: Ints, predicted: Ints, k: int) -> Ints:
     return np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
 
 
-def f1_scores(counts: NDArray[Any]) -> Floats:
+def f1_scores(counts: NDArray[np.number]) -> Floats:
     """F1 of each class from confusion counts (..., k, k)."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
     both = counts.sum(-1) + counts.sum(-2)
     return np.asarray(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0))
 
 
-def minority_recall(counts: NDArray[Any], *, minority: tuple[str, ...] = MINORITY) -> float:
+def minority_recall(counts: NDArray[np.number], *, minority: tuple[str, ...] = MINORITY) -> float:
     """Mean recall of the minority classes, of confusion counts (7, 7); a class without rows counts 0."""
     rows = [INDEX[name] for name in minority]
     return float(np.mean([counts[i, i] / max(int(counts[i].sum()), 1) for i in rows]))
@@ -107,7 +106,7 @@ def nll_rows(probabilities: Floats, labels: Ints) -> Floats:
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], FLOOR)))
 
 
-def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = MINORITY) -> dict[str, Any]:
+def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = MINORITY) -> Metrics:
     """The metrics object of the seven classes, without intervals."""
     check(probabilities, labels)
     if probabilities.shape[1] != len(LABELS):
@@ -141,7 +140,7 @@ def metrics(probabilities: Floats, labels: Ints, *, minority: tuple[str, ...] = 
     }
 
 
-def alarms(values: dict[str, Any]) -> list[str]:
+def alarms(values: Metrics) -> list[str]:
     """Warnings for figures that logits of a sane model do not give."""
     if abs(values["signed_gap"]) > GAP_ALARM:
         return [
@@ -151,7 +150,7 @@ def alarms(values: dict[str, Any]) -> list[str]:
     return []
 
 
-def score_logits(logits: Floats, labels: Ints) -> dict[str, Any]:
+def score_logits(logits: Floats, labels: Ints) -> EpochScores:
     """What an epoch is judged by on val: the keys of `metrics` that are cheap, of logits (n, 7) and labels (n,)."""
     probabilities = softmax(logits)
     predicted = probabilities.argmax(1)

@@ -5,16 +5,15 @@ Northcutt, Jiang and Chuang 2021, arXiv 1911.00068, as cleanlab implements it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.suspects import FoundSuspects
 from mien.core.labels import N_CLASSES
 from mien.evaluate.calibration_error import Floats, Ints
 
 
-def find_suspects(probabilities: Floats, labels: Ints) -> dict[str, NDArray[Any]]:
+def find_suspects(probabilities: Floats, labels: Ints) -> FoundSuspects:
     """Which labels to doubt: `suspect` (n,), `quality` (n,) from 0 (surely wrong) to 1, `suggested` class numbers.
 
     `probabilities` (n, 7) are out-of-fold. The quality is the probability of the given label; suspects are the

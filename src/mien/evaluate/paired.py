@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import Intervals, PairedDifference
 from mien.evaluate.bootstrap import interval, mcnemar, resampled_many, unbiased
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics
 
-COMPARED = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
+Compared = Literal["accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll"]
+COMPARED: tuple[Compared, ...] = ("accuracy", "macro_f1", "minority_f1", "ece", "brier", "nll")
 
 
 def paired(
@@ -22,16 +24,15 @@ def paired(
     resamples: int = 1000,
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
-) -> dict[str, Any]:
+) -> PairedDifference:
     """Differences, first minus second, of probabilities (n, k) each: `delta`, `ci95` and `mcnemar`.
 
     Both models see the same resamples of the rows (Efron & Tibshirani 1993, ch. 13); near-duplicate `groups` (n,) stay
     together.
     """
-    wanted: dict[str, Any] = {"resamples": resamples, "seed": seed, "groups": groups, "full": False}
-    mine, theirs = resampled_many([first, second], labels, **wanted)
+    mine, theirs = resampled_many([first, second], labels, resamples=resamples, seed=seed, groups=groups, full=False)
     a, b = metrics(first, labels), metrics(second, labels)
-    ends = {n: interval(unbiased(n, mine[n], a[n]) - unbiased(n, theirs[n], b[n])) for n in COMPARED}
+    ends: Intervals = {n: interval(unbiased(n, mine[n], a[n]) - unbiased(n, theirs[n], b[n])) for n in COMPARED}
     return {
         "delta": {name: a[name] - b[name] for name in COMPARED},
         "ci95": ends,

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
-from mien.core.artifacts.ensemble import Ensemble
+from mien.core.artifacts.ensemble import Diversity, Ensemble
 from mien.core.errors import InputError
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
@@ -206,13 +206,13 @@ def _pooler(logs: Floats, labels: Ints, weights: Floats, pool: Pool) -> Callable
     return lambda other: combine(other, weights, pool) / t
 
 
-def diversity(predicted: dict[str, Ints], labels: Ints) -> list[dict[str, float | str]]:
+def diversity(predicted: dict[str, Ints], labels: Ints) -> list[Diversity]:
     """How the errors of each pair of models differ (Kuncheva and Whitaker 2003, Machine Learning 51, section 2).
 
     disagreement: share of rows named differently; double_fault: share on which both are wrong; q: Yule's Q of
     being right, 1 where they err on the same rows, 0 where independently.
     """
-    rows: list[dict[str, float | str]] = []
+    rows: list[Diversity] = []
     for a, b in combinations(predicted, 2):
         first, second = predicted[a] == labels, predicted[b] == labels
         n11, n00 = float((first & second).sum()), float((~first & ~second).sum())

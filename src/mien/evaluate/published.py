@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
+from mien.core.artifacts.study import PublishedCheck
+from mien.core.config.earlier import StatedReport, StatedScore, StatedShare
 from mien.core.labels import LABELS, MINORITY
 
 ROUNDED = 0.0005  # by which a figure that is printed with three digits may be off
@@ -37,7 +38,7 @@ def largest_move(first: float, second: float, classes: int = len(LABELS)) -> flo
     )
 
 
-def check_published(report: dict[str, Any]) -> list[dict[str, Any]]:
+def check_published(report: StatedReport) -> list[PublishedCheck]:
     """A row a check of a report's figures (`EarlierReport` as a dict): what, where, stated, low, high, verdict, why.
 
     `stated` is the figure that the report prints, `low` and `high` are what the others of its figures allow.
@@ -49,17 +50,17 @@ def check_published(report: dict[str, Any]) -> list[dict[str, Any]]:
     return rows + _best_single(report)
 
 
-def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> dict[str, Any]:
+def _row(what: str, where: str, stated: float, low: float, high: float, verdict: str, why: str) -> PublishedCheck:
     return {"what": what, "where": where, "stated": stated, "low": low, "high": high, "verdict": verdict, "why": why}
 
 
-def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
+def _two_places(a: StatedScore, b: StatedScore) -> list[PublishedCheck]:
     """Two ECEs of one model: at two temperatures they bound each other, at one they are one figure."""
     if a["ece"] is None or b["ece"] is None:
         return []
     what, where = f"ECE of {a['model']}", f"{a['where']}; {b['where']}"
-    temperatures = (a["temperature"], b["temperature"])
-    if None in temperatures or temperatures[0] == temperatures[1]:
+    first, second = a["temperature"], b["temperature"]
+    if first is None or second is None or first == second:
         if a["ece"] == b["ece"]:
             return []
         return [
@@ -77,7 +78,7 @@ def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
     if accuracy is None:
         return []
     low, high = confidence_range(accuracy, a["ece"])
-    move = largest_move(*temperatures)
+    move = largest_move(first, second)
     other = confidence_range(accuracy, b["ece"])
     reach = (low - move, high + move)
     possible = other[0] <= reach[1] + ROUNDED and other[1] >= reach[0] - ROUNDED
@@ -91,19 +92,22 @@ def _two_places(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
     return [_row(name, where, nearest, max(0.0, reach[0]), min(1.0, reach[1]), TRUE if possible else FALSE, why)]
 
 
-def _means(score: dict[str, Any]) -> list[dict[str, Any]]:
+def _means(score: StatedScore) -> list[PublishedCheck]:
     """Macro-F1 and minority-F1 against the F1 of each class."""
     rows = []
     f1 = score["per_class_f1"]
-    for key, names, words in (("macro_f1", LABELS, "macro-F1"), ("minority_f1", MINORITY, "minority-F1")):
-        if f1 and score[key] is not None:
+    for stated, names, words in (
+        (score["macro_f1"], LABELS, "macro-F1"),
+        (score["minority_f1"], MINORITY, "minority-F1"),
+    ):
+        if f1 and stated is not None:
             mean = float(np.mean([f1[name] for name in names]))
-            verdict = TRUE if abs(mean - score[key]) <= ROUNDED else FALSE
+            verdict = TRUE if abs(mean - stated) <= ROUNDED else FALSE
             rows.append(
                 _row(
                     f"{words} of {score['model']}",
                     score["where"],
-                    score[key],
+                    stated,
                     mean,
                     mean,
                     verdict,
@@ -113,7 +117,7 @@ def _means(score: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _edge(score: dict[str, Any]) -> list[dict[str, Any]]:
+def _edge(score: StatedScore) -> list[PublishedCheck]:
     """A temperature at the end of the range that was searched was not found there."""
     if score["swept"] is None or score["temperature"] is None or score["temperature"] not in score["swept"]:
         return []
@@ -131,7 +135,7 @@ def _edge(score: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _share(share: dict[str, Any]) -> dict[str, Any]:
+def _share(share: StatedShare) -> PublishedCheck:
     value = 100 * share["part"] / share["whole"]
     holds = abs(value - share["per_cent"]) <= 0.5 * 10 ** -share["digits"] * (1 + 1e-9)
     return _row(
@@ -145,7 +149,7 @@ def _share(share: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _best_single(report: dict[str, Any]) -> list[dict[str, Any]]:
+def _best_single(report: StatedReport) -> list[PublishedCheck]:
     known = {s["model"]: s["macro_f1"] for s in report["scores"] if not s["joined"] and s["macro_f1"] is not None}
     rows = []
     for name, where in report["best_single"].items():

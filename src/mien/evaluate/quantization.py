@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mien.core.artifacts.abstention import AbstentionPolicy
 from mien.core.artifacts.calibration import Calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
+from mien.core.artifacts.metrics import Metrics
+from mien.core.artifacts.onnx_model import PrecisionComparison, PrecisionScores
 from mien.core.config.judge import CalibrateConfig
 from mien.core.errors import MienError
 from mien.evaluate.calibration_error import Floats, Ints
@@ -20,7 +21,6 @@ from mien.evaluate.temperature import fit_temperature
 
 F1_LOSS = 0.005  # of macro-F1 on val: what int8 may cost
 ECE_RISE = 0.01  # on val: what it may add to the calibration error, each model with its own calibration
-SHOWN = ("accuracy", "macro_f1", "minority_f1", "nll", "ece")
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,29 @@ def _prior_shift(origin: Calibration) -> Floats:
     return np.asarray(np.log(np.array(origin.prior)) - np.log(np.array(origin.assumed)))
 
 
-def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Ints) -> dict[str, Any]:
+def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Ints) -> PrecisionComparison:
     """Both models on the same val rows (n, 7): figures of each, and the share of rows whose label changed."""
-    both = {"float": float_probabilities, "int8": int8_probabilities}
-    found = {name: metrics(p, labels) for name, p in both.items()}
     changed = float_probabilities.argmax(1) != int8_probabilities.argmax(1)
     return {
         "rows": len(labels),
         "labels_changed": float(changed.mean()),
-        **{name: {key: values[key] for key in SHOWN} for name, values in found.items()},
+        "float": _shown(metrics(float_probabilities, labels)),
+        "int8": _shown(metrics(int8_probabilities, labels)),
         "limits": {"macro_f1_loss": F1_LOSS, "ece_rise": ECE_RISE},
     }
 
 
-def check_int8(compared: dict[str, Any]) -> None:
+def _shown(found: Metrics) -> PrecisionScores:
+    return {
+        "accuracy": found["accuracy"],
+        "macro_f1": found["macro_f1"],
+        "minority_f1": found["minority_f1"],
+        "nll": found["nll"],
+        "ece": found["ece"],
+    }
+
+
+def check_int8(compared: PrecisionComparison) -> None:
     """Raise `MienError` where int8 costs more macro-F1 or calibration than `F1_LOSS` and `ECE_RISE` allow."""
     before, after = compared["float"], compared["int8"]
     lost, risen = before["macro_f1"] - after["macro_f1"], after["ece"] - before["ece"]

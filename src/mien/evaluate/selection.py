@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import Figure
+from mien.core.artifacts.study import BaselineScores
 from mien.core.labels import INDEX, LABELS, MINORITY
 from mien.evaluate.bootstrap import HIGHER_IS_BETTER, resampled_many, unbiased
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics
 
-SCORED = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
+SCORED: tuple[Figure, ...] = ("macro_f1", "minority_f1", "ece", "accuracy", "nll")
 LEVEL = 0.05
 _NAMED = 6  # candidates in a sentence
 SLACK = {
@@ -156,7 +158,7 @@ def _least(left: list[Candidate], cost: dict[str, float | None], what: str) -> t
     return kept, f"{what}: within {SLACK[what]:g} times the least: {', '.join(c.name for c in kept)}"
 
 
-def baselines(val: Ints, labels: Ints) -> dict[str, dict[str, float]]:
+def baselines(val: Ints, labels: Ints) -> dict[str, BaselineScores]:
     """Two rivals that every table shows, from class counts alone.
 
     chance guesses each of k classes equally often: its F1 of a class with share p is in expectation

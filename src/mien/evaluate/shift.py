@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.metrics import AttributeScores, Change, CorruptionScores, GroupScores
 from mien.core.labels import LABELS
 from mien.evaluate.bootstrap import group_numbers, intervals, resampled
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics
 
-SHOWN = ("accuracy", "macro_f1", "ece", "nll", "mean_confidence")
-OF_GROUPS = ("accuracy", "macro_f1_present", "ece", "nll", "mean_confidence")
+COMPARED: tuple[Literal["accuracy", "macro_f1"], ...] = ("accuracy", "macro_f1")
 FEWEST = 30  # images that a group needs for figures of its own
 MOST_GROUPS = 24  # an attribute with more values names images rather than groups
 
@@ -27,21 +27,31 @@ def degradation(
     resamples: int = 200,
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[CorruptionScores]:
     """Figures of a model on ever stronger corruptions of the same images, with the paired fall from the clean ones."""
     base = resampled(clean, labels, resamples=resamples, seed=seed, groups=groups)
     point = metrics(clean, labels)
-    rows = []
+    rows: list[CorruptionScores] = []
     for strength, p in enumerate(corrupted, 1):
         found, drawn = metrics(p, labels), resampled(p, labels, resamples=resamples, seed=seed, groups=groups)
-        fall = {
+        fall: dict[str, Change] = {
             key: {
                 "value": found[key] - point[key],
                 "ci95": np.quantile(drawn[key] - base[key], [0.025, 0.975]).tolist(),
             }
-            for key in ("accuracy", "macro_f1")
+            for key in COMPARED
         }
-        rows.append({"strength": strength, **{key: found[key] for key in SHOWN}, "change": fall})
+        rows.append(
+            {
+                "strength": strength,
+                "accuracy": found["accuracy"],
+                "macro_f1": found["macro_f1"],
+                "ece": found["ece"],
+                "nll": found["nll"],
+                "mean_confidence": found["mean_confidence"],
+                "change": fall,
+            }
+        )
     return rows
 
 
@@ -53,7 +63,7 @@ def by_group(
     resamples: int = 500,
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, AttributeScores]:
     """Figures of each value of each attribute with at least `FEWEST` images, with intervals; others are counted.
 
     `attributes` has a row's {attribute: value}. Attributes with more than `MOST_GROUPS` values are left out. `macro_f1_present` is the
@@ -61,7 +71,7 @@ def by_group(
     absent there costs nothing. `groups` (n,) are near-duplicates, resampled in whole.
     """
     names = sorted({name for row in attributes for name in row})
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, AttributeScores] = {}
     duplicates = group_numbers(groups, len(labels)).astype(str)
     for name in names:
         values = np.array([row.get(name, "") for row in attributes])
@@ -84,7 +94,7 @@ def _group(
     inside: NDArray[np.bool_],
     resamples: int,
     seed: int,
-) -> dict[str, Any]:
+) -> GroupScores:
     n = int(inside.sum())
     if n < FEWEST:
         return {"n": n}
@@ -93,4 +103,13 @@ def _group(
     ends = intervals(p, y, resamples=resamples, seed=seed, smooth=0, groups=duplicates[inside])
     present = [name for c, name in enumerate(LABELS) if (y == c).any()]
     shown = {key: ends[key] for key in ("accuracy", "macro_f1_present", "ece")}
-    return {"n": n, "classes": present, **{key: found[key] for key in OF_GROUPS}, "ci95": shown}
+    return {
+        "n": n,
+        "classes": present,
+        "accuracy": found["accuracy"],
+        "macro_f1_present": found["macro_f1_present"],
+        "ece": found["ece"],
+        "nll": found["nll"],
+        "mean_confidence": found["mean_confidence"],
+        "ci95": shown,
+    }

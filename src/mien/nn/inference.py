@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
@@ -15,7 +17,8 @@ from mien.nn.predict import predict_logits
 
 def settings_of(trained: Run) -> TrainConfig:
     """A run's settings, without those that only a distillation has; as they are, since they were checked when it began."""
-    return TrainConfig.model_construct(**trained.settings)
+    settings: dict[str, Any] = {**trained.settings}
+    return TrainConfig.model_construct(**settings)
 
 
 def load_network(trained: Run) -> Network:
@@ -37,7 +40,8 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
     # A joint head predicts by its linear one; the others' logits are scaled cosines.
     settings = settings_of(trained)
     head = "linear" if settings.head == "joint" else settings.head
-    meta = {
+    of_test = test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder)
+    meta: store.PredictionsMeta = {
         "name": trained.name,
         "weights_hash": trained.weights_hash,
         "index": index.content_hash,
@@ -46,6 +50,7 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
         "scale": None if head == "linear" else settings.scale,
         "training_prior": trained.config["training_prior"],
         "predicts_prior": trained.config["predicts_prior"],
-        **test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder),
+        "test_set": of_test["test_set"],
+        "index_folder": of_test["index_folder"],
     }
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta, index.group_ids[rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -15,37 +15,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mien.core.artifacts.metrics import ContenderLatency, Latency, Percentiles
 from mien.nn.models.network import Network
 
 BLOCK = 10
 """Runs of one contender before the next one has its turn."""
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Percentiles(TypedDict):
-    """Median, 95th and 99th percentile, milliseconds."""
-
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-
-
-class Latency(Percentiles):
-    """What one image takes, `batch` at a time, at an input side of `input` pixels."""
-
-    engine: str
-    batch: int
-    threads: int
-    input: int
-
-
-class Timing(Percentiles):
-    """What one image takes a contender; `p50_of_turns_ms` are the least and the largest median of a turn."""
-
-    model: str
-    engine: str
-    threads: int
-    p50_of_turns_ms: list[float]
 
 
 class Session(Protocol):
@@ -100,7 +75,7 @@ class Contender:
 
 def compare(
     contenders: Sequence[Contender], *, runs: int, warmup: int, synchronize: Callable[[], None] | None = None
-) -> list[Timing]:
+) -> list[ContenderLatency]:
     """Time all contenders in turns of `BLOCK` runs, so that a busy moment of the machine hits all of them alike.
 
     Each turn starts with one run that is not counted: caches and thread pools are then the contender's own. Besides
@@ -123,7 +98,7 @@ def compare(
     return [_record(c, found) for c, found in zip(contenders, turns, strict=True)]
 
 
-def _record(contender: Contender, turns: list[list[float]]) -> Timing:
+def _record(contender: Contender, turns: list[list[float]]) -> ContenderLatency:
     medians = [float(np.median(times)) for times in turns]
     return {
         "model": contender.model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mien.core.artifacts.calibration import TemperatureSweep
+from mien.core.artifacts.run import Epoch
 from mien.core.labels import LABELS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -72,7 +74,7 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
     return figure, axes[:count]
 
 
-def composition(distribution: dict[str, dict[str, int]], splits: tuple[str, ...]) -> Chart:
+def composition(distribution: Mapping[str, Mapping[str, float]], splits: tuple[str, ...]) -> Chart:
     """Images of each class on each split."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(splits), 2.4, 2.3, columns=4)
@@ -110,7 +112,7 @@ def png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return out.getvalue()
 
 
-def temperature_sweep(found: dict[str, Any]) -> Chart:
+def temperature_sweep(found: TemperatureSweep) -> Chart:
     """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
     curve = found["curve"]
     with mpl.rc_context(_STYLE):
@@ -195,7 +197,7 @@ def comparison(scores: dict[str, tuple[float, float, float]], strong: str) -> Ch
         return Chart(figure)
 
 
-def sweep_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Chart:
+def sweep_curves(histories: dict[str, list[list[Epoch]]]) -> Chart:
     """Val macro-F1 over epochs, a panel a variant, a line a seed; shaded where a margin is on."""
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(len(histories), 2.6, 2.0, columns=5)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameTables
+from mien.core.artifacts import videos
+from mien.core.artifacts.framelog import ABSTAINED, DECODE_ERROR, NO_FACE, OK, STAGES, FrameLogMeta, FrameTables
 from mien.core.config.live import LiveRules
 from mien.core.geometry import lies_in
 from mien.core.labels import LABELS
@@ -170,11 +171,11 @@ class Session:
         if self.tables is not None:
             self.tables.rows.add(row)
 
-    def summary(self, wall_s: float, dropped: int) -> dict[str, Any]:
+    def summary(self, wall_s: float, dropped: int) -> videos.SessionSummary:
         """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
         minutes = self.face_seconds / 60
-        latency = {
-            stage: {f"p{q}": round(found(q), 3) for q in (50, 95, 99)}
+        latency: dict[str, videos.Percentiles] = {
+            stage: {"p50": round(found(50), 3), "p95": round(found(95), 3), "p99": round(found(99), 3)}
             for stage, found in self.latency.items()
             if found.n
         }
@@ -186,7 +187,8 @@ class Session:
             "fps": round(self.frames / wall_s, 2) if wall_s > 0 else 0.0,
             "latency_ms": latency,
             "flips_per_minute": {
-                kind: round(self.flips[kind] / minutes, 2) if minutes else 0.0 for kind in ("raw", "smoothed")
+                "raw": round(self.flips["raw"] / minutes, 2) if minutes else 0.0,
+                "smoothed": round(self.flips["smoothed"] / minutes, 2) if minutes else 0.0,
             },
             "labels": dict(sorted(self.labels.items())),
             "skipped_detections": self.skipped,
@@ -194,7 +196,7 @@ class Session:
             "dropped": dropped,
         }
 
-    def meta(self, source: str) -> dict[str, Any]:
+    def meta(self, source: str) -> FrameLogMeta:
         """What travels in this source's frame table: everything that `mien replay` needs."""
         card = self.recognizer.card
         return {

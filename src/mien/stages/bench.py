@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from mien.core.artifacts import base
-from mien.core.artifacts.run import environment
+from mien.core.artifacts.metrics import ContenderLatency
+from mien.core.artifacts.run import Environment, environment
 from mien.core.config.bench import ENGINES, JOIN, Engine, LatencyConfig
 from mien.core.config.train import TrainConfig
 from mien.core.errors import UsageError
@@ -33,7 +34,33 @@ class _Member:
     graph: bytes
 
 
-def run(config: LatencyConfig, out: Path | None = None) -> dict[str, Any]:
+class Cost(TypedDict):
+    """What a model costs on any machine."""
+
+    name: str
+    parameters: int
+    macs: int
+    weight_bytes: int
+    onnx_bytes: int
+
+
+class Benchmark(TypedDict):
+    """What models cost, and what one image takes them on this machine."""
+
+    img_size: int
+    batch: int
+    runs: int
+    warmup: int
+    device: str
+    device_name: str | None
+    amp: str
+    cores: int
+    models: list[Cost]
+    timings: list[ContenderLatency]
+    environment: Environment
+
+
+def run(config: LatencyConfig, out: Path | None = None) -> Benchmark:
     """Measure all of `config.models`; with `out` the document is written there too.
 
     Raises `UsageError` for a backbone, device or file name that cannot be, before anything is measured.
@@ -53,7 +80,7 @@ def run(config: LatencyConfig, out: Path | None = None) -> dict[str, Any]:
     contenders = [c for engine in engines for n in threads for c in _contenders(engine, n, built, config, device)]
     say(f"{len(contenders)} contenders take turns of {config.runs} runs each")
     timings = compare(contenders, runs=config.runs, warmup=config.warmup, synchronize=waiting_for(device))
-    document = {
+    document: Benchmark = {
         "img_size": config.img_size,
         "batch": 1,
         "runs": config.runs,
@@ -71,7 +98,7 @@ def run(config: LatencyConfig, out: Path | None = None) -> dict[str, Any]:
     return document
 
 
-def table(document: dict[str, Any]) -> str:
+def table(document: Benchmark) -> str:
     """The document for people: a line a model, engine and number of threads."""
     costs = {model["name"]: model for model in document["models"]}
     wide = max(map(len, costs))
@@ -120,7 +147,7 @@ def _build(config: LatencyConfig) -> dict[str, _Member]:
     return built
 
 
-def _cost(name: str, built: dict[str, _Member]) -> dict[str, Any]:
+def _cost(name: str, built: dict[str, _Member]) -> Cost:
     """What does not depend on the machine; an ensemble's is its members' sum."""
     from mien.nn.latency import macs, weight_bytes  # noqa: PLC0415  (torch)
     from mien.nn.models.network import parameter_count  # noqa: PLC0415  (torch)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
+from mien.core.artifacts.metrics import PairedDifference
 from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
-from mien.core.artifacts.study import REQUEST, StudyFolder, read_request, read_study
+from mien.core.artifacts.study import REQUEST, StudyDocument, StudyFolder, read_request, read_study
 from mien.core.config.train import NEUTRAL
 from mien.core.errors import InputError, UsageError
 from mien.evaluate.comparison import holm
@@ -20,7 +21,41 @@ from mien.evaluate.paired import paired
 _WORDS = ("name", "description", "cost", "expected", "earlier", "teachers", "student")
 
 
-def compare(first: Path, second: Path) -> dict[str, Any]:
+class ComparedModel(PairedDifference):
+    """A model of the second folder less one of the first."""
+
+    first: str
+    second: str
+
+
+class CorrectedModel(ComparedModel):
+    """One of several that are compared: its p, corrected for their number by Holm."""
+
+    p_holm: float
+
+
+class DifferingSetting(TypedDict):
+    """A setting `of` the study or of a run, with both values."""
+
+    key: str
+    of: str
+    first: object
+    second: object
+
+
+class Comparison(TypedDict):
+    """`comparison.json` of two folders; `only` are models that one of them lacks."""
+
+    first: str
+    second: str
+    n: int
+    selected: ComparedModel
+    models: list[CorrectedModel]
+    settings: list[DifferingSetting]
+    only: dict[str, list[str]]
+
+
+def compare(first: Path, second: Path) -> Comparison:
     """What a comparison says: names, paired statistics (second less first), settings that differ.
 
     Raises `InputError` where the test images or their labels are not the same.
@@ -32,10 +67,9 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     pair = [_predictions(root, name) for root, name in zip((first, second), chosen, strict=True)]
     _check_same_test(first, second, pair)
     names = [e["name"] for e in studies[0]["ensembles"] if e["name"] in {o["name"] for o in studies[1]["ensembles"]}]
-    models = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
-    if models:
-        corrected = holm(np.array([m["mcnemar"]["p"] for m in models]))
-        models = [m | {"p_holm": float(p)} for m, p in zip(models, corrected, strict=True)]
+    entries = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
+    corrected = holm(np.array([m["mcnemar"]["p"] for m in entries])).tolist() if entries else list[float]()
+    models: list[CorrectedModel] = [{**m, "p_holm": float(p)} for m, p in zip(entries, corrected, strict=True)]
     return {
         "first": _name(first, second),
         "second": _name(second, first),
@@ -86,24 +120,23 @@ def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None
         )
 
 
-def _entry(first: str, second: str, one: Predictions, other: Predictions) -> dict[str, Any]:
-    return {"first": first, "second": second} | paired(
-        softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups
-    )
+def _entry(first: str, second: str, one: Predictions, other: Predictions) -> ComparedModel:
+    difference = paired(softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups)
+    return {"first": first, "second": second, **difference}
 
 
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
+def _flat(value: object, place: str = "") -> dict[str, object]:
     if not isinstance(value, dict):
         return {place: value}
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{place}.{key}" if place else key).items()}
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any], of: str) -> list[dict[str, Any]]:
+def _differing(one: dict[str, object], other: dict[str, object], of: str) -> list[DifferingSetting]:
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return [{"key": key, "of": of, "first": one.get(key), "second": other.get(key)} for key in keys]
 
 
-def _of_studies(first: Path, second: Path) -> list[dict[str, Any]]:
+def _of_studies(first: Path, second: Path) -> list[DifferingSetting]:
     if not all((root / REQUEST).is_file() for root in (first, second)):
         return []
     asked = [read_request(root)["study"] for root in (first, second)]
@@ -111,7 +144,7 @@ def _of_studies(first: Path, second: Path) -> list[dict[str, Any]]:
     return _differing(one, other, "the study")
 
 
-def _of_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+def _of_runs(first: Path, second: Path) -> list[DifferingSetting]:
     runs = [runs_of(_ensembles(root)) for root in (first, second)]
     for folders, root in zip(runs, (first, second), strict=True):
         if (StudyFolder(root).student / base.MANIFEST).is_file():
@@ -124,13 +157,13 @@ def _of_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def _settings(run: Path) -> dict[str, object]:
     """The settings of a training, empty for imported predictions."""
     config = base.read_json(run / "config.json", kind="run configuration")
     return {key: entry["value"] for key, entry in config.get("settings", {}).items() if key not in NEUTRAL}
 
 
-def _only(studies: list[dict[str, Any]]) -> dict[str, list[str]]:
+def _only(studies: list[StudyDocument]) -> dict[str, list[str]]:
     names = [[m["name"] for m in study["teachers"]] for study in studies]
     return {
         "first": [n for n in names[0] if n not in names[1]],

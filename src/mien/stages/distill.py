@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +16,19 @@ from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.prediction_source import check_has_weights
 from mien.core.artifacts.predictions import predictions_path, read_predictions
-from mien.core.artifacts.run import KIND, VERSION, Run, check_index, read_run, starting_point, with_stated_terms
+from mien.core.artifacts.run import (
+    KIND,
+    VERSION,
+    Run,
+    TaughtBy,
+    Teaching,
+    check_index,
+    read_run,
+    starting_point,
+    with_stated_terms,
+)
 from mien.core.artifacts.teacher_views import views_folder
+from mien.core.config.base import Origins
 from mien.core.config.train import DistillConfig
 from mien.core.errors import ArtifactError
 from mien.core.progress import say
@@ -25,13 +36,16 @@ from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import score_logits, softmax
 from mien.evaluate.temperature import minimum
 
+if TYPE_CHECKING:
+    from mien.nn.distillation.teacher import Teacher
+
 _TRAIN_SAMPLE = 2000  # images of train on which the teacher's confidence is looked at
 _TRAIN_EXCESS = 0.03  # of (confidence - accuracy) on train over that on calib: beyond it the teacher gets a temperature
 
 
 def run(
     config: DistillConfig,
-    origin: dict[str, dict[str, Any]],
+    origin: Origins,
     teacher: Path,
     index_folder: Path,
     out: Path,
@@ -62,20 +76,18 @@ def run(
     members = _members(ensemble, folder)
     for member in members:
         check_index(member, index)
-    extra: dict[str, dict[str, Any]] = {
-        "teacher": {
-            "name": ensemble.name,
-            "weights_hash": ensemble.weights_hash,
-            "selection_hash": selection["hash"],
-            "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
-        }
-    }
-    from mien.nn.distillation.teacher import Teacher, tempered_teacher  # noqa: PLC0415  (torch)
+    from mien.nn.distillation.teacher import tempered_teacher  # noqa: PLC0415  (torch)
     from mien.nn.training.run import train_run  # noqa: PLC0415
 
     loaded = cache(lambda: _load(ensemble, members))  # its networks need memory: made where they are needed
     teaching = _teaching(loaded, folder, index)
-    extra["teacher"] |= teaching
+    taught_by: TaughtBy = {
+        "name": ensemble.name,
+        "weights_hash": ensemble.weights_hash,
+        "selection_hash": selection["hash"],
+        "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
+        **teaching,
+    }
 
     def teacher_of_views() -> Teacher:
         return tempered_teacher(loaded(), teaching["teaching_temperature"])
@@ -84,11 +96,19 @@ def run(
     known = base.fingerprint("teacher", 2, tempered, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)})
     views = views_folder(folder, known)
     return train_run(
-        config, origin, index, out, fingerprint, score=score_logits, teacher=teacher_of_views, views=views, extra=extra
+        config,
+        origin,
+        index,
+        out,
+        fingerprint,
+        score=score_logits,
+        teacher=teacher_of_views,
+        views=views,
+        taught_by=taught_by,
     )
 
 
-def _load(ensemble: Ensemble, members: list[Run]) -> Any:
+def _load(ensemble: Ensemble, members: list[Run]) -> Teacher:
     """The ensemble as a frozen teacher on the device that trains."""
     import torch  # noqa: PLC0415
 
@@ -103,7 +123,7 @@ def _load(ensemble: Ensemble, members: list[Run]) -> Any:
     return ensemble_teacher(networks, ensemble.pool, ensemble.temperature, processes().device)
 
 
-def _teaching(teacher: Callable[[], Any], folder: Path, index: Index) -> dict[str, float]:
+def _teaching(teacher: Callable[[], Teacher], folder: Path, index: Index) -> Teaching:
     """The teacher's confidence less its accuracy on train (a sample, not augmented) and on calib, and a temperature.
 
     A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own for

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from mien.core.artifacts import ensemble as store
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows
+from mien.core.artifacts.metrics import MetricsWithIntervals
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import (
@@ -93,7 +93,7 @@ class _Made:
 
 def run(
     runs: list[Path], out: Path, config: EnsembleConfig, *, replace: bool = False, again: bool = False
-) -> dict[str, Any]:
+) -> store.SelectionDocument:
     """Make all combinations below `out`, score them on val and write `selected.json`.
 
     Raises `SplitError` for a new selection after test was opened, unless `again`: it then states how often that was.
@@ -287,7 +287,7 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
         for c in candidates
     }
     singles = [m.ensemble.name for m in made if m.fitted.weighting == "single"]
-    best_single = max(singles, key=lambda name: scores[name]["macro_f1"])  # type: ignore[arg-type,return-value]
+    best_single = max(singles, key=lambda name: scores[name]["macro_f1"])
     against = _against_best({c.name: c.probabilities for c in candidates}, best_single, made[0].val, config)
     rows = [
         _summary_row(m, scores[m.ensemble.name], against[m.ensemble.name], best_single, m.latency_ms(latencies))
@@ -383,8 +383,8 @@ def _against_best(
 
 
 def _summary_row(
-    made: _Made, score: dict[str, Any], against: dict[str, float], best: str, latency: float | None
-) -> dict[str, Any]:
+    made: _Made, score: MetricsWithIntervals, against: dict[str, float], best: str, latency: float | None
+) -> dict[str, object]:
     """The report's columns and ours; an unknown cost is an empty cell."""
     e = made.ensemble
     ends = score["ci95"]["macro_f1"]

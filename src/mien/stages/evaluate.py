@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,19 @@ from mien.core.artifacts import predictions as store
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, pooled_meta, read_ensemble, read_selection, runs_of
-from mien.core.artifacts.evaluation import KIND, VERSION, read_evaluation, write_evaluation
+from mien.core.artifacts.evaluation import (
+    KIND,
+    VERSION,
+    Elsewhere,
+    EvaluationDocument,
+    OfRun,
+    Scores,
+    Versus,
+    read_evaluation,
+    write_evaluation,
+)
 from mien.core.artifacts.index import Index, read_index, read_occurrences
+from mien.core.artifacts.metrics import MetricsAsDistributed
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.prediction_source import (
     PredictionSource,
@@ -61,7 +71,7 @@ class _Job:
 
 def run(
     target: Path, index_folder: Path | None, config: EvaluateConfig, *, selection: Path | None = None
-) -> dict[str, Any]:
+) -> EvaluationDocument:
     """Score a run, one ensemble, or what a folder of ensembles selected, on test.
 
     `index_folder` may be None for predictions that were imported without an index.
@@ -75,7 +85,7 @@ def run(
     return _evaluate_run(target, job, selection)
 
 
-def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) -> dict[str, Any]:
+def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) -> EvaluationDocument:
     """Score every run and every candidate of a folder of ensembles; returns what the selected one got.
 
     Corrupted images, where asked for, are shown to the selected one and to the best single model alone.
@@ -95,7 +105,7 @@ def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) 
     return read_evaluation(ensembles / selection["name"])
 
 
-def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[str, Any]:
+def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> EvaluationDocument:
     judged = read_prediction_source(target)
     _check_index(judged, job.index)
     calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
@@ -107,20 +117,15 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
     test = _test_predictions(judged, job)
     map_ = scaling_of(calibration)
     probabilities = softmax(map_.apply(test.logits))
-    document = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
-    document |= _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
+    scores = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
+    elsewhere = _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
     warnings = judging_warnings(judged, selection, calibration)
     for text in warnings:
         warn(f"{judged.name}: {text}")
-    document |= {
-        "calibration": calibration.method,
-        "calibration_hash": calibration.hash,
-        "latency": read_latency(target),
-        "warnings": [*warnings, *calibration.warnings, *calibration.decisions.warnings],
-        "abstain": judge(probabilities, test.labels, calibration.decisions),
-    }
+    abstain = judge(probabilities, test.labels, calibration.decisions)
     before = accesses.record(
-        document,
+        judged.name,
+        scores["test"],
         test.image_ids.tolist(),
         accesses.places_of([target], job.folder, selection_path),
         index=judged.index_hash,
@@ -128,16 +133,32 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> dict[
         calibration_hash=calibration.hash,
         selection_hash=selection["hash"],
     )
-    document["test_accesses"] = {
-        "before": before,
-        "before_selection": selection["test_accesses"],
-        "before_calibration": calibration.test_accesses,
-    }
-    write_evaluation(target, {"fingerprint": fingerprint, "selection_hash": selection["hash"], **document})
+    write_evaluation(
+        target,
+        {
+            "kind": KIND,
+            "format": VERSION,
+            "fingerprint": fingerprint,
+            "selection_hash": selection["hash"],
+            **scores,
+            **elsewhere,
+            **Versus(),
+            "calibration": calibration.method,
+            "calibration_hash": calibration.hash,
+            "latency": read_latency(target),
+            "warnings": [*warnings, *calibration.warnings, *calibration.decisions.warnings],
+            "abstain": abstain,
+            "test_accesses": {
+                "before": before,
+                "before_selection": selection["test_accesses"],
+                "before_calibration": calibration.test_accesses,
+            },
+        },
+    )
     return read_evaluation(target)
 
 
-def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
+def _evaluate_ensemble(target: Path, job: _Job) -> EvaluationDocument:
     ensemble, selection = read_ensemble(target), read_selection(target.parent / SELECTION)
     known = selection["candidates"].get(ensemble.name)
     if known is None or known["hash"] != ensemble.hash:
@@ -151,13 +172,13 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
     about_to_make(target / "evaluation.json")
     logits, test = _pooled_test(target, job)
     probabilities = softmax(logits / ensemble.temperature)
-    document = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)
-    best = selection["best_single"]
+    scores = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)
+    best, versus = selection["best_single"], Versus()
     if best != ensemble.name:
         rival, theirs = _pooled_test(target.parent / best, job)
         store.check_same_rows([test, theirs])
         rival_t = read_ensemble(target.parent / best).temperature
-        document["vs_best_single"] = {"rival": best} | paired(
+        difference = paired(
             probabilities,
             softmax(rival / rival_t),
             test.labels,
@@ -165,17 +186,16 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
             seed=job.config.seed,
             groups=test.groups,
         )
-    document |= {
-        "abstain": judge(probabilities, test.labels, ensemble.decisions),
-        "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
-    }
+        versus["vs_best_single"] = {"rival": best, **difference}
+    abstain = judge(probabilities, test.labels, ensemble.decisions)
     members = [read_prediction_source(target / m.run) for m in ensemble.members]
-    document |= _elsewhere(
+    elsewhere = _elsewhere(
         members, probabilities, test, job, lambda several: ensemble_logits(several, ensemble) / ensemble.temperature
     )
     folders = [m.folder for m in members]
     before = accesses.record(
-        document,
+        ensemble.name,
+        scores["test"],
         test.image_ids.tolist(),
         accesses.places_of(folders, job.folder, target.parent / SELECTION),
         index=test.meta["index"],
@@ -183,15 +203,29 @@ def _evaluate_ensemble(target: Path, job: _Job) -> dict[str, Any]:
         calibration_hash=ensemble.hash,
         selection_hash=selection["hash"],
     )
-    document["test_accesses"] = {
-        "before": before,
-        "before_selection": selection["test_accesses"],
-        "before_calibration": None,
-    }
     meta = pooled_meta(ensemble, test.meta["index"])
     pooled = store.Predictions("test", test.image_ids, test.labels, logits / ensemble.temperature, meta, test.groups)
     store.write_predictions(store.predictions_path(target, "test"), pooled, fingerprint=fingerprint)
-    write_evaluation(target, {"fingerprint": fingerprint, "selection_hash": selection["hash"], **document})
+    write_evaluation(
+        target,
+        {
+            "kind": KIND,
+            "format": VERSION,
+            "fingerprint": fingerprint,
+            "selection_hash": selection["hash"],
+            **scores,
+            **OfRun(),
+            **versus,
+            "abstain": abstain,
+            "warnings": [*ensemble.warnings, *ensemble.decisions.warnings],
+            **elsewhere,
+            "test_accesses": {
+                "before": before,
+                "before_selection": selection["test_accesses"],
+                "before_calibration": None,
+            },
+        },
+    )
     return read_evaluation(target)
 
 
@@ -203,7 +237,7 @@ def _check_images(index_folder: Path | None, config: EvaluateConfig) -> None:
         )
 
 
-def _done(target: Path, fingerprint: str) -> dict[str, Any] | None:
+def _done(target: Path, fingerprint: str) -> EvaluationDocument | None:
     try:
         found = read_evaluation(target)
     except ArtifactError:  # there is none, or one of another format
@@ -261,7 +295,7 @@ def _pooled_test(folder: Path, job: _Job) -> tuple[Floats, store.Predictions]:
 
 def _scores(
     name: str, logits: Floats, probabilities: Floats, temperature: float, test: store.Predictions, job: _Job
-) -> dict[str, Any]:
+) -> Scores:
     before = softmax(logits)
     scored = with_intervals(
         probabilities, test.labels, resamples=job.config.resamples, seed=job.config.seed, groups=test.groups
@@ -285,7 +319,7 @@ def _elsewhere(
     test: store.Predictions,
     job: _Job,
     join: Callable[[list[Floats]], Floats],
-) -> dict[str, Any]:
+) -> Elsewhere:
     """Figures by group and source, and under corruptions where asked; `join` makes members' logits calibrated ones."""
     index, config = job.index, job.config
     if index is None:
@@ -293,7 +327,7 @@ def _elsewhere(
     rows = index.rows("test")
     sources = index.table["source"].take(rows).to_pylist()
     known = [{"source": source, **given} for source, given in zip(sources, index.attributes(rows), strict=True)]
-    found: dict[str, Any] = {
+    found: Elsewhere = {
         "groups": by_group(clean, test.labels, known, seed=config.seed, groups=test.groups),
         "corruptions": {},
     }
@@ -323,7 +357,7 @@ def _elsewhere(
     return found
 
 
-def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index) -> dict[str, Any] | None:
+def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index) -> MetricsAsDistributed | None:
     """The score on the official test rows as their source distributes them: repeated, own labels.
 
     Rows whose image the index dropped are left out and counted; None without official test rows.

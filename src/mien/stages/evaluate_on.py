@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,18 @@ from mien.core.artifacts import base
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
 from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection
-from mien.core.artifacts.evaluation import KIND, VERSION, read_transfer, transfer_path, write_transfer
+from mien.core.artifacts.evaluation import (
+    KIND,
+    VERSION,
+    AccessesBefore,
+    LeftOut,
+    TransferDocument,
+    read_transfer,
+    transfer_path,
+    write_transfer,
+)
 from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.metrics import MetricsWithIntervals
 from mien.core.artifacts.pixels import PixelRows
 from mien.core.artifacts.prediction_source import (
     check_has_weights,
@@ -57,8 +66,7 @@ class _Model:
     folder: Path
     crop: CropSpec
     probabilities: Callable[[PixelRows, Rows], Floats]
-    hashes: dict[str, str]
-    """`weights_hash`, `calibration_hash` and `selection_hash`."""
+    hashes: accesses.JudgedHashes
     places: list[Path]
     before_selection: int
     before_calibration: int
@@ -73,7 +81,7 @@ def run(
     config: EvaluateConfig,
     *,
     selection: Path | None = None,
-) -> dict[str, Any]:
+) -> TransferDocument:
     """Score a finished model on the test split of `other_folder`.
 
     `target` is a calibrated run, an ensemble, a folder of ensembles (what it selected) or a model file (.onnx, for which torch
@@ -103,40 +111,46 @@ def run(
         done = read_transfer(model.folder, other.content_hash)
         if done.get("fingerprint") == fingerprint:
             return done
-    rows, left_out = other.rows("test"), {"same": 0, "near": 0}
+    rows, left_out = other.rows("test"), LeftOut(same=0, near=0)
     if index is not None and index_folder is not None:
         rows, left_out = _unseen(index_folder, other_folder, index.content_hash, other.content_hash)
-    found = _score(model, other, rows, config) | {"fingerprint": fingerprint, "left_out": left_out}
-    found["test_accesses"] = _record(model, other, found)
-    write_transfer(model.folder, found)
+    scored = _score(model, other, rows, config)
+    write_transfer(
+        model.folder,
+        {
+            "kind": "transfer",
+            "format": VERSION,
+            "name": model.name,
+            "selection_hash": model.hashes["selection_hash"],
+            "calibration_hash": model.hashes["calibration_hash"],
+            "trained_on": model.trained_on,
+            "on": other.content_hash,
+            "on_sources": other.sources,
+            "test": scored,
+            "warnings": model.warnings,
+            "fingerprint": fingerprint,
+            "left_out": left_out,
+            "test_accesses": _record(model, other, scored),
+        },
+    )
     return read_transfer(model.folder, other.content_hash)
 
 
-def _score(model: _Model, other: Index, rows: Rows, config: EvaluateConfig) -> dict[str, Any]:
+def _score(model: _Model, other: Index, rows: Rows, config: EvaluateConfig) -> MetricsWithIntervals:
     for text in model.warnings:
         warn(f"{model.name}: {text}")
-    scored = with_intervals(
+    return with_intervals(
         model.probabilities(other.pixels, rows),
         other.labels[rows],
         resamples=config.resamples,
         seed=config.seed,
         groups=other.group_ids[rows],
     )
-    return {
-        "name": model.name,
-        "selection_hash": model.hashes["selection_hash"],
-        "calibration_hash": model.hashes["calibration_hash"],
-        "trained_on": model.trained_on,
-        "on": other.content_hash,
-        "on_sources": other.sources,
-        "test": scored,
-        "warnings": model.warnings,
-    }
 
 
-def _record(model: _Model, other: Index, found: dict[str, Any]) -> dict[str, int]:
+def _record(model: _Model, other: Index, scored: MetricsWithIntervals) -> AccessesBefore:
     ids = other.image_ids[other.rows("test")].tolist()
-    before = accesses.record(found, ids, model.places, index=other.content_hash, **model.hashes)
+    before = accesses.record(model.name, scored, ids, model.places, index=other.content_hash, **model.hashes)
     return {
         "before": before,
         "before_selection": model.before_selection,
@@ -288,7 +302,7 @@ def _check_crop(model: _Model, target: Path, other: Index) -> None:
 
 
 @lru_cache(maxsize=64)  # the same for every seed of a matrix
-def _unseen(index_folder: Path, other_folder: Path, *contents: str) -> tuple[Rows, dict[str, int]]:
+def _unseen(index_folder: Path, other_folder: Path, *contents: str) -> tuple[Rows, LeftOut]:
     """Test rows of the other index that the splits of this one which may decide do not show, and how many were left out."""
     index, other = read_index(index_folder), read_index(other_folder)
     rows = other.rows("test")

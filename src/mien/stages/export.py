@@ -17,10 +17,20 @@ from mien.core.artifacts import base
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.index import Index, read_index
-from mien.core.artifacts.onnx_model import ModelCard, read_parity, write_model, write_parity
+from mien.core.artifacts.metrics import Latency
+from mien.core.artifacts.onnx_model import (
+    GraphParity,
+    ModelCard,
+    ParityDocument,
+    PrecisionComparison,
+    ReducedPrecision,
+    read_parity,
+    write_model,
+    write_parity,
+)
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.prediction_source import check_has_weights
-from mien.core.artifacts.predictions import Predictions, predictions_path, read_predictions
+from mien.core.artifacts.predictions import Predictions, PredictionsMeta, predictions_path, read_predictions
 from mien.core.artifacts.run import Run, check_index, environment, read_run
 from mien.core.config.judge import ExportConfig
 from mien.core.errors import ArtifactError, CalibrationError, MienError, UsageError
@@ -30,13 +40,14 @@ from mien.evaluate.quantization import check_int8, compare, recalibrate
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 RANGE_CROPS = 512  # train images from which int8 takes the ranges of activations
 BATCH = 64
 HALF_TOLERANCE = 0.01  # largest change of a probability by weights of half precision
 
 
-def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -> dict[str, Any]:
+def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -> ParityDocument:
     """Write the model and `parity.json`; an export whose parity does not hold leaves nothing.
 
     With `config.int8` the quantised model gets a calibration, thresholds and a weights hash of its own; raises
@@ -73,17 +84,21 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     card = _card(trained, calibration, index)
     model = Calibrated(load_network(trained), calibration.matrix, calibration.bias).eval()
     proto = to_onnx(model, card)
-    parity = _parity(proto, model, _crops(index, _spread(index.rows("val"), config.check)), config)
+    graph = _parity(proto, model, _crops(index, _spread(index.rows("val"), config.check)), config)
+    reduced: ReducedPrecision = {}
     if config.fp16:
         proto, compared = _fp16(proto, card, index)
-        parity |= {"fp16": True, "val": compared}
+        reduced = {"fp16": True, "val": compared}
     if config.int8:
         proto, compared = _int8(proto, card, calibration, index, run_folder)
-        parity |= {"int8": True, "val": compared}
+        graph["int8"], reduced["val"] = True, compared
     data = proto.SerializeToString()
-    parity["latency"] = _latency(data, _crops(index, _spread(index.rows("val"), BATCH)))
+    latency = _latency(data, _crops(index, _spread(index.rows("val"), BATCH)))
     write_model(out, data)
-    parity |= {
+    parity: ParityDocument = {
+        **graph,
+        **reduced,
+        "latency": latency,
         "fingerprint": fingerprint,
         "sha256": base.sha256_file(out),
         "bytes": len(data),
@@ -104,7 +119,7 @@ def _card(trained: Run, calibration: Calibration, index: Index) -> ModelCard:
         decisions=calibration.decisions,
         parameters=trained.config["parameters"],
         weights_hash=trained.weights_hash,
-        backbone=trained.settings["backbone"],
+        backbone=trained.backbone,
         mien=mien.__version__,
         git=base.git_revision(),
         sources=trained.config["index"]["sources"],
@@ -146,7 +161,7 @@ def _answers(
 
 def _int8(
     proto: onnx.ModelProto, card: ModelCard, calibration: Calibration, index: Index, run_folder: Path
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
+) -> tuple[onnx.ModelProto, PrecisionComparison]:
     """The quantised graph with its own calibration and card, and how it compares with the float graph on val."""
     from mien.nn.export import describe, hash_weights, quantize, set_calibration  # noqa: PLC0415
 
@@ -179,7 +194,7 @@ def _int8(
     return quantized, compared
 
 
-def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.ModelProto, PrecisionComparison]:
     """The graph with weights of half precision and a hash of its own, and how it compares with the float graph on val."""
     from mien.nn.export import describe, halve, hash_weights  # noqa: PLC0415
 
@@ -194,7 +209,7 @@ def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.M
             rule=f"At most {HALF_TOLERANCE:g}: the calibration and thresholds are those of the float model.",
             fix="Nothing was written. Export without --fp16.",
         )
-    return half, compare(before, after, index.labels[val]) | {"max_probability_difference": difference}
+    return half, {**compare(before, after, index.labels[val]), "max_probability_difference": difference}
 
 
 def _as_predicted_by(
@@ -207,11 +222,15 @@ def _as_predicted_by(
             f"The calib predictions in {run_folder} are of other images than the index's.",
             fix="Predict again: `mien predict RUN --index DIR --split calib`.",
         )
-    meta = float_predictions.meta | {"weights_hash": weights_hash, "head": "linear"}  # log-probabilities
+    meta: PredictionsMeta = {
+        **float_predictions.meta,
+        "weights_hash": weights_hash,
+        "head": "linear",
+    }  # log-probabilities
     return replace(float_predictions, logits=logits, meta=meta)
 
 
-def _parity(proto: onnx.ModelProto, model: Any, crops: NDArray[np.uint8], config: ExportConfig) -> dict[str, Any]:
+def _parity(proto: onnx.ModelProto, model: nn.Module, crops: NDArray[np.uint8], config: ExportConfig) -> GraphParity:
     """How close the float graph is to torch; raises `MienError` beyond the tolerance."""
     import torch  # noqa: PLC0415
 
@@ -238,7 +257,7 @@ def _parity(proto: onnx.ModelProto, model: Any, crops: NDArray[np.uint8], config
     }
 
 
-def _latency(data: bytes, crops: NDArray[np.uint8]) -> dict[str, Any]:
+def _latency(data: bytes, crops: NDArray[np.uint8]) -> Latency:
     """Median and 95th percentile of milliseconds an image, of the graph that is written."""
     session, times = _session(data), []
     for i in range(120):

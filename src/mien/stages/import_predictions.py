@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts import prediction_source as store
 from mien.core.artifacts.index import Index, read_index
-from mien.core.artifacts.predictions import Predictions
+from mien.core.artifacts.predictions import Predictions, PredictionsMeta
 from mien.core.artifacts.test_accesses import test_meta
 from mien.core.config.judge import ImportConfig
 from mien.core.errors import InputError
@@ -20,7 +20,7 @@ from mien.core.progress import say, warn
 from mien.data.predictions_file import SPLITS, Imported, check_order, read_file
 
 
-def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | None = None) -> dict[str, Any]:
+def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | None = None) -> store.ImportDocument:
     """Check `file` and write it as an imported folder; with an index its rows must be that index's."""
     found = read_file(file, config)
     index = None if index_folder is None else read_index(index_folder)
@@ -36,7 +36,7 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content}
     )
     weights = base.fingerprint("imported-weights", 1, {}, {"import": fingerprint})
-    document = {
+    document: store.ImportDocument = {
         "file": file.name,
         "source_hash": weights,
         "file_sha256": source,
@@ -50,21 +50,24 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
     if base.is_complete(out, fingerprint):
         say(f"{out} holds this import already.")
         return document
-    meta = {
+    of_test = test_meta(out, _test_images(parts, index), index_folder)
+    meta: PredictionsMeta = {
         "name": out.resolve().name,
         "weights_hash": weights,
         "index": content,
         "scale_in_logits": True,
         "head": config.head,
+        "test_set": of_test["test_set"],
+        "index_folder": of_test["index_folder"],
+        "imported": True,
     }
-    meta |= test_meta(out, _test_images(parts, index), index_folder)
     predictions = [
         Predictions(
             split,
             ids,
             labels,
             logits,
-            {**meta, "imported": True},
+            meta,
             None if index is None else index.group_ids[index.rows(split)],
         )
         for split, (ids, labels, logits) in parts.items()
@@ -73,7 +76,8 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
     return document
 
 
-Part = tuple[Any, Any, Any]
+Part = tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float64]]
+"""Ids, labels and logits of a split."""
 
 
 def _test_images(parts: dict[str, Part], index: Index | None) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 from mien.core.artifacts import base
+from mien.core.artifacts.audit import Audit
 from mien.core.artifacts.index import (
     KIND,
+    PROVENANCE,
     SPLITS,
     VERSION,
     Index,
@@ -33,12 +35,14 @@ from mien.data.audit.diff import diff as compare
 from mien.data.audit.sheets import contact_sheet
 from mien.data.build import build, recipe_of
 from mien.data.common import under_labels
-from mien.data.documents import Audit
 from mien.data.loading.collect import fingerprint_of
 from mien.data.loading.engines import make_engine
 from mien.data.sources import SOURCES, Source, open_sources
 from mien.data.sources.base import content_hash
 from mien.data.sources.download import get as fetch
+
+if TYPE_CHECKING:
+    from mien.runtime.detect import Finder
 
 _PIECES = "pieces"
 
@@ -64,7 +68,7 @@ def like(config: IndexConfig, model: Path) -> IndexConfig:
         from mien.runtime.recognizer import open_session  # noqa: PLC0415 - onnxruntime
 
         crop = open_session(model, 1)[1].crop
-    wanted: dict[str, Any] = {
+    wanted: dict[str, object] = {
         "size": crop.size,
         "color": crop.color,
         "crop_scale": crop.scale,
@@ -84,7 +88,7 @@ def like(config: IndexConfig, model: Path) -> IndexConfig:
 
 def _expanded(config: IndexConfig) -> IndexConfig:
     """Paths without variables, and the detector by its own name instead of auto."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if config.relabel is not None:
         changes["relabel"] = Path(expand(str(config.relabel)))
     if config.align != "none":
@@ -168,7 +172,7 @@ def under(labels: str, whole: Path, out: Path) -> Index:
     fingerprint = base.fingerprint(KIND, VERSION, {"labels": labels}, {"of": index.fingerprint})
     if base.is_complete(out, fingerprint):
         return read_index(out)
-    provenance = base.read_json(whole / "provenance.json", kind="provenance")
+    provenance = PROVENANCE.read(whole)
     parts = under_labels(index, read_occurrences(whole), provenance, labels)
     building = out.with_name(f".{out.name}.building")
     _begin(building, fingerprint)
@@ -191,13 +195,13 @@ class _FinderMaker:
 
     config: DetectConfig
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Finder:
         from mien.runtime.detect import make_finder  # noqa: PLC0415
 
         return make_finder(self.config)
 
 
-def _settings(config: IndexConfig) -> dict[str, Any]:
+def _settings(config: IndexConfig) -> dict[str, object]:
     """The settings that change the result; files by their content."""
     settings = config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"})
     if not config.drop_labels:  # indexes that were made before there was this setting are still the same
@@ -213,7 +217,7 @@ def _settings(config: IndexConfig) -> dict[str, Any]:
     return settings
 
 
-def _loading(config: IndexConfig, settings: dict[str, Any]) -> dict[str, Any]:
+def _loading(config: IndexConfig, settings: dict[str, object]) -> dict[str, object]:
     """The settings that decide the pieces; what only later steps read may change between two attempts."""
     recipe = recipe_of(config, None)
     detector = {name: settings.get(name) for name in DetectConfig.model_fields} if config.align != "none" else {}
@@ -222,7 +226,7 @@ def _loading(config: IndexConfig, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fingerprint(settings: dict[str, Any], sources: list[Source], content: list[str]) -> str:
+def _fingerprint(settings: dict[str, object], sources: list[Source], content: list[str]) -> str:
     return base.fingerprint(
         KIND, VERSION, settings, {f"{i}:{s.alias}": c for i, (s, c) in enumerate(zip(sources, content, strict=True))}
     )
@@ -231,10 +235,8 @@ def _fingerprint(settings: dict[str, Any], sources: list[Source], content: list[
 def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
     """The content hashes that a complete index at `out` was made from, when nothing has changed since."""
     manifest = base.read_json(out / base.MANIFEST, kind="manifest")
-    path = out / "provenance.json"
-    if manifest.get("seen") != [fingerprint_of(s) for s in sources] or not path.is_file():
-        return None
-    return [source["content"] for source in base.read_json(path, kind="provenance")["sources"]]
+    provenance = PROVENANCE.find(out) if manifest.get("seen") == [fingerprint_of(s) for s in sources] else None
+    return None if provenance is None else [source["content"] for source in provenance["sources"]]
 
 
 def _begin(building: Path, fingerprint: str) -> None:
@@ -270,7 +272,7 @@ def audit(folder: Path, *, verify: bool = True) -> Audit:
     """The audit of a complete index. `verify` checks its tables and pixels by their hashes on the way."""
     if verify:
         read_index(folder).check()
-    return cast(Audit, read_audit(folder))
+    return read_audit(folder)
 
 
 def diff(first: Path, second: Path) -> IndexDifference:

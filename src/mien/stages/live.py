@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from mien.core.artifacts.framelog import frame_log
+from mien.core.artifacts.videos import SessionSummary
 from mien.core.config.live import LiveConfig
 from mien.core.errors import InputError, UsageError
 from mien.core.progress import meter, say, warn
@@ -30,7 +30,7 @@ def _check_outputs(source: str, out: Path | None, log: Path | None) -> None:
 
 def run(
     source: str, model: Path | None, config: LiveConfig, *, out: Path | None = None, log: Path | None = None
-) -> dict[str, Any]:
+) -> SessionSummary:
     """Recognise a video or a folder of frames to its end (or a camera until Ctrl-C); returns the summary.
 
     After an error in the middle, a full disk too, the video and the tables hold what was recognised until then;

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from mien.core.artifacts import base
-from mien.core.artifacts.evaluation import read_evaluation, read_transfer
+from mien.core.artifacts.evaluation import LeftOut, read_evaluation, read_transfer
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.matrix import SCHEMA, MatrixFolder, write_matrix
+from mien.core.artifacts.matrix import SCHEMA, Cell, MatrixDocument, MatrixFolder, OverSeeds, write_matrix
+from mien.core.artifacts.metrics import MetricsWithIntervals
 from mien.core.artifacts.run import environment
 from mien.core.config.matrix import MatrixConfig
 
-METRICS = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "ece": "ECE", "signed_gap": "Mean confidence minus accuracy"}
-BOUNDS = {"signed_gap": (-1.0, 1.0)}  # all others lie in [0, 1]
+Metric = Literal["macro_f1", "accuracy", "ece", "signed_gap"]
+METRICS: dict[Metric, str] = {
+    "macro_f1": "Macro-F1",
+    "accuracy": "Accuracy",
+    "ece": "ECE",
+    "signed_gap": "Mean confidence minus accuracy",
+}
 
 
 def run(
     matrix: MatrixConfig, root: Path, seeds: dict[str, list[int]], failed: dict[tuple[str, int], str]
-) -> dict[str, Any]:
+) -> MatrixDocument:
     """Write `matrix.json`, its tables and its figure from the evaluations and transfers in `root`.
 
     `seeds` are those of each train source whose runs have a result, `failed` says why others have none.
@@ -31,12 +37,14 @@ def run(
     for learned in names:
         for judged in names:
             runs = [folder.run(learned, seed) for seed in seeds[learned]]
+            left_out: LeftOut = {"same": 0, "near": 0}
             if learned == judged:
-                found = [read_evaluation(one) for one in runs]
+                tests = [read_evaluation(one)["test"] for one in runs]
             else:
-                found = [read_transfer(one, indexes[judged].content_hash) for one in runs]
-            cells.append(_cell(learned, judged, seeds[learned], found))
-    document = {
+                transfers = [read_transfer(one, indexes[judged].content_hash) for one in runs]
+                tests, left_out = [one["test"] for one in transfers], transfers[0]["left_out"]
+            cells.append(_cell(learned, judged, seeds[learned], tests, left_out))
+    document: MatrixDocument = {
         "schema": SCHEMA,
         "name": matrix.name,
         "description": matrix.description,
@@ -59,26 +67,35 @@ def run(
     return document
 
 
-def _cell(learned: str, judged: str, seeds: list[int], found: list[dict[str, Any]]) -> dict[str, Any]:
-    tests = [one["test"] for one in found]
-    left = found[0].get("left_out", {"same": 0, "near": 0})
+def _cell(learned: str, judged: str, seeds: list[int], tests: list[MetricsWithIntervals], left_out: LeftOut) -> Cell:
     return {
         "train": learned,
         "test": judged,
         "n": tests[0]["n"],
-        "left_out": left,
+        "left_out": left_out,
         "runs": [
-            {"seed": seed, **{k: t[k] for k in METRICS}, "ci95": {k: t["ci95"][k] for k in METRICS}}
+            {
+                "seed": seed,
+                "macro_f1": t["macro_f1"],
+                "accuracy": t["accuracy"],
+                "ece": t["ece"],
+                "signed_gap": t["signed_gap"],
+                "ci95": {key: t["ci95"][key] for key in METRICS},
+            }
             for seed, t in zip(seeds, tests, strict=True)
         ],
-        **{
-            key: over_seeds([t[key] for t in tests], [t["ci95"][key] for t in tests], *BOUNDS.get(key, (0.0, 1.0)))
-            for key in METRICS
-        },
+        "macro_f1": _mean(tests, "macro_f1"),
+        "accuracy": _mean(tests, "accuracy"),
+        "ece": _mean(tests, "ece"),
+        "signed_gap": _mean(tests, "signed_gap", least=-1.0),
     }
 
 
-def over_seeds(values: list[float], intervals: list[list[float]], least: float, most: float) -> dict[str, Any]:
+def _mean(tests: list[MetricsWithIntervals], key: Metric, *, least: float = 0.0) -> OverSeeds:
+    return over_seeds([t[key] for t in tests], [t["ci95"][key] for t in tests], least, 1.0)
+
+
+def over_seeds(values: list[float], intervals: list[list[float]], least: float, most: float) -> OverSeeds:
     """Mean over seeds, its spread, and a 95 % interval for images and seeds together, within [`least`, `most`].
 
     The images are the same for every seed, so that their part of the variance does not fall with the number of
@@ -96,7 +113,7 @@ def over_seeds(values: list[float], intervals: list[list[float]], least: float, 
     return {"mean": mean, "sd": spread, "ci95": [max(least, low), min(most, high)]}
 
 
-def tables(document: dict[str, Any]) -> str:
+def tables(document: MatrixDocument) -> str:
     """The matrix as Markdown, a table a metric: a row a train source, a column a test source."""
     names = list(document["sources"])
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
@@ -110,7 +127,11 @@ def tables(document: dict[str, Any]) -> str:
             out.append(f"| {learned} | {' | '.join(row)} |\n")
     out.append(f"\n| Test images (left out) | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
     for learned in names:
-        row = [f"{c['n']:,} ({sum(c['left_out'].values()):,})" for judged in names for c in [cells[learned, judged]]]
+        row = [
+            f"{c['n']:,} ({c['left_out']['same'] + c['left_out']['near']:,})"
+            for judged in names
+            for c in [cells[learned, judged]]
+        ]
         out.append(f"| {learned} | {' | '.join(row)} |\n")
     out += [
         f"\n{one['source']}, seed {one['seed']}, has no result: {one['why']}\n" for one in document["without_result"]
@@ -118,11 +139,11 @@ def tables(document: dict[str, Any]) -> str:
     return "".join(out)
 
 
-def _shown(value: dict[str, Any]) -> str:
+def _shown(value: OverSeeds) -> str:
     return f"{value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]"
 
 
-def _figure(document: dict[str, Any]) -> bytes | None:
+def _figure(document: MatrixDocument) -> bytes | None:
     """Heat maps, where matplotlib is installed."""
     try:
         from mien.report.figures import matrix  # noqa: PLC0415
@@ -131,7 +152,8 @@ def _figure(document: dict[str, Any]) -> bytes | None:
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
     names = list(document["sources"])
     shown = {
-        METRICS[key]: np.array([[cells[a, b][key]["mean"] for b in names] for a in names])
-        for key in ("macro_f1", "accuracy", "ece")
+        title: np.array([[cells[a, b][key]["mean"] for b in names] for a in names])
+        for key, title in METRICS.items()
+        if key != "signed_gap"
     }
     return matrix(names, shown).png()

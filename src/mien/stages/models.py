@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mien.core.artifacts import models as store
+
+
+class Checked(TypedDict):
+    """A shipped model that is as it should be."""
+
+    name: str
+    file: str
+    bytes: int
 
 
 def listing() -> dict[str, Any]:
@@ -17,7 +25,7 @@ def listing() -> dict[str, Any]:
     return document
 
 
-def verify() -> list[dict[str, Any]]:
+def verify() -> list[Checked]:
     """Check every shipped model against its sha256, open it and classify an empty crop.
 
     Returns a row a model: name, file, bytes. Raises `ArtifactError` for the first that is damaged.
@@ -26,7 +34,7 @@ def verify() -> list[dict[str, Any]]:
 
     from mien.runtime.recognizer import open_session  # noqa: PLC0415
 
-    rows = []
+    rows: list[Checked] = []
     for entry in store.read_catalogue().models:
         path = store.shipped_file(entry.name)
         session, card = open_session(path, threads=1)

@@ -36,5 +36,5 @@ def run(run_folder: Path, index_folder: Path, split: str, config: PredictConfig)
         from mien.nn.inference import load_network  # noqa: PLC0415
         from mien.nn.latency import measure  # noqa: PLC0415
 
-        write_latency(run_folder, dict(measure(load_network(trained), trained.config["crop"]["size"])))
+        write_latency(run_folder, measure(load_network(trained), trained.config["crop"]["size"]))
     return path

@@ -3,25 +3,62 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from mien.core.artifacts.framelog import ABSTAINED, META, OK, meta_of, read_frame_log, write_frame_log
+from mien.core.artifacts.framelog import ABSTAINED, META, OK, FrameLogMeta, meta_of, read_frame_log, write_frame_log
 from mien.core.config.live import LiveRules
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS
 from mien.core.progress import warn
-from mien.evaluate.intervals import Interval, changes, score, switch_seconds, truth
+from mien.evaluate.intervals import Interval, IntervalScores, changes, score, switch_seconds, truth
 from mien.runtime.policy import LabelPolicy, thresholds_of
 
 LEAST = 1e-30  # probabilities below count as this: their logarithm is needed
 NUMBERS = {name: k for k, name in enumerate(LABELS)}
+
+
+class MarkedInterval(TypedDict):
+    """A row of the CSV: what a face shows from `start_s` to before `end_s`."""
+
+    start_s: float
+    end_s: float
+    label: str
+    face_id: NotRequired[int | None]
+    video: NotRequired[str | None]
+
+
+class LabelScores(IntervalScores):
+    """Labels against marked intervals, and how soon an interval's label is said."""
+
+    median_seconds_to_switch: float | None
+    never_said: int
+
+
+class ReplayedFlips(TypedDict):
+    """Changes of the label a minute: in each frame alone, as the table had it, and with the new rules."""
+
+    raw: float
+    before: float
+    smoothed: float
+
+
+class Replay(TypedDict):
+    """A frame table under other rules; `unsure` is the share of rows without a label, `scores` are `raw` and `smoothed`."""
+
+    rules: dict[str, object]
+    faces: int
+    rows: int
+    flips_per_minute: ReplayedFlips
+    unsure: float | None
+    scores: dict[str, LabelScores] | None
 
 
 @dataclass
@@ -36,9 +73,7 @@ class Face:
     shown: NDArray[np.int64]
 
 
-def run(
-    table: Path, given: dict[str, Any], *, out: Path | None = None, intervals: Path | None = None
-) -> dict[str, Any]:
+def run(table: Path, given: Mapping[str, object], *, out: Path | None = None, intervals: Path | None = None) -> Replay:
     """Smooth and decide a frame table anew.
 
     Parameters
@@ -63,7 +98,7 @@ def run(
         raise UsageError(f"The output is the input, {table}.", rule="A table is never written over itself.")
     read = read_frame_log(table)
     meta = meta_of(read)
-    rules = LiveRules.parse(meta.get("rules", {}) | given, where=f"rules of {table}")
+    rules = LiveRules.parse({**meta.get("rules", {}), **given}, where=f"rules of {table}")
     if "thresholds" not in meta:
         warn(f"{table} does not say the model's thresholds (a Parquet file does): only those of the rules count.")
     needed = thresholds_of(rules, np.array(meta.get("thresholds", [0.0] * len(LABELS))))
@@ -71,7 +106,7 @@ def run(
     before = [_flips(face) for face in faces]
     smooth = _replay(read, faces, rules, needed)
     if out is not None:
-        write_frame_log(out, _changed(read, faces, smooth, meta | {"rules": rules.model_dump()}))
+        write_frame_log(out, _changed(read, faces, smooth, {**meta, "rules": rules.model_dump()}))
     marked = _intervals(intervals) if intervals is not None else []
     minutes = sum(float(face.times[-1] - face.times[0]) for face in faces) / 60
     return {
@@ -129,7 +164,7 @@ def _replay(
     return smooth
 
 
-def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], meta: dict[str, Any]) -> pa.Table:
+def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], meta: FrameLogMeta) -> pa.Table:
     """The table with new smoothed probabilities, labels and status."""
     labels: list[str | None] = [None] * len(table)
     status = table["status"].to_pylist()
@@ -144,7 +179,7 @@ def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], me
     return table.replace_schema_metadata({META: json.dumps(meta).encode()})
 
 
-def _intervals(path: Path) -> list[dict[str, Any]]:
+def _intervals(path: Path) -> list[MarkedInterval]:
     """Rows of a CSV of marked intervals."""
     if not path.is_file():
         raise InputError(f"No file {path}.", rule="--intervals is a CSV: start_s, end_s, label[, face_id][, video].")
@@ -152,7 +187,7 @@ def _intervals(path: Path) -> list[dict[str, Any]]:
         # Spreadsheets of countries with decimal commas write semicolons.
         separator = ";" if ";" in path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0] else ","
         parsing, converting = pa.csv.ParseOptions(delimiter=separator), pa.csv.ConvertOptions(decimal_point=",")
-        rows: list[dict[str, Any]] = pa.csv.read_csv(
+        rows: list[MarkedInterval] = pa.csv.read_csv(
             path, parse_options=parsing, convert_options=converting if separator == ";" else None
         ).to_pylist()
     except pa.ArrowException as error:
@@ -173,17 +208,17 @@ def _intervals(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _of(face: Face, rows: list[dict[str, Any]]) -> list[Interval]:
+def _of(face: Face, rows: list[MarkedInterval]) -> list[Interval]:
     """The intervals that were marked for a face."""
     mine = (
         r
         for r in rows
-        if r.get("video") in (None, face.video) and (r.get("face_id") is None or int(r["face_id"]) == face.face_id)
+        if r.get("video") in (None, face.video) and ((of := r.get("face_id")) is None or int(of) == face.face_id)
     )
     return [Interval(float(r["start_s"]), float(r["end_s"]), NUMBERS[r["label"]]) for r in mine]
 
 
-def _scores(faces: list[Face], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _scores(faces: list[Face], rows: list[MarkedInterval]) -> dict[str, LabelScores]:
     """Raw and smoothed labels against what was marked, and how soon an interval's label is said."""
     pairs = [(face, _of(face, rows)) for face in faces]
     marked = [truth(face.times, intervals) for face, intervals in pairs]
@@ -197,10 +232,11 @@ def _scores(faces: list[Face], rows: list[dict[str, Any]]) -> dict[str, Any]:
         kind: [switch_seconds(f.times, getattr(f, kind), i) for f, intervals in pairs for i in intervals]
         for kind in ("raw", "shown")
     }
-    found: dict[str, Any] = {}
+    found: dict[str, LabelScores] = {}
     for kind, name in (("raw", "raw"), ("shown", "smoothed")):
         said = [w for w in waits[kind] if w is not None]
-        found[name] = score(true, np.concatenate([getattr(f, kind) for f in faces])) | {
+        found[name] = {
+            **score(true, np.concatenate([getattr(f, kind) for f in faces])),
             "median_seconds_to_switch": float(np.median(said)) if said else None,
             "never_said": len(waits[kind]) - len(said),
         }

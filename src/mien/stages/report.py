@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, runs_of
 from mien.core.artifacts.evaluation import read_evaluation
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.run import read_metrics
-from mien.core.artifacts.study import StudyFolder, read_study
+from mien.core.artifacts.run import Epoch, read_metrics
+from mien.core.artifacts.study import StudyDocument, StudyFolder, read_study
 from mien.core.errors import ArtifactError, MienError, UsageError
 from mien.core.labels import LABELS
 from mien.core.progress import warn
@@ -43,10 +43,10 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     return _publish(compose(material), StudyFolder(root).report.parent, formats)
 
 
-def run_comparison(found: dict[str, Any], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
+def run_comparison(found: Mapping[str, object], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
     """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
     _check_formats(formats)
-    folder = StudyFolder(second).report.parent / f"beside-{found['first'].replace('/', '-')}"
+    folder = StudyFolder(second).report.parent / f"beside-{str(found['first']).replace('/', '-')}"
     path = folder / "comparison.json"
     _put(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     reader = _Reader(second)
@@ -113,7 +113,7 @@ class _Reader:
         """A path as the report gives it."""
         return Path(os.path.relpath(path.resolve(), self.root.resolve())).as_posix()
 
-    def node(self, path: Path, read: Callable[[], Any]) -> Node | None:
+    def node(self, path: Path, read: Callable[[], object]) -> Node | None:
         """What `read` returns of the file `path`, None where it cannot be read."""
         try:
             return Node(read(), self.name(path))
@@ -163,7 +163,7 @@ def _collect(root: Path) -> Material:
     )
 
 
-def _run_folders(ensembles: Path, study: dict[str, Any], reader: _Reader) -> dict[str, Path]:
+def _run_folders(ensembles: Path, study: StudyDocument, reader: _Reader) -> dict[str, Path]:
     """Where the runs lie by their names; for a study as it lays them out where the selection cannot be read."""
     try:
         return runs_of(ensembles)
@@ -177,7 +177,7 @@ def _each(folders: dict[str, Path], read: Callable[[Path], Node | None]) -> dict
     return {name: node for name, node in found.items() if node is not None}
 
 
-def _history(folder: Path) -> list[dict[str, Any]]:
+def _history(folder: Path) -> list[Epoch]:
     """The epochs of a run. Raises `ArtifactError` where no validation stands in them."""
     lines = read_metrics(folder)
     if not any("val" in line for line in lines):
@@ -185,7 +185,7 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _sheet(index_folder: Path, count: int = 10) -> dict[str, Any]:
+def _sheet(index_folder: Path, count: int = 10) -> dict[str, NDArray[np.uint8]]:
     """Some train images of each class; only drawn faces are shown."""
     index = read_index(index_folder)
     rows = index.rows("train")

@@ -19,13 +19,13 @@ from mien.runtime.recognizer import ENVIRONMENT, Recognizer, model_file, open_se
 from mien.web import assets
 
 
-def page_card(card: ModelCard) -> dict[str, Any]:
+def page_card(card: ModelCard) -> dict[str, object]:
     """What the page needs to know of a model, and what it says about it."""
     return {
         "name": card.name,
         "backbone": card.backbone,
         "labels": list(card.labels),
-        "crop": card.crop.model_dump(),
+        "crop": card.crop.document(),
         "thresholds": thresholds_of(LiveRules(), card.decisions.thresholds).tolist(),
         "sources": card.sources,
         "licenses": card.licenses,

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mien.core.artifacts import base
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.ensemble import SELECTION, read_ensemble, read_selection, runs_of
+from mien.core.artifacts.ensemble import SELECTION, SelectionDocument, read_ensemble, read_selection, runs_of
 from mien.core.artifacts.evaluation import read_evaluation, read_transfers
 from mien.core.artifacts.index import read_audit, read_index
 from mien.core.artifacts.onnx_model import read_parity
 from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import Predictions, check_same_rows, predictions_path, read_predictions
-from mien.core.artifacts.study import SCHEMA, StudyFolder, read_request, read_timings, write_study
+from mien.core.artifacts.study import (
+    SCHEMA,
+    EnsembleSummary,
+    ModelSummary,
+    NamedLatency,
+    StudyDocument,
+    StudyFolder,
+    TrainingSummary,
+    Variant,
+    read_request,
+    read_timings,
+    write_study,
+)
 from mien.core.config.train import NEUTRAL
 from mien.core.errors import ArtifactError
 from mien.data.sources.synthetic import Synthetic
@@ -31,23 +42,26 @@ from mien.evaluate.selection import baselines
 from mien.evaluate.temperature import RANGE, at_edge
 
 
-def run(root: Path) -> dict[str, Any]:
+def run(root: Path) -> StudyDocument:
     """Write `study.json` of the study in `root`."""
     folder, request = StudyFolder(root), read_request(root)
     study, index = request["study"], read_index(folder.index)
-    document = _judged(folder.ensembles) | {
-        "name": request["name"],
-        "seed": study["seed"],
-        "wall_s": read_timings(root),
-        "index": read_audit(folder.index) | {"crop": index.crop.model_dump(), "fingerprint": index.fingerprint},
+    document = _judged(folder.ensembles)
+    document["name"], document["seed"], document["wall_s"] = request["name"], study["seed"], read_timings(root)
+    document["index"] = {
+        **read_audit(folder.index),
+        "crop": index.crop.document(),
+        "fingerprint": index.fingerprint,
     }
     if study["student"] is not None:
         chosen = next(e for e in document["ensembles"] if e["name"] == document["selected"]["name"])
         student = _model(folder.student)
-        student["retention_macro_f1"] = student["test"]["macro_f1"] / chosen["test"]["macro_f1"]
-        student["retention_ci95"] = retention(folder.student, folder.ensembles / chosen["name"])
-        student["export"] = read_parity(folder.model)
-        document["student"] = student
+        document["student"] = {
+            **student,
+            "retention_macro_f1": student["test"]["macro_f1"] / chosen["test"]["macro_f1"],
+            "retention_ci95": retention(folder.student, folder.ensembles / chosen["name"]),
+            "export": read_parity(folder.model),
+        }
     document["latency"] = _latencies(document)
     document["expected"] = compare_expected(document, study["expected"])
     if (earlier := study.get("earlier")) is not None:
@@ -56,7 +70,7 @@ def run(root: Path) -> dict[str, Any]:
     return document
 
 
-def expected_lines(document: dict[str, Any]) -> list[tuple[bool, str]]:
+def expected_lines(document: StudyDocument) -> list[tuple[bool, str]]:
     """Whether each expected figure of a `study.json` is inside its range, in words."""
     rows = document["expected"]
     return [(row["inside"], line) for row, line in zip(rows, describe_expected(rows), strict=True)]
@@ -71,7 +85,7 @@ def retention(student: Path, ensemble: Path) -> list[float]:
     return interval(ratio(several, own.labels, "macro_f1", groups=own.groups))
 
 
-def judged(ensembles: Path) -> dict[str, Any]:
+def judged(ensembles: Path) -> StudyDocument:
     """Write the same of a folder of ensembles that no study made: what was judged, without images and student."""
     selection = read_selection(ensembles / SELECTION)
     closed = {name: None for name, folder in runs_of(ensembles).items() if not _is_judged(folder, selection)}
@@ -88,7 +102,7 @@ def judged(ensembles: Path) -> dict[str, Any]:
     return document
 
 
-def _is_judged(folder: Path, selection: dict[str, Any]) -> bool:
+def _is_judged(folder: Path, selection: SelectionDocument) -> bool:
     """Whether what lies there was judged after this selection, and a run with the calibration that it has."""
     try:
         found = read_evaluation(folder)
@@ -100,10 +114,10 @@ def _is_judged(folder: Path, selection: dict[str, Any]) -> bool:
         or read_calibration(path, weights_hash=read_prediction_source(folder).weights_hash).hash
         == found["calibration_hash"]
     )
-    return same and bool(found["selection_hash"] == selection["hash"])
+    return same and found["selection_hash"] == selection["hash"]
 
 
-def _judged(ensembles: Path) -> dict[str, Any]:
+def _judged(ensembles: Path) -> StudyDocument:
     """What a folder of ensembles says of its runs, candidates and selection; what only a study has is empty."""
     selection, runs = read_selection(ensembles / SELECTION), runs_of(ensembles)
     opened = [read_prediction_source(folder) for folder in runs.values()]
@@ -125,7 +139,14 @@ def _judged(ensembles: Path) -> dict[str, Any]:
         "teachers": [_model(folder) for folder in runs.values()],
         "variants": _variants(opened),
         "ensembles": [_ensemble(ensembles / name, entry["kind"]) for name, entry in selection["candidates"].items()],
-        "selected": {key: selection[key] for key in ("name", "why", "hash", "best_single", "diversity", "rivals")},
+        "selected": {
+            "name": selection["name"],
+            "why": selection["why"],
+            "hash": selection["hash"],
+            "best_single": selection["best_single"],
+            "diversity": selection["diversity"],
+            "rivals": selection["rivals"],
+        },
         "test_accesses": {
             "before_selection": selection["test_accesses"],
             "in_all": len(accesses.read_accesses(origins, ensembles.resolve().parent)),
@@ -136,10 +157,10 @@ def _judged(ensembles: Path) -> dict[str, Any]:
     }
 
 
-def _variants(runs: list[PredictionSource]) -> list[dict[str, Any]]:
+def _variants(runs: list[PredictionSource]) -> list[Variant]:
     """Trainings of one backbone against the first of it: in which settings they differ, and paired differences on test."""
     first: dict[str, PredictionSource] = {}
-    rows = []
+    rows: list[Variant] = []
     for run in runs:
         origin = first.setdefault(run.backbone, run)
         if origin is run or not run.settings or not origin.settings:
@@ -149,9 +170,13 @@ def _variants(runs: list[PredictionSource]) -> list[dict[str, Any]]:
         (mine, test), (theirs, _) = pair
         keys = [k for k, v in run.settings.items() if k not in NEUTRAL and v != origin.settings.get(k)]
         rows.append(
-            {"backbone": run.backbone, "first": origin.name, "name": run.name}
-            | {"differs": {k: [run.settings[k], origin.settings.get(k)] for k in keys}}
-            | paired(mine, theirs, test.labels, groups=test.groups)
+            {
+                "backbone": run.backbone,
+                "first": origin.name,
+                "name": run.name,
+                "differs": {k: [run.settings[k], origin.settings.get(k)] for k in keys},
+                **paired(mine, theirs, test.labels, groups=test.groups),
+            }
         )
     return rows
 
@@ -163,12 +188,10 @@ def _calibrated_test(judged: PredictionSource) -> tuple[Floats, Predictions]:
     return softmax(scaling_of(calibration).apply(test.logits)), test
 
 
-def _model(run_folder: Path) -> dict[str, Any]:
+def _model(run_folder: Path) -> ModelSummary:
     """A run of ours, or imported predictions, which have no training and no weights."""
-    judged, training = (
-        read_prediction_source(run_folder),
-        dict.fromkeys(("size_mb", "best_epoch", "epochs", "training")),
-    )
+    judged = read_prediction_source(run_folder)
+    training: TrainingSummary = {"size_mb": None, "best_epoch": None, "epochs": None, "training": None}
     if (run := judged.run) is not None:
         training = {
             "size_mb": round(run.weights.stat().st_size / 1e6, 2),
@@ -204,12 +227,16 @@ def _model(run_folder: Path) -> dict[str, Any]:
         "warnings": evaluation["warnings"],
         "abstain": evaluation["abstain"],
         "latency": evaluation["latency"],
-        **_elsewhere(evaluation),
-        "transfer": [_transfer(found) for found in read_transfers(run_folder)],
+        "groups": evaluation["groups"],
+        "corruptions": evaluation["corruptions"],
+        "transfer": [
+            {"on": one["on"], "on_sources": one["on_sources"], "left_out": one["left_out"], "test": one["test"]}
+            for one in read_transfers(run_folder)
+        ],
     }
 
 
-def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
+def _ensemble(folder: Path, kind: str) -> EnsembleSummary:
     ensemble, evaluation = read_ensemble(folder), read_evaluation(folder)
     scores, entropy = {}, {}
     for split in ("val", "calib"):
@@ -226,7 +253,8 @@ def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
         "weights": [m.weight for m in ensemble.members],
         "T": ensemble.temperature,
         "why": ensemble.why,
-        **scores,
+        "val": scores["val"],
+        "calib": scores["calib"],
         "mean_entropy": entropy["val"],
         "minority_recall": minority_recall(np.asarray(evaluation["test"]["confusion"])),
         "test": evaluation["test"],
@@ -234,23 +262,19 @@ def _ensemble(folder: Path, kind: str) -> dict[str, Any]:
         "vs_best_single": evaluation.get("vs_best_single"),
         "abstain": evaluation["abstain"],
         "warnings": evaluation["warnings"],
-        **_elsewhere(evaluation),
+        "groups": evaluation["groups"],
+        "corruptions": evaluation["corruptions"],
     }
 
 
-def _elsewhere(evaluation: dict[str, Any]) -> dict[str, Any]:
-    return {key: evaluation[key] for key in ("groups", "corruptions")}
-
-
-def _transfer(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: found[key] for key in ("on", "on_sources", "left_out", "test")}
-
-
-def _latencies(document: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = [{"name": m["name"], **m["latency"]} for m in document["teachers"] if m["latency"] is not None]
+def _latencies(document: StudyDocument) -> list[NamedLatency]:
+    rows: list[NamedLatency] = [
+        {"name": m["name"], **m["latency"]} for m in document["teachers"] if m["latency"] is not None
+    ]
     student = document["student"]
     if student is not None:
-        rows.append({"name": student["name"], **student["latency"]})
+        if student["latency"] is not None:
+            rows.append({"name": student["name"], **student["latency"]})
         if student["export"] is not None:
             rows.append({"name": student["name"], **student["export"]["latency"]})
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,18 +14,20 @@ from mien.core.artifacts.index import Index, read_index
 from mien.core.artifacts.run import KIND as RUN
 from mien.core.artifacts.run import VERSION as RUN_VERSION
 from mien.core.artifacts.run import read_run, starting_point
+from mien.core.config.base import Origins
 from mien.core.config.noise import SuspectsConfig
 from mien.core.config.train import TrainConfig
 from mien.core.labels import LABELS
 from mien.core.progress import say
 from mien.data.audit.sheets import suspects_sheet
+from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics, score_logits, softmax
 from mien.evaluate.noise import find_suspects, spread_groups
 
 
 def run(
-    config: TrainConfig, origin: dict[str, dict[str, Any]], noise: SuspectsConfig, index_folder: Path, out: Path
-) -> dict[str, Any]:
+    config: TrainConfig, origin: Origins, noise: SuspectsConfig, index_folder: Path, out: Path
+) -> store.SuspectsSummary:
     """Train one network a fold, predict the rows that it did not see, and write what is in doubt; goes on after a kill."""
     index = read_index(index_folder)
     settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
@@ -47,28 +48,20 @@ def run(
     probabilities = softmax(logits)
     found = find_suspects(probabilities, labels)
     summary = _summary(index, probabilities, labels, found, noise)
-    sheet = suspects_sheet(
-        index.pixels,
-        rows,
-        labels,
-        noise.sheet,
-        suspect=found["suspect"],
-        suggested=found["suggested"],
-        quality=found["quality"],
-    )
+    sheet = suspects_sheet(index.pixels, rows, labels, found, noise.sheet)
     store.write_suspects(out, index.image_ids[rows], labels, found, probabilities, summary, sheet, fingerprint)
     return store.read_summary(out)
 
 
 def _heldout(
     config: TrainConfig,
-    origin: dict[str, dict[str, Any]],
+    origin: Origins,
     index: Index,
-    rows: Any,
-    held: Any,
+    rows: Ints,
+    held: Ints,
     out: Path,
     fingerprint: str,
-) -> Any:
+) -> Floats:
     """Logits (n, 7) of the train rows at `held` by a network that learned on the others."""
     split = index.table["split"].to_pylist()
     for row in rows[held]:
@@ -87,8 +80,8 @@ def _heldout(
 
 
 def _summary(
-    index: Index, probabilities: Any, labels: Any, found: dict[str, Any], noise: SuspectsConfig
-) -> dict[str, Any]:
+    index: Index, probabilities: Floats, labels: Ints, found: store.FoundSuspects, noise: SuspectsConfig
+) -> store.SuspectsSummary:
     suspect, suggested = found["suspect"], found["suggested"]
     scored = metrics(probabilities, labels)
     changes = np.zeros((len(LABELS), len(LABELS)), dtype=int)
@@ -105,5 +98,10 @@ def _summary(
             for a in range(len(LABELS))
             if changes[a].any()
         },
-        "out_of_fold": {key: scored[key] for key in ("accuracy", "macro_f1", "nll", "ece")},
+        "out_of_fold": {
+            "accuracy": scored["accuracy"],
+            "macro_f1": scored["macro_f1"],
+            "nll": scored["nll"],
+            "ece": scored["ece"],
+        },
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +10,25 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import check_same_rows, predictions_path, read_predictions
-from mien.core.artifacts.run import best_epoch, environment, read_metrics, read_run, validated_epochs
-from mien.core.artifacts.sweep import SCHEMA, SweepFolder, write_sweep
+from mien.core.artifacts.run import Epoch, best_epoch, environment, read_metrics, read_run, validated_epochs
+from mien.core.artifacts.sweep import (
+    SCHEMA,
+    Spread,
+    SweepDocument,
+    SweepFolder,
+    SweepRun,
+    SweepVariant,
+    VariantDifference,
+    write_sweep,
+)
 from mien.core.config.sweep import SweepConfig
 from mien.core.errors import TrainingDiverged
 from mien.evaluate.bootstrap import resampled_many
-from mien.evaluate.comparison import compare
+from mien.evaluate.comparison import Difference, compare
 from mien.evaluate.metrics import softmax
 
-METRICS = ("macro_f1", "accuracy", "nll")
 
-
-def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | None = None) -> dict[str, Any]:
+def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | None = None) -> SweepDocument:
     """Compare the runs in `root` on val and write what was found.
 
     `failed` are runs without a result, and why; their variants are listed and not compared.
@@ -40,9 +46,9 @@ def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | Non
     resampled = _resampled([[folder.run(name, s) for s in sweep.seeds] for name in whole])
     found = compare(scores, whole.index(sweep.baseline), resampled) if len(whole) > 1 else [None]
     for entry, difference in zip(variants, found, strict=True):
-        entry["difference"] = None if difference is None else vars(difference)
+        entry["difference"] = None if difference is None else _difference(difference)
     index = read_index(folder.index)
-    document = {
+    document: SweepDocument = {
         "schema": SCHEMA,
         "name": sweep.name,
         "description": sweep.description,
@@ -79,17 +85,19 @@ def _resampled(runs: list[list[Path]], resamples: int = 1000) -> NDArray[np.floa
     return np.asarray(np.array([one["macro_f1"] for one in drawn]).reshape(len(runs), -1, resamples).mean(1))
 
 
-def _variant(
-    folder: SweepFolder, sweep: SweepConfig, name: str, histories: list[list[dict[str, Any]]]
-) -> dict[str, Any]:
-    runs = []
+def _variant(folder: SweepFolder, sweep: SweepConfig, name: str, histories: list[list[Epoch]]) -> SweepVariant:
+    runs: list[SweepRun] = []
     for seed, history in zip(sweep.seeds, histories, strict=True):
         trained = read_run(folder.run(name, seed))
         seen, best = validated_epochs(history), best_epoch(history)
         runs.append(
             {
                 "seed": seed,
-                "best": {k: best["val"][k] for k in METRICS},
+                "best": {
+                    "macro_f1": best["val"]["macro_f1"],
+                    "accuracy": best["val"]["accuracy"],
+                    "nll": best["val"]["nll"],
+                },
                 "best_epoch": best["epoch"],
                 "last": seen[-1]["val"]["macro_f1"],
                 "fall_after_margin": fall_after_margin(seen),
@@ -99,12 +107,35 @@ def _variant(
             }
         )
     settings = next(v.settings for v in sweep.variants if v.name == name)
-    values = {key: [one["best"][key] for one in runs] for key in METRICS} | {"last": [one["last"] for one in runs]}
-    stats = {key: {"mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1))} for key, v in values.items()}
-    return {"name": name, "settings": settings, "runs": runs, "val": stats}
+    return {
+        "name": name,
+        "settings": settings,
+        "runs": runs,
+        "val": {
+            "macro_f1": _spread([one["best"]["macro_f1"] for one in runs]),
+            "accuracy": _spread([one["best"]["accuracy"] for one in runs]),
+            "nll": _spread([one["best"]["nll"] for one in runs]),
+            "last": _spread([one["last"] for one in runs]),
+        },
+        "difference": None,
+    }
 
 
-def fall_after_margin(seen: list[dict[str, Any]]) -> float | None:
+def _spread(values: list[float]) -> Spread:
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+
+
+def _difference(found: Difference) -> VariantDifference:
+    return {
+        "mean": found.mean,
+        "ci95": found.ci95,
+        "p": found.p,
+        "p_holm": found.p_holm,
+        "per_seed": found.per_seed,
+    }
+
+
+def fall_after_margin(seen: list[Epoch]) -> float | None:
     """How far val macro-F1 fell under its best before the margin, at its lowest after; None without a margin.
 
     Negative when it never came back down to it.
@@ -114,7 +145,7 @@ def fall_after_margin(seen: list[dict[str, Any]]) -> float | None:
     return max(before) - min(after) if before and after else None
 
 
-def table(document: dict[str, Any]) -> str:
+def table(document: SweepDocument) -> str:
     """The comparison as a Markdown table."""
     # Before schema 2 intervals counted the seeds' variance alone.
     over = "for images and seeds together" if document["schema"] >= SCHEMA else "over seeds alone"
@@ -129,16 +160,16 @@ def table(document: dict[str, Any]) -> str:
     return head + "".join(_row(variant) for variant in document["variants"]) + "".join(gone)
 
 
-def _row(variant: dict[str, Any]) -> str:
+def _row(variant: SweepVariant) -> str:
     v, d = variant["val"], variant["difference"]
-    shown = [f"{v[key]['mean']:.3f} ± {v[key]['sd']:.3f}" for key in ("macro_f1", "last", "accuracy", "nll")]
+    shown = [f"{one['mean']:.3f} ± {one['sd']:.3f}" for one in (v["macro_f1"], v["last"], v["accuracy"], v["nll"])]
     gap = "baseline" if d is None else f"{100 * d['mean']:+.1f} [{100 * d['ci95'][0]:+.1f}, {100 * d['ci95'][1]:+.1f}]"
     events = sorted({event["kind"] for one in variant["runs"] for event in one["events"]})
     cells = [variant["name"], *shown, gap, "" if d is None else f"{d['p_holm']:.3f}", ", ".join(events) or "–"]
     return "| " + " | ".join(cells) + " |\n"
 
 
-def _curves(histories: dict[str, list[list[dict[str, Any]]]]) -> bytes | None:
+def _curves(histories: dict[str, list[list[Epoch]]]) -> bytes | None:
     """Val macro-F1 over epochs, where matplotlib is installed."""
     try:
         from mien.report.figures import sweep_curves  # noqa: PLC0415

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mien.core.artifacts import base
-from mien.core.artifacts.calibration import Calibration
+from mien.core.artifacts.calibration import Calibration, TemperatureSweep
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.errors import UsageError
-from mien.evaluate.calibration_error import ece_floor
+from mien.evaluate.calibration_error import Floats, ece_floor
 from mien.evaluate.metrics import softmax
 from mien.evaluate.temperature import sweep
 
@@ -22,7 +21,7 @@ NAME = "temperature_sweep"
 MOST = 1000  # temperatures
 
 
-def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step: float, bins: int) -> dict[str, Any]:
+def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step: float, bins: int) -> TemperatureSweep:
     """Write `temperature_sweep.json`, `.csv` and, where matplotlib is installed, `.png` into the run's folder.
 
     The rows are those of calib that no temperature was fitted on. Nothing is chosen by it: the calibration stays as it is.
@@ -36,7 +35,7 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     logits, labels = np.concatenate([r.logits for r in held]), np.concatenate([r.labels for r in held])
     curve = sweep(logits, labels, grid, bins=bins)
     at = int(np.argmin(curve["nll"]))
-    found = {
+    found: TemperatureSweep = {
         "rows": len(labels),
         "bins": bins,
         "fitted_temperature": fitted.temperature,
@@ -53,7 +52,7 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     return found
 
 
-def temperatures(low: float, high: float, step: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+def temperatures(low: float, high: float, step: float) -> Floats:
     """The grid from `low` to `high`, both included where `step` divides their distance."""
     if not (0 < low < high and 0 < step <= high - low):
         raise UsageError(
@@ -73,7 +72,7 @@ def _table(curve: dict[str, list[float]]) -> str:
     return out.getvalue()
 
 
-def _figure(found: dict[str, Any]) -> bytes | None:
+def _figure(found: TemperatureSweep) -> bytes | None:
     try:
         from mien.report.figures import temperature_sweep  # noqa: PLC0415  (matplotlib is an extra)
     except ModuleNotFoundError:

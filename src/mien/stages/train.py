@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point, with_stated_terms
+from mien.core.config.base import Origins
 from mien.core.config.train import ALIASES, TrainConfig
 from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 
 
-def run(
-    config: TrainConfig, origin: dict[str, dict[str, Any]], index_folder: Path, out: Path, *, replace: bool = False
-) -> Run:
+def run(config: TrainConfig, origin: Origins, index_folder: Path, out: Path, *, replace: bool = False) -> Run:
     """Train, go on with an unfinished training, or return the finished run.
 
     With `replace` a run of other settings at `out` makes way (a study owns its folders).

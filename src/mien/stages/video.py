@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import cv2
 
@@ -34,7 +34,17 @@ class Job:
     path: Path
     folder: Path
     fingerprint: str
-    made_with: dict[str, Any]
+    made_with: videos.MadeWith
+
+
+class Done(TypedDict):
+    """What became of all videos; `failed` says by name why one could not be read."""
+
+    videos: int
+    analysed: int
+    frames: int
+    failed: dict[str, str]
+    out: str
 
 
 def find_videos(sources: list[Path]) -> dict[str, Path]:
@@ -68,7 +78,7 @@ def find_videos(sources: list[Path]) -> dict[str, Path]:
     return found
 
 
-def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path) -> dict[str, Any]:
+def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path) -> Done:
     """Analyse all videos that are not done yet, and join the tables of all.
 
     A video that cannot be read gets a table with one row, status `decode_error`, and is named in the answer.
@@ -178,7 +188,8 @@ def _one(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
         warn(error)
     wall = time.perf_counter() - started
     unreadable = session.unreadable if session.frames else 1  # the one row that says so
-    summary = session.summary(wall, unreadable) | {
+    summary: videos.VideoSummary = {
+        **session.summary(wall, unreadable),
         "video": job.name,
         "unreadable_frames": unreadable,
         "error": error,

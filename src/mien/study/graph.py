@@ -47,9 +47,10 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
 
     out = folder.teacher(teacher.name)
     settings, needs = dict(teacher.settings), ["index"]
-    if settings.get("init_from") in {other.name for other in study.teachers}:
-        needs.append(f"train {settings['init_from']}")
-        settings["init_from"] = str(folder.teacher(settings["init_from"]))  # a teacher that comes before
+    start = str(settings.get("init_from"))
+    if start in {other.name for other in study.teachers}:
+        needs.append(f"train {start}")
+        settings["init_from"] = str(folder.teacher(start))  # a teacher that comes before
 
     def run() -> Any:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
         config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
@@ -97,7 +98,7 @@ def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path], again: 
     )
 
 
-def _distill(study: StudyConfig, settings: dict[str, Any], folder: StudyFolder) -> Step:
+def _distill(study: StudyConfig, settings: dict[str, object], folder: StudyFolder) -> Step:
     from mien.stages import distill
 
     config, origin = resolve(DistillConfig, ("study", seeded(settings, study.seed)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mien.core.artifacts.matrix import MatrixFolder
+from mien.core.artifacts.matrix import MatrixDocument, MatrixFolder
 from mien.core.artifacts.study import close_study, earlier_request, open_study
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import EnsembleConfig, PredictConfig
@@ -22,7 +21,7 @@ from mien.study.side_by_side import train_side_by_side
 
 def run_matrix(
     matrix: MatrixConfig, root: Path, text: str, *, replace: bool = False, again: bool = False, jobs: int = 1
-) -> dict[str, Any]:
+) -> MatrixDocument:
     """Run a matrix to its tables and return `matrix.json`; calling it again goes on where it was.
 
     A run is judged on test once the selection among its source's runs is written, on its own source's whole test and on

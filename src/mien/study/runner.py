@@ -9,6 +9,7 @@ from typing import Any
 
 from mien.core.artifacts.plan import unmade
 from mien.core.artifacts.study import (
+    StudyDocument,
     StudyFolder,
     close_study,
     earlier_request,
@@ -35,7 +36,7 @@ def run_study(
     replace: bool = False,
     again: bool = False,
     jobs: int = 1,
-) -> dict[str, Any]:
+) -> StudyDocument:
     """Run a study to its report and return `study.json`; calling it again goes on where it was.
 
     `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration or
@@ -80,7 +81,7 @@ def _preflight(study: StudyConfig) -> None:
     for source in study.index.source:
         expand(source)
     for settings in [*(teacher.settings for teacher in study.teachers), study.student or {}]:
-        train.check(TrainConfig.model_construct(**({"backbone": "resnet18"} | settings)))
+        train.check(TrainConfig.model_construct(backbone=str(settings.get("backbone", "resnet18"))))
 
 
 def _run_step(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.core.artifacts.study import close_study, earlier_request, open_study
-from mien.core.artifacts.sweep import SweepFolder
+from mien.core.artifacts.sweep import SweepDocument, SweepFolder
 from mien.core.config.base import expand
 from mien.core.config.judge import PredictConfig
 from mien.core.config.study import Named
@@ -20,7 +20,7 @@ from mien.study.plan import Permission, Step
 from mien.study.side_by_side import train_side_by_side
 
 
-def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = False, jobs: int = 1) -> dict[str, Any]:
+def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = False, jobs: int = 1) -> SweepDocument:
     """Run a sweep to its comparison and return `sweep.json`; calling it again goes on where it was.
 
     Seeds come first and variants second, so that an interrupted sweep has whole blocks. Trainings of other settings make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from mien.core.labels import LABELS
 
 Share = Field(ge=0, le=1)
+
+
+class Asked(TypedDict):
+    """What thresholds and sets were asked for; null: no precision, no sets."""
+
+    coverage: float
+    precision: float | None
+    max_fpr: dict[str, float]
+    alpha: float | None
 
 
 class _Frozen(BaseModel):
@@ -50,7 +59,7 @@ class AbstentionPolicy(_Frozen):
     warnings: list[str] = []
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> Asked:
         """What was wanted, whatever thresholds the rows gave for it."""
         return {
             "coverage": self.coverage,
@@ -64,12 +73,12 @@ class AbstentionPolicy(_Frozen):
         """The confidence that each class needs, (7,)."""
         return np.array([max(self.abstain_below, self.class_thresholds.get(name, 0.0)) for name in LABELS])
 
-    def answered_rows(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+    def answered_rows(self, probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which rows (n, 7) get a label."""
         best = probabilities.argmax(1)
         return np.asarray(probabilities[np.arange(len(best)), best] >= self.thresholds[best])
 
-    def conformal_set(self, probabilities: NDArray[Any]) -> tuple[str, ...]:
+    def conformal_set(self, probabilities: NDArray[np.floating]) -> tuple[str, ...]:
         """The labels that one row (7,) may have, likeliest first: `1 - conformal.alpha` of such sets hold the true one.
 
         Split conformal sets (see `mien.evaluate.conformal`). All labels where there were too few rows to fit them; none may be
@@ -80,6 +89,6 @@ class AbstentionPolicy(_Frozen):
         order = np.argsort(-row, kind="stable").tolist()
         return tuple(LABELS[c] for c in order if quantile is None or 1 - row[c] <= quantile)
 
-    def label(self, probabilities: NDArray[Any]) -> str | None:
+    def label(self, probabilities: NDArray[np.floating]) -> str | None:
         """The likeliest label of one row (7,), None where it is not sure enough."""
         return LABELS[int(np.argmax(probabilities))] if self.answered_rows(np.asarray(probabilities)[None])[0] else None

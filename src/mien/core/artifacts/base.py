@@ -16,19 +16,43 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 import mien
 from mien.core.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 _LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")
+Document = TypeVar("Document", bound=Mapping[str, object])
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class FileEntry(TypedDict):
+    """What a manifest says of a file."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(TypedDict):
+    """`manifest.json` of a folder; kinds of artefacts add keys of their own."""
+
+    kind: str
+    format: int
+    fingerprint: str
+    mien: str
+    git: str | None
+    files: dict[str, FileEntry]
 
 
 @contextlib.contextmanager
@@ -76,7 +100,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON crash-safely; NaN and Inf are refused by raising ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -94,6 +118,49 @@ def read_json(path: Path, *, kind: str, fix: str = "") -> Any:
         raise ArtifactError(f"{path} is no valid {kind}: {error}.", fix=fix) from None
 
 
+@dataclass(frozen=True)
+class JsonArtifact(Generic[Document]):
+    """An artefact that is one JSON file: its name, what errors call it, how to make it, and the version that is read.
+
+    The version stands in the document under `version_key`; None: the file has none.
+    """
+
+    file: str
+    kind: str
+    fix: str = ""
+    version: int | None = None
+    version_key: str = "format"
+
+    def read(self, folder: Path) -> Document:
+        """The document in `folder`; a missing or broken one, or one of another version, is an `ArtifactError`."""
+        path = folder / self.file
+        document: Document = read_json(path, kind=self.kind, fix=self.fix)
+        if self.version is not None and document.get(self.version_key) != self.version:
+            raise ArtifactError(
+                f"{path} has {self.version_key} {document.get(self.version_key)}.",
+                rule=f"This version reads {self.version_key} {self.version}.",
+                fix=self.fix,
+            )
+        return document
+
+    def find(self, folder: Path) -> Document | None:
+        """The document in `folder`, None where there is no file."""
+        return self.read(folder) if (folder / self.file).is_file() else None
+
+    def write(self, folder: Path, document: Document) -> None:
+        """Write crash-safely."""
+        write_json(folder / self.file, document)
+
+
+def read_model(path: Path, model: type[Model], *, kind: str, fix: str = "") -> Model:
+    """Read a JSON file as a pydantic model; anything else is an `ArtifactError`."""
+    document = read_json(path, kind=kind, fix=fix)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is no {kind} ({error.error_count()} faults).", fix=fix) from None
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
 
@@ -104,12 +171,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """A JSON text that is the same for equal values, whatever the order of keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
 
 
-def fingerprint(kind: str, version: int, config: dict[str, Any], inputs: dict[str, str]) -> str:
+def fingerprint(kind: str, version: int, config: Mapping[str, object], inputs: Mapping[str, object]) -> str:
     """Hash of all that decides a stage's result: its kind and format, config and inputs' hashes."""
     text = canonical({"kind": kind, "format": version, "config": config, "inputs": inputs})
     return hashlib.sha256(text.encode()).hexdigest()
@@ -139,7 +206,7 @@ def write_manifest(
     version: int,
     fingerprint: str,
     files: Iterable[str],
-    meta: dict[str, Any] | None = None,
+    meta: Mapping[str, object] | None = None,
     known: Mapping[str, str] | None = None,
 ) -> None:
     """Write `manifest.json`, last of all: it hashes `files` (relative names) and completes the folder.
@@ -147,7 +214,7 @@ def write_manifest(
     `known` are hashes that were taken while a file was written, by its name.
     """
     hashes = known or {}
-    listed = {
+    listed: dict[str, FileEntry] = {
         name: {"sha256": hashes.get(name) or sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
         for name in sorted(files)
     }
@@ -166,13 +233,16 @@ def write_manifest(
     (folder / STARTED).unlink(missing_ok=True)
 
 
-def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> dict[str, Any]:
-    """Read a folder's manifest and check kind, format and the listed files' sizes."""
+def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> Any:
+    """Read a folder's manifest and check kind, format and the listed files' sizes; anything else is an `ArtifactError`.
+
+    It is a `Manifest`, or the kind's own type of one.
+    """
     if not folder.is_dir():
         raise ArtifactError(f"No folder {folder}.", rule=f"A complete {kind} is needed here.", fix=fix)
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{folder} is no complete {kind}: it has no {MANIFEST}.", fix=fix)
-    manifest: dict[str, Any] = read_json(folder / MANIFEST, kind=f"{kind} manifest")
+    manifest: Manifest = read_json(folder / MANIFEST, kind=f"{kind} manifest")
     if manifest.get("kind") != kind:
         raise ArtifactError(f"{folder} holds the artefact {manifest.get('kind')!r}, not a {kind}.", fix=fix)
     if manifest.get("format") != version:
@@ -188,9 +258,9 @@ def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> di
     return manifest
 
 
-def check_file(folder: Path, manifest: dict[str, Any], name: str) -> str:
+def check_file(folder: Path, manifest: Manifest, name: str) -> str:
     """Verify a file against its manifest's hash and return the hash."""
-    seen, expected = sha256_file(folder / name), str(manifest["files"][name]["sha256"])
+    seen, expected = sha256_file(folder / name), manifest["files"][name]["sha256"]
     if seen != expected:
         raise ArtifactError(f"{folder / name} was altered after it was written.", fix="Make it again.")
     return seen

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
+from pydantic_core import core_schema
 
 from mien.core.artifacts import base
 from mien.core.artifacts.abstention import AbstentionPolicy
+from mien.core.artifacts.metrics import Metrics
 from mien.core.errors import ArtifactError, CalibrationError
 
 KIND, VERSION = "calibration", 4
+# As they stand in the file: figures are for reports, and an older file may lack some.
+StoredMetrics = Annotated[Metrics, GetPydanticSchema(lambda _source, _handler: core_schema.any_schema())]
 
 
 class Calibration(BaseModel):
@@ -40,8 +44,8 @@ class Calibration(BaseModel):
     map_hash: str = Field(description="hash of the map as it was fitted, before `prior` shifted it")
     test_accesses: int = Field(ge=0, description="how often test was opened before this was fitted")
     decisions: AbstentionPolicy
-    before: dict[str, Any] = Field(description="metrics on the rows of calib that the map was not fitted on")
-    after: dict[str, Any]
+    before: StoredMetrics = Field(description="metrics on the rows of calib that the map was not fitted on")
+    after: StoredMetrics
     warnings: list[str] = []
 
     @property
@@ -49,6 +53,18 @@ class Calibration(BaseModel):
         """Hash of the figures that change predictions and answers."""
         config = {"matrix": self.matrix, "bias": self.bias, "decisions": self.decisions.model_dump()}
         return base.fingerprint(KIND, VERSION, config, {"w": self.weights_hash})
+
+
+class TemperatureSweep(TypedDict):
+    """`temperature_sweep.json`; `curve` has a column a figure, a row a temperature."""
+
+    rows: int
+    bins: int
+    fitted_temperature: float
+    best_temperature: float
+    at_edge: bool
+    ece_floor: float
+    curve: dict[str, list[float]]
 
 
 def map_hash(matrix: list[list[float]], bias: list[float], weights_hash: str) -> str:
@@ -64,11 +80,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 def read_calibration(path: Path, *, weights_hash: str) -> Calibration:
     """Read a calibration; one that was fitted on other weights is refused."""
     fix = "Fit it: `mien calibrate RUN`."
-    data = base.read_json(path, kind="calibration", fix=fix)
-    try:
-        calibration = Calibration.model_validate(data)
-    except ValidationError as error:
-        raise ArtifactError(f"{path} is no calibration ({error.error_count()} faults).", fix=fix) from None
+    calibration = base.read_model(path, Calibration, kind="calibration", fix=fix)
     if calibration.weights_hash != weights_hash:
         raise CalibrationError(
             f"{path} was fitted on weights {calibration.weights_hash[:12]}, these are {weights_hash[:12]}.",

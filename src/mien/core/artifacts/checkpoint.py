@@ -7,10 +7,10 @@ either the older or the newer state is whole.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from mien.core.artifacts import base
-from mien.core.artifacts.run import WEIGHTS
+from mien.core.artifacts.run import WEIGHTS, Epoch, TrainingEvent
 from mien.core.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -18,6 +18,25 @@ if TYPE_CHECKING:
 
 VERSION = 2
 SPENT = "seconds.json"
+
+
+class Progress(TypedDict):
+    """How far a training is; `sums` over the epoch (loss, right answers, images), `scaler` that of fp16."""
+
+    step: int
+    best: float
+    sums: list[float]
+    history: list[Epoch]
+    events: list[TrainingEvent]
+    scaler: dict[str, float]
+    precision: str
+
+
+class State(Progress):
+    """`last/state.json`; `tensors` is the file that belongs to it."""
+
+    format: int
+    tensors: str
 
 
 def save_weights(run: Path, state: dict[str, Tensor]) -> None:
@@ -44,7 +63,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def save_state(run: Path, tensors: dict[str, Tensor], progress: dict[str, Any], *, seconds: float) -> None:
+def save_state(run: Path, tensors: dict[str, Tensor], progress: Progress, *, seconds: float) -> None:
     """Write the state after `progress["step"]` steps, then drop older ones.
 
     The `seconds` spent so far lie apart: `last/` holds nothing that a clock decides.
@@ -65,12 +84,12 @@ def seconds_spent(run: Path) -> float:
     return float(base.read_json(path, kind="training time")["seconds"]) if path.is_file() else 0.0
 
 
-def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def load_state(run: Path) -> tuple[dict[str, Tensor], State] | None:
     """The latest whole state, None when nothing was saved yet."""
     path = run / "last" / "state.json"
     if not path.is_file():
         return None
-    progress = base.read_json(path, kind="training state")
+    progress: State = base.read_json(path, kind="training state")
     if progress.get("format") != VERSION:
         raise ArtifactError(
             f"{path} has format {progress.get('format')}, this version reads {VERSION}.",

@@ -5,20 +5,76 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from mien.core.artifacts import base
-from mien.core.artifacts.abstention import AbstentionPolicy
+from mien.core.artifacts.abstention import AbstentionPolicy, Asked
 from mien.core.artifacts.calibration import Calibration
+from mien.core.artifacts.metrics import MetricsWithIntervals
+from mien.core.artifacts.predictions import PredictionsMeta
 from mien.core.errors import ArtifactError, SplitError
 
 KIND, VERSION = "ensemble", 4
 SELECTION = "selected.json"
 SUMMARY = "ensemble_summary.csv"
 FIX = "Make it: `mien ensemble RUN RUN --out ENS`."
+
+
+class KnownCandidate(TypedDict):
+    """What a selection keeps of a combination."""
+
+    weights_hash: str
+    hash: str
+    kind: str
+    val: MetricsWithIntervals
+
+
+class KnownCalibration(TypedDict):
+    """What a selection keeps of a run's calibration."""
+
+    weights_hash: str
+    hash: str
+    map_hash: str
+    asked: Asked
+
+
+class Diversity(TypedDict):
+    """How the errors of two models differ, defined in `mien.evaluate.pooling`."""
+
+    first: str
+    second: str
+    disagreement: float
+    double_fault: float
+    q: float
+
+
+class Selection(TypedDict):
+    """`selected.json` without its own hash: `name` is the candidate that val chose."""
+
+    kind: str
+    format: int
+    name: str
+    why: list[str]
+    split: str
+    test_accesses: int
+    index: str
+    best_single: str
+    candidates: dict[str, KnownCandidate]
+    warnings: list[str]
+    runs: dict[str, str]
+    calibrations: list[KnownCalibration]
+    diversity: list[Diversity]
+    rivals: dict[str, dict[str, float]]
+
+
+class SelectionDocument(Selection):
+    """`selected.json`."""
+
+    hash: str
 
 
 class Member(BaseModel):
@@ -74,20 +130,14 @@ class Ensemble(BaseModel):
         return base.fingerprint(KIND, VERSION, config, {"weights": self.weights_hash})
 
     @property
-    def weights(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def weights(self) -> NDArray[np.float64]:
         """Members' weights, shape (m,), summing to 1."""
         return np.array([m.weight for m in self.members])
 
 
 def read_ensemble(folder: Path) -> Ensemble:
-    """Read `ensemble.json` of a folder."""
-    data = base.read_json(folder / "ensemble.json", kind="ensemble", fix=FIX)
-    try:
-        return Ensemble.model_validate(data)
-    except ValidationError as error:
-        raise ArtifactError(
-            f"{folder / 'ensemble.json'} is no ensemble ({error.error_count()} faults).", fix=FIX
-        ) from None
+    """Read `ensemble.json` of a folder; anything else is an `ArtifactError`."""
+    return base.read_model(folder / "ensemble.json", Ensemble, kind="ensemble", fix=FIX)
 
 
 def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
@@ -95,7 +145,7 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
     base.write_json(folder / "ensemble.json", ensemble.model_dump())
 
 
-def pooled_meta(ensemble: Ensemble, index: str) -> dict[str, Any]:
+def pooled_meta(ensemble: Ensemble, index: str) -> PredictionsMeta:
     """What an ensemble's predictions say of themselves."""
     return {
         "name": ensemble.name,
@@ -107,7 +157,7 @@ def pooled_meta(ensemble: Ensemble, index: str) -> dict[str, Any]:
     }
 
 
-def write_summary(folder: Path, rows: list[dict[str, Any]]) -> None:
+def write_summary(folder: Path, rows: list[dict[str, object]]) -> None:
     """Write `ensemble_summary.csv`: one row a combination."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -127,16 +177,14 @@ def runs_of(folder: Path) -> dict[str, Path]:
     return {m.name: folder / name / m.run for name in names for m in read_ensemble(folder / name).members}
 
 
-def knows(selection: dict[str, Any], weights_hash: str, calibration: Calibration) -> bool:
+def knows(selection: SelectionDocument, weights_hash: str, calibration: Calibration) -> bool:
     """Whether a selection was written with this calibration of these weights, or with what a prior has shifted since."""
-    own, shifted = known_as(weights_hash, calibration), calibration.prior is not None
-    return any(
-        all(entry[key] == own[key] for key in own if not (shifted and key == "hash"))
-        for entry in selection["calibrations"]
-    )
+    own = known_as(weights_hash, calibration)
+    known = selection["calibrations"]
+    return own in (known if calibration.prior is None else [{**entry, "hash": own["hash"]} for entry in known])
 
 
-def known_as(weights_hash: str, calibration: Calibration) -> dict[str, Any]:
+def known_as(weights_hash: str, calibration: Calibration) -> KnownCalibration:
     """What a selection keeps of a calibration."""
     return {
         "weights_hash": weights_hash,
@@ -146,18 +194,18 @@ def known_as(weights_hash: str, calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def selection_hash(selection: dict[str, Any]) -> str:
+def selection_hash(selection: Selection) -> str:
     """Hash of a selection without its own `hash` entry."""
     rest = {key: value for key, value in selection.items() if key != "hash"}
     return base.fingerprint("selection", VERSION, rest, {})
 
 
-def write_selection(folder: Path, selection: dict[str, Any]) -> None:
+def write_selection(folder: Path, selection: Selection) -> None:
     """Write `selected.json` with its own hash."""
     base.write_json(folder / SELECTION, {**selection, "hash": selection_hash(selection)})
 
 
-def read_selection(path: Path) -> dict[str, Any]:
+def read_selection(path: Path) -> SelectionDocument:
     """Read a selection and verify its hash; without one, test stays closed."""
     if not path.is_file():
         raise SplitError(
@@ -165,7 +213,7 @@ def read_selection(path: Path) -> dict[str, Any]:
             rule="Test is opened only after a selection is written.",
             fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself).",
         )
-    selection: dict[str, Any] = base.read_json(path, kind="selection", fix=FIX)
+    selection: SelectionDocument = base.read_json(path, kind="selection", fix=FIX)
     if selection.get("format") != VERSION:
         raise ArtifactError(
             f"{path} has format {selection.get('format')} of a selection.",

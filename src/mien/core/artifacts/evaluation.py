@@ -3,57 +3,146 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mien.core.artifacts import base
-from mien.core.errors import ArtifactError
+from mien.core.artifacts.metrics import (
+    Abstention,
+    AttributeScores,
+    CorruptionScores,
+    Latency,
+    Metrics,
+    MetricsAsDistributed,
+    MetricsWithIntervals,
+    PairedDifference,
+    Reliability,
+)
 
 KIND, VERSION = "evaluation", 3
 FIX = "Make it: `mien evaluate RUN --index DIR`."
 
 
-def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
-    """Write crash-safely; the caller puts `fingerprint`, `selection_hash` and `test_accesses` in: how often test was opened
-    before the selection, before the calibration (null for ensembles) and before this evaluation."""
-    missing = {"fingerprint", "selection_hash", "test_accesses", "test"} - set(evaluation)
-    if missing:
-        raise ValueError(f"evaluation lacks {sorted(missing)}")
-    base.write_json(folder / "evaluation.json", {"kind": KIND, "format": VERSION, **evaluation})
+class AccessesBefore(TypedDict):
+    """How often test was opened before this evaluation, before the selection, and before the calibration (null: an ensemble)."""
+
+    before: int
+    before_selection: int
+    before_calibration: int | None
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Read a model's test results."""
-    evaluation: dict[str, Any] = base.read_json(folder / "evaluation.json", kind="evaluation", fix=FIX)
-    if evaluation.get("format") != VERSION:
-        raise ArtifactError(
-            f"{folder / 'evaluation.json'} has format {evaluation.get('format')}.",
-            rule=f"This version reads format {VERSION}.",
-            fix=FIX,
-        )
-    return evaluation
+class ComparedWithBestSingle(PairedDifference):
+    """An ensemble less the best single model."""
+
+    rival: str
+
+
+class Scores(TypedDict):
+    """What an evaluation says of one model's probabilities; `sweep` has figures at a column of temperatures."""
+
+    name: str
+    temperature: float
+    test: MetricsWithIntervals
+    test_uncalibrated: Metrics
+    test_as_distributed: MetricsAsDistributed | None
+    reliability: Reliability
+    sweep: dict[str, list[float]]
+
+
+class Elsewhere(TypedDict):
+    """Figures by attribute of the images, and by corruption, a row a strength."""
+
+    groups: dict[str, AttributeScores]
+    corruptions: dict[str, list[CorruptionScores]]
+
+
+class Versus(TypedDict, total=False):
+    """Of an ensemble, unless it is the best single model itself."""
+
+    vs_best_single: ComparedWithBestSingle
+
+
+class OfRun(TypedDict, total=False):
+    """Of a run alone: the method and hash of its calibration, and what one image takes."""
+
+    calibration: str
+    calibration_hash: str
+    latency: Latency | None
+
+
+class EvaluationDocument(Scores, Versus, OfRun, Elsewhere):
+    """`evaluation.json` of a run or an ensemble."""
+
+    kind: str
+    format: int
+    fingerprint: str
+    selection_hash: str
+    abstain: Abstention
+    warnings: list[str]
+    test_accesses: AccessesBefore
+
+
+class LeftOut(TypedDict):
+    """Test images that a model may have seen: the same, and their copies."""
+
+    same: int
+    near: int
+
+
+class TransferDocument(TypedDict):
+    """A model's figures on another index's test; `on` is that index's content hash."""
+
+    kind: str
+    format: int
+    name: str
+    selection_hash: str
+    calibration_hash: str
+    trained_on: list[str]
+    on: str
+    on_sources: list[str]
+    test: MetricsWithIntervals
+    warnings: list[str]
+    fingerprint: str
+    left_out: LeftOut
+    test_accesses: AccessesBefore
+
+
+EVALUATION = base.JsonArtifact[EvaluationDocument]("evaluation.json", KIND, FIX, VERSION)
+read_evaluation, write_evaluation = EVALUATION.read, EVALUATION.write
+
+
+def _transfer(index: str) -> base.JsonArtifact[TransferDocument]:
+    """A run's figures on the test of the index with this content hash."""
+    return base.JsonArtifact(
+        f"transfer/{index[:16]}.json", "transfer", "Make it: `mien evaluate RUN --index DIR --on OTHER`."
+    )
 
 
 def transfer_path(run: Path, index: str) -> Path:
     """Where a run keeps its figures on another index's test (by that index's content hash)."""
-    return run / "transfer" / f"{index[:16]}.json"
+    return run / _transfer(index).file
 
 
-def write_transfer(run: Path, found: dict[str, Any]) -> None:
+def write_transfer(run: Path, found: TransferDocument) -> None:
     """Write a run's figures on another index's test, crash-safely."""
-    base.write_json(transfer_path(run, found["on"]), {"kind": "transfer", "format": VERSION, **found})
+    _transfer(found["on"]).write(run, found)
 
 
-def read_transfers(run: Path) -> list[dict[str, Any]]:
+def read_transfers(run: Path) -> list[TransferDocument]:
     """All that a run was judged on besides its own index's test, as it is calibrated and selected now."""
     own = read_evaluation(run)
-    found = [base.read_json(path, kind="transfer") for path in sorted((run / "transfer").glob("*.json"))]
-    known = ("format", "selection_hash", "calibration_hash")
-    return [one for one in found if all(one.get(key) == own[key] for key in known)]
+    found: list[TransferDocument] = [
+        base.read_json(path, kind="transfer") for path in sorted((run / "transfer").glob("*.json"))
+    ]
+    # A transfer of another format may lack keys.
+    return [
+        one
+        for one in found
+        if one.get("format") == own["format"]
+        and one.get("selection_hash") == own["selection_hash"]
+        and one.get("calibration_hash") == own["calibration_hash"]
+    ]
 
 
-def read_transfer(run: Path, index: str) -> dict[str, Any]:
+def read_transfer(run: Path, index: str) -> TransferDocument:
     """Read a run's figures on another index's test (by that index's content hash)."""
-    found: dict[str, Any] = base.read_json(
-        transfer_path(run, index), kind="transfer", fix="Make it: `mien evaluate RUN --index DIR --on OTHER`."
-    )
-    return found
+    return _transfer(index).read(run)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.csv
@@ -26,6 +26,20 @@ ROW_GROUP = 4096  # rows that are kept in memory: 2.5 minutes of one face at 25 
 MARGIN = 32 << 20  # bytes of the disk that are left free, with which open files can be closed
 META = b"mien"
 MISSING = "NA"  # of CSV: what R and pandas read as a missing value, in columns of text too
+
+
+class FrameLogMeta(TypedDict, total=False):
+    """What travels in a frame table, all that `mien replay` needs; empty for a CSV, and a table of many videos has no source."""
+
+    source: str
+    model: str
+    weights_hash: str
+    rules: dict[str, object]
+    thresholds: list[float]
+
+
+Row = Mapping[str, object]
+"""Values by column; columns that it lacks are missing values."""
 
 
 def _columns(pattern: str, unit: str, meaning: str) -> list[tuple[str, pa.DataType, str, str]]:
@@ -75,10 +89,10 @@ class RowWriter:
 
     def __init__(self, file: pq.ParquetWriter, path: Path, schema: pa.Schema) -> None:
         self._file, self._path, self._schema = file, path, schema
-        self.held: list[dict[str, Any]] = []
+        self.held: list[Row] = []
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row; columns that it lacks are missing values. Raises `OSError` while the disk is nearly full."""
+    def add(self, row: Row) -> None:
+        """Add a row. Raises `OSError` while the disk is nearly full."""
         self.held.append(row)
         if len(self.held) >= ROW_GROUP:
             base.check_space(self._path.parent, MARGIN)
@@ -104,7 +118,7 @@ def times_path(path: Path) -> Path:
 
 
 @contextmanager
-def frame_log(path: Path, meta: dict[str, Any]) -> Iterator[FrameTables]:
+def frame_log(path: Path, meta: FrameLogMeta) -> Iterator[FrameTables]:
     """Tables that are written row group by row group, and appear under their names when the block ends.
 
     `meta` (JSON) travels in the frame table; `mien replay` reads its rules and thresholds. Leaving the block by an
@@ -152,9 +166,9 @@ def _read_csv(path: Path) -> pa.Table:
     return pa.csv.read_csv(path, convert_options=options)
 
 
-def meta_of(table: pa.Table) -> dict[str, Any]:
+def meta_of(table: pa.Table) -> FrameLogMeta:
     """What travels in a frame table; empty for a CSV."""
-    found: dict[str, Any] = json.loads((table.schema.metadata or {}).get(META, b"{}"))
+    found: FrameLogMeta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mien.core.artifacts import base
+from mien.core.artifacts.audit import Audit, Provenance, RestrictedAudit
 from mien.core.artifacts.pixels import FOLDER as PIXELS
-from mien.core.artifacts.pixels import PixelRows, PixelWriter, check_pixels, local_files, open_pixels
+from mien.core.artifacts.pixels import PackedPixels, PixelRows, PixelWriter, check_pixels, local_files, open_pixels
 from mien.core.errors import ArtifactError, SplitError
-from mien.core.geometry import CropSpec
+from mien.core.geometry import Crop, CropSpec
 from mien.core.labels import INDEX, LABELS
 
 KIND, VERSION = "index", 3
@@ -95,18 +96,44 @@ MOVED = pa.schema(
 _ROW_GROUP = 1 << 16
 
 
+class IndexContent(TypedDict):
+    """Hashes of the rows and of the packed pixels."""
+
+    rows: str
+    pixels: str
+
+
+class SourcesSeen(TypedDict):
+    """What the sources looked like when the index was built: names, sizes and times of their files, hashed."""
+
+    seen: list[str]
+
+
+class IndexManifest(base.Manifest, SourcesSeen):
+    """`manifest.json` of an index."""
+
+    crop: Crop
+    rows: int
+    content: IndexContent
+    pixels: PackedPixels
+
+
+_AUDIT = base.JsonArtifact[Audit]("audit.json", "audit", FIX)
+PROVENANCE = base.JsonArtifact[Provenance]("provenance.json", "provenance", FIX)
+
+
 @dataclass(frozen=True)
 class Index:
     """A complete index, read; arrays are in the order of `index.parquet`."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: IndexManifest
     table: pa.Table
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the settings and sources that made it."""
-        return str(self.manifest["fingerprint"])
+        return self.manifest["fingerprint"]
 
     @property
     def content_hash(self) -> str:
@@ -144,7 +171,7 @@ class Index:
     @cached_property
     def drawn(self) -> NDArray[np.bool_]:
         """Which rows (n,) come from a source that draws faces, whatever it is called here."""
-        sources = base.read_json(self.folder / "provenance.json", kind="provenance", fix=FIX)["sources"]
+        sources = PROVENANCE.read(self.folder)["sources"]
         names = {source["name"] for source in sources if source["kind"] == "synthetic"}
         return np.array([name in names for name in self.table["source"].to_pylist()], dtype=bool)
 
@@ -209,7 +236,7 @@ def _fix(folder: Path) -> str:
 
 def read_index(folder: Path) -> Index:
     """Open a complete index; its tables are verified against the manifest's hashes."""
-    manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=_fix(folder))
+    manifest: IndexManifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=_fix(folder))
     base.check_file(folder, manifest, "index.parquet")
     table = pq.read_table(folder / "index.parquet")
     if table.schema.remove_metadata() != SCHEMA:
@@ -227,11 +254,10 @@ def read_occurrences(folder: Path) -> pa.Table:
     return pq.read_table(folder / "occurrences.parquet")
 
 
-def read_audit(folder: Path) -> dict[str, Any]:
+def read_audit(folder: Path) -> Audit:
     """The counts that `audit.json` holds."""
     base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
-    audit: dict[str, Any] = base.read_json(folder / "audit.json", kind="audit", fix=FIX)
-    return audit
+    return _AUDIT.read(folder)
 
 
 @dataclass(frozen=True)
@@ -245,8 +271,8 @@ class IndexParts:
     moved: Iterable[pa.RecordBatch]
     pixels: Iterable[NDArray[np.uint8]]
     count: int
-    audit: dict[str, Any]
-    provenance: dict[str, Any]
+    audit: Audit | RestrictedAudit
+    provenance: Provenance
     crop: CropSpec
 
 
@@ -345,7 +371,7 @@ def _joined(column: pa.Array) -> pa.Array:
 
 
 def write_index(
-    folder: Path, parts: IndexParts, *, fingerprint: str, meta: dict[str, Any], shard_bytes: int, where: str | None
+    folder: Path, parts: IndexParts, *, fingerprint: str, meta: SourcesSeen, shard_bytes: int, where: str | None
 ) -> None:
     """Write everything, then the manifest. `folder` is a building place that the caller renames afterwards."""
     hashes = {}
@@ -364,9 +390,9 @@ def write_index(
             writer.append(rows)
         pixels = writer.close()
         content = {"rows": hashes["index"], "pixels": writer.digest}
-        known = {f"{PIXELS}/{file['name']}": str(file["sha256"]) for file in pixels["files"]}
-    base.write_json(folder / "audit.json", parts.audit)
-    base.write_json(folder / "provenance.json", parts.provenance)
+        known = {f"{PIXELS}/{file['name']}": file["sha256"] for file in pixels["files"]}
+    base.write_json(folder / _AUDIT.file, parts.audit)
+    PROVENANCE.write(folder, parts.provenance)
     files = [
         "index.parquet",
         "occurrences.parquet",
@@ -374,8 +400,8 @@ def write_index(
         "rejected.csv",
         "duplicates.csv",
         "moved.csv",
-        "audit.json",
-        "provenance.json",
+        _AUDIT.file,
+        PROVENANCE.file,
     ]
     base.write_manifest(
         folder,
@@ -384,5 +410,5 @@ def write_index(
         fingerprint=fingerprint,
         files=[*files, *local_files(pixels)],
         known=known,
-        meta={"crop": parts.crop.model_dump(), "rows": parts.count, "content": content, "pixels": pixels, **meta},
+        meta={"crop": parts.crop.document(), "rows": parts.count, "content": content, "pixels": pixels, **meta},
     )

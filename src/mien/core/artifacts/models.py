@@ -10,7 +10,6 @@ import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,7 +37,7 @@ class ShippedModel(BaseModel):
     input_size: int = Field(description="side of the square face crops, pixels")
     data: list[str] = Field(description="sources of the images and labels it learned from")
     terms: list[str] = Field(description="terms of these sources and of the weights that training started from")
-    figures: dict[str, Any]
+    figures: dict[str, object]
     command: str = Field(description="the command that made it")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mien.core.artifacts import base
 from mien.core.artifacts.abstention import AbstentionPolicy
+from mien.core.artifacts.metrics import Latency
+from mien.core.artifacts.run import Environment
 from mien.core.errors import ArtifactError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
@@ -17,6 +19,65 @@ from mien.core.labels import LABELS
 KEY = "mien"
 VERSION = 3
 FIX = "Export one: `mien export RUN --index DIR --out model.onnx`."
+
+
+class PrecisionScores(TypedDict):
+    """Figures of a model in one precision on val."""
+
+    accuracy: float
+    macro_f1: float
+    minority_f1: float
+    nll: float
+    ece: float
+
+
+class PrecisionLimits(TypedDict):
+    """What int8 may cost on val."""
+
+    macro_f1_loss: float
+    ece_rise: float
+
+
+class PrecisionComparison(TypedDict):
+    """The written model (`int8`, of half precision too) beside the float one on the same val rows."""
+
+    rows: int
+    labels_changed: float
+    float: PrecisionScores
+    int8: PrecisionScores
+    limits: PrecisionLimits
+    max_probability_difference: NotRequired[float]
+
+
+class GraphParity(TypedDict):
+    """How close a graph is to torch, on val images."""
+
+    pictures: int
+    max_probability_difference: float
+    label_agreement: float
+    tolerance: float
+    int8: bool
+
+
+class ReducedPrecision(TypedDict):
+    """Of a file in half precision or int8: how it compares with the float model on val."""
+
+    fp16: NotRequired[bool]
+    val: NotRequired[PrecisionComparison]
+
+
+class ParityDocument(GraphParity, ReducedPrecision):
+    """`parity.json` beside a model file."""
+
+    latency: Latency
+    fingerprint: str
+    sha256: str
+    bytes: int
+    model: str
+    environment: Environment
+
+
+_PARITY = base.JsonArtifact[ParityDocument]("parity.json", "parity record")
 
 
 class ModelCard(BaseModel):
@@ -69,12 +130,11 @@ def write_model(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_parity(path: Path, parity: dict[str, Any]) -> None:
+def write_parity(path: Path, parity: ParityDocument) -> None:
     """Write `parity.json` beside the model; it completes the export."""
-    base.write_json(path.with_name("parity.json"), parity)
+    _PARITY.write(path.parent, parity)
 
 
-def read_parity(path: Path) -> dict[str, Any] | None:
+def read_parity(path: Path) -> ParityDocument | None:
     """The parity record beside a model file, None when there is none."""
-    beside = path.with_name("parity.json")
-    return base.read_json(beside, kind="parity record") if beside.is_file() else None
+    return _PARITY.find(path.parent)

@@ -12,9 +12,8 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,8 @@ from mien.core.errors import ArtifactError, UsageError
 
 FOLDER = "pixels"
 _COPY = 1 << 22
+RowSelection = int | np.integer | slice | NDArray[np.integer] | NDArray[np.bool_]
+"""Rows by number, slice, array of numbers or mask."""
 
 
 class PixelRows(Protocol):
@@ -35,18 +36,25 @@ class PixelRows(Protocol):
     def shape(self) -> tuple[int, ...]:
         """(n, size, size, channels)."""
 
-    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+    def __getitem__(self, rows: RowSelection) -> NDArray[np.uint8]:
         """The named rows."""
 
 
-@dataclass(frozen=True)
-class PixelFile:
+class PixelFile(TypedDict):
     """One file of rows."""
 
     name: str
     rows: int
     sha256: str
     bytes: int
+
+
+class PackedPixels(TypedDict):
+    """What an index's manifest says of its pixels; `where` is a URI, null: in the index's folder."""
+
+    shape: list[int]
+    where: str | None
+    files: list[PixelFile]
 
 
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -120,18 +128,18 @@ class PixelWriter:
         self._file = None
         size, digest = self._path.stat().st_size, self._sum.hexdigest()
         if self._remote is None:
-            self._files.append(PixelFile(self._path.name, self._rows, digest, size))
+            self._files.append(PixelFile(name=self._path.name, rows=self._rows, sha256=digest, bytes=size))
             return
         # Named by its content: two indexes at one place share files and never overwrite each other's.
-        self._files.append(PixelFile(f"{digest}.npy", self._rows, digest, size))
+        self._files.append(PixelFile(name=f"{digest}.npy", rows=self._rows, sha256=digest, bytes=size))
         _upload(self._path, *self._remote, self._files[-1])
         self._path.unlink()
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> PackedPixels:
         """Finish; what the manifest says of the pixels."""
         if self._left:
             raise ArtifactError(f"{self._left} rows of pixels were announced and not written.")
-        return {"shape": list(self._shape), "where": self._where, "files": [vars(f) for f in self._files]}
+        return {"shape": list(self._shape), "where": self._where, "files": self._files}
 
     def __enter__(self) -> Self:
         return self
@@ -143,8 +151,8 @@ class PixelWriter:
 
 def _upload(path: Path, system: pafs.FileSystem, root: str, file: PixelFile) -> None:
     """Copy a file there under another name, then rename it; what lies there already stays."""
-    target = f"{root}/{file.name}"
-    if system.get_file_info(target).size == file.bytes:
+    target = f"{root}/{file['name']}"
+    if system.get_file_info(target).size == file["bytes"]:
         return
     system.create_dir(root, recursive=True)
     with path.open("rb") as source, system.open_output_stream(f"{target}.{os.getpid()}.part") as stream:
@@ -163,37 +171,35 @@ def check_place(where: str | None) -> None:
             raise UsageError(f"{where} cannot be written to: {str(error).splitlines()[0]}.") from None
 
 
-def check_pixels(folder: Path, meta: dict[str, Any], *, fix: str) -> None:
+def check_pixels(folder: Path, meta: PackedPixels, *, fix: str) -> None:
     """Verify local files by their hashes, files at a URI by their sizes."""
-    for entry in meta["files"]:
-        file = PixelFile(**entry)
+    for file in meta["files"]:
         if meta["where"] is None:
-            _open(folder / FOLDER / file.name, file, tuple(meta["shape"]), fix)
+            _open(folder / FOLDER / file["name"], file, tuple(meta["shape"]), fix)
             continue
         system, root = open_filesystem(meta["where"])
-        if system.get_file_info(f"{root}/{file.name}").size != file.bytes:
-            raise ArtifactError(f"{meta['where']}/{file.name} is missing or has another size.", fix=fix)
+        if system.get_file_info(f"{root}/{file['name']}").size != file["bytes"]:
+            raise ArtifactError(f"{meta['where']}/{file['name']} is missing or has another size.", fix=fix)
 
 
-def local_files(meta: dict[str, Any]) -> list[str]:
+def local_files(meta: PackedPixels) -> list[str]:
     """Names of the pixel files that lie in the index's folder."""
     return [] if meta["where"] is not None else [f"{FOLDER}/{f['name']}" for f in meta["files"]]
 
 
-def open_pixels(folder: Path, meta: dict[str, Any], *, fix: str) -> PixelRows:
+def open_pixels(folder: Path, meta: PackedPixels, *, fix: str) -> PixelRows:
     """The pixels of an index; one local file comes as a plain memory map."""
-    files = [PixelFile(**entry) for entry in meta["files"]]
-    shape = tuple(meta["shape"])
+    files, shape = meta["files"], tuple(meta["shape"])
     if meta["where"] is None and len(files) == 1:
-        return _open(folder / FOLDER / files[0].name, files[0], shape, fix)
+        return _open(folder / FOLDER / files[0]["name"], files[0], shape, fix)
     return ShardedPixels(folder, files, shape, meta["where"], fix=fix)
 
 
 def _open(path: Path, file: PixelFile, shape: tuple[int, ...], fix: str) -> NDArray[np.uint8]:
-    if not path.is_file() or path.stat().st_size != file.bytes or base.sha256_file(path) != file.sha256:
+    if not path.is_file() or path.stat().st_size != file["bytes"] or base.sha256_file(path) != file["sha256"]:
         raise ArtifactError(f"{path} is missing or was altered after it was written.", fix=fix)
     array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype != np.uint8 or array.shape != (file.rows, *shape[1:]):
+    if array.dtype != np.uint8 or array.shape != (file["rows"], *shape[1:]):
         raise ArtifactError(f"{path} has shape {array.shape} of {array.dtype}.", fix=fix)
     return array
 
@@ -207,7 +213,7 @@ class ShardedPixels:
         self, folder: Path, files: list[PixelFile], shape: tuple[int, ...], where: str | None, *, fix: str
     ) -> None:
         self._folder, self._files, self.shape, self._where, self._fix = folder, files, shape, where, fix
-        self._starts = np.cumsum([0] + [f.rows for f in files])
+        self._starts = np.cumsum([0] + [f["rows"] for f in files])
         self._maps: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -227,26 +233,25 @@ class ShardedPixels:
 
     def _open(self, entry: PixelFile) -> NDArray[np.uint8]:
         if self._where is None:
-            return _open(self._folder / FOLDER / entry.name, entry, self.shape, self._fix)
+            return _open(self._folder / FOLDER / entry["name"], entry, self.shape, self._fix)
         path = _fetch(self._where, entry)
         try:
             return _open(path, entry, self.shape, self._fix)
         except ArtifactError:
             path.unlink(missing_ok=True)  # nothing wrong is kept under a right name
             raise ArtifactError(
-                f"{self._where}/{entry.name} was altered after it was written.",
+                f"{self._where}/{entry['name']} was altered after it was written.",
                 rule="Its copy in the cache was removed.",
                 fix=self._fix,
             ) from None
 
-    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+    def __getitem__(self, rows: RowSelection) -> NDArray[np.uint8]:
         """Rows by number, slice or array of numbers; a copy."""
         if isinstance(rows, int | np.integer):
             return np.asarray(self[np.array([rows])][0])
-        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
-        if wanted.dtype == bool:
-            wanted = np.flatnonzero(wanted)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted).astype(np.int64)
+        picked = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        wanted: NDArray[np.int64] = np.flatnonzero(picked) if picked.dtype == bool else picked.astype(np.int64)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"row {int(wanted.max())} of {len(self)}")
         out = np.empty((len(wanted), *self.shape[1:]), dtype=np.uint8)
@@ -264,14 +269,14 @@ def cache_folder() -> Path:
 
 def _fetch(where: str, file: PixelFile) -> Path:
     """A file of `where` in the cache; the least recently used ones make room."""
-    path = cache_folder() / f"{file.sha256}.npy"
+    path = cache_folder() / f"{file['sha256']}.npy"
     if path.is_file():
         os.utime(path)
         return path
     system, root = open_filesystem(where)
     limit = float(os.environ.get("MIEN_CACHE_GIB", "20")) * 2**30
     kept = sorted(path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime) if path.parent.is_dir() else []
-    total = file.bytes + sum(p.stat().st_size for p in kept)
+    total = file["bytes"] + sum(p.stat().st_size for p in kept)
     for old in kept:
         if total <= limit:
             break
@@ -281,12 +286,12 @@ def _fetch(where: str, file: PixelFile) -> Path:
         with (
             base.atomic(path) as temporary,
             temporary.open("wb") as target,
-            system.open_input_stream(f"{root}/{file.name}") as source,
+            system.open_input_stream(f"{root}/{file['name']}") as source,
         ):
             while block := source.read(_COPY):
                 target.write(block)
     except FileNotFoundError:
         raise ArtifactError(
-            f"{where}/{file.name} is not there.", rule="The index keeps its pixels at that place."
+            f"{where}/{file['name']} is not there.", rule="The index keeps its pixels at that place."
         ) from None
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mien.core.artifacts import base
 from mien.core.progress import quiet
@@ -37,7 +37,7 @@ def unmade(product: Path) -> State:
     return "made again" if present else "to be made"
 
 
-def ask(stage: Callable[[], Any]) -> State:
+def ask(stage: Callable[[], object]) -> State:
     """What `stage` would do; what it needs must be there."""
     token = _asking.set(True)
     try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mien.core.artifacts import base
 from mien.core.artifacts import run as runs
 from mien.core.artifacts.calibration import Calibration
-from mien.core.artifacts.ensemble import SELECTION, knows, read_selection
+from mien.core.artifacts.ensemble import SELECTION, SelectionDocument, knows, read_selection
+from mien.core.artifacts.metrics import Latency
 from mien.core.artifacts.predictions import Predictions, fingerprint_of, predictions_path, write_predictions
 from mien.core.artifacts.test_accesses import told
 from mien.core.errors import ArtifactError, SplitError, UsageError
@@ -21,6 +22,24 @@ from mien.core.errors import ArtifactError, SplitError, UsageError
 KIND, VERSION = "imported", 1
 FIX = "Train one with `mien train`, or bring predictions with `mien predictions import FILE --out RUN`."
 LATENCY = "latency.json"
+
+
+class ImportDocument(TypedDict):
+    """`config.json` of imported predictions; `rows` by split, `left_out` are columns that are no class of ours."""
+
+    file: str
+    source_hash: str
+    file_sha256: str
+    index: str
+    backbone: str
+    parameters: int | None
+    numbers: str
+    left_out: list[str]
+    rows: dict[str, int]
+
+
+_LATENCY = base.JsonArtifact[Latency](LATENCY, "latency")
+read_latency, write_latency = _LATENCY.find, _LATENCY.write
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class PredictionSource:
     weights_hash: str
     index_hash: str
     parameters: int | None
-    settings: dict[str, Any]
+    settings: dict[str, object]
     run: runs.Run | None
 
     @property
@@ -43,8 +62,8 @@ class PredictionSource:
     @property
     def latency_ms(self) -> float | None:
         """Median milliseconds of one image, None where it was not measured."""
-        found = read_latency(self.folder)
-        return None if found is None else float(found["p50_ms"])
+        latency = read_latency(self.folder)
+        return None if latency is None else latency["p50_ms"]
 
 
 def read_prediction_source(folder: Path) -> PredictionSource:
@@ -53,11 +72,9 @@ def read_prediction_source(folder: Path) -> PredictionSource:
     if not path.is_file() or base.read_json(path, kind="manifest").get("kind") != KIND:
         run = runs.read_run(folder)
         index, settings = run.config["index"]["content"], run.settings
-        return PredictionSource(
-            folder, settings["backbone"], run.weights_hash, index, run.config["parameters"], settings, run
-        )
+        return PredictionSource(folder, run.backbone, run.weights_hash, index, run.config["parameters"], settings, run)
     base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
-    config = base.read_json(folder / "config.json", kind="import", fix=FIX)
+    config: ImportDocument = base.read_json(folder / "config.json", kind="import", fix=FIX)
     return PredictionSource(
         folder, config["backbone"], config["source_hash"], config["index"], config["parameters"], {}, None
     )
@@ -74,7 +91,7 @@ def check_has_weights(folder: Path, what: str) -> None:
 
 def selection_of(
     judged: PredictionSource, explicit: Path | None, calibration: Calibration
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[SelectionDocument, Path]:
     """The selection that knew this run and its calibration, and its file: named, its teacher's, or in a folder beside it.
 
     A student's calibration is younger than the selection of its teacher and need not be known to it.
@@ -88,7 +105,7 @@ def selection_of(
         member = judged.weights_hash in selection["runs"].values()
         if member and not knows(selection, judged.weights_hash, calibration):
             raise recalibrated(judged.folder, str(explicit))
-        if member or (taught or {}).get("weights_hash") in teachers:
+        if member or (taught is not None and taught["weights_hash"] in teachers):
             return selection, explicit
         raise SplitError(
             f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
@@ -112,7 +129,7 @@ def selection_of(
     )
 
 
-def judging_warnings(judged: PredictionSource, selection: dict[str, Any], calibration: Calibration) -> list[str]:
+def judging_warnings(judged: PredictionSource, selection: SelectionDocument, calibration: Calibration) -> list[str]:
     """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher is
     not the candidate that the selection names."""
     said = []
@@ -133,7 +150,7 @@ def recalibrated(folder: Path, selection: str) -> SplitError:
     )
 
 
-def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predictions], fingerprint: str) -> None:
+def write_imported(folder: Path, config: ImportDocument, predictions: list[Predictions], fingerprint: str) -> None:
     """Write an imported folder; its manifest comes last."""
     base.claim(folder, kind="import", fingerprint=fingerprint)
     for p in predictions:
@@ -142,14 +159,3 @@ def write_imported(folder: Path, config: dict[str, Any], predictions: list[Predi
     base.write_json(folder / "config.json", config)
     files = ["config.json", *(f"predictions/{p.split}.parquet" for p in predictions)]
     base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files)
-
-
-def read_latency(folder: Path) -> dict[str, Any] | None:
-    """What one image takes, where `mien predict` measured it."""
-    path = folder / LATENCY
-    return base.read_json(path, kind="latency") if path.is_file() else None
-
-
-def write_latency(folder: Path, latency: dict[str, Any]) -> None:
-    """Keep what one image takes."""
-    base.write_json(folder / LATENCY, latency)

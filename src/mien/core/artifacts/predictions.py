@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,32 @@ REQUIRED = {"name", "weights_hash", "index", "head"}
 COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forgot its scale
 
 
+class PredictionsMeta(TypedDict):
+    """What predictions say of themselves, inside their file.
+
+    `scale` is a cosine head's; priors are the class shares that the network was trained for and predicts with (null: not
+    known). `test_set` and `index_folder` are those of `test_accesses.test_meta`; a pool has neither. What a file adds when
+    it is written comes last.
+    """
+
+    name: str
+    weights_hash: str
+    index: str
+    scale_in_logits: bool
+    head: str
+    scale: NotRequired[object]
+    training_prior: NotRequired[list[float] | None]
+    predicts_prior: NotRequired[list[float] | None]
+    test_set: NotRequired[str | None]
+    index_folder: NotRequired[str | None]
+    pooled: NotRequired[bool]
+    imported: NotRequired[bool]
+    format: NotRequired[int]
+    fingerprint: NotRequired[str]
+    split: NotRequired[str]
+    rows_hash: NotRequired[str]
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Logits of one model on one split. `logits` is (n, 7) float64, `labels` (n,) class numbers.
@@ -40,7 +66,7 @@ class Predictions:
     image_ids: NDArray[np.str_]
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
-    meta: dict[str, Any]
+    meta: PredictionsMeta
     groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +128,7 @@ def predictions_path(run: Path, split: str) -> Path:
 
 def write_predictions(path: Path, predictions: Predictions, *, fingerprint: str) -> None:
     """Write crash-safely; the fingerprint and metadata are inside the file."""
-    meta = {
+    meta: PredictionsMeta = {
         **predictions.meta,
         "format": VERSION,
         "fingerprint": fingerprint,
@@ -110,7 +136,7 @@ def write_predictions(path: Path, predictions: Predictions, *, fingerprint: str)
         "rows_hash": predictions.hash,
     }
     names = np.array(LABELS)
-    columns: dict[str, Any] = {
+    columns = {
         "image_id": pa.array(predictions.image_ids.tolist(), pa.string()),
         "split": pa.array([predictions.split] * len(predictions.labels), pa.string()),
         "label": pa.array(names[predictions.labels].tolist(), pa.string()),
@@ -133,7 +159,7 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
         )
     try:
         table = pq.read_table(path)
-        meta = json.loads((table.schema.metadata or {})[_META])
+        meta: PredictionsMeta = json.loads((table.schema.metadata or {})[_META])
         splits = set(table["split"].to_pylist())
         labels = [INDEX[name] for name in table["label"].to_pylist()]
         logits = np.column_stack([table[name].to_numpy() for name in COLUMNS]).astype(np.float64)

@@ -11,14 +11,16 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
+from mien.core.artifacts.metrics import EpochScores
 from mien.core.artifacts.suspects import read_suspects
-from mien.core.config.base import expand
+from mien.core.config.base import Origins, expand
 from mien.core.config.train import TrainConfig
 from mien.core.errors import ArtifactError, InputError
+from mien.core.geometry import Crop
 from mien.core.progress import FIRST
 
 KIND, VERSION = "run", 2
@@ -26,13 +28,126 @@ FIX = "Make one with `mien train --index DIR --out RUN`."
 WEIGHTS = "best.safetensors"
 
 
+class TrainedOn(TypedDict):
+    """The index of a run: its content hash, sources and their terms."""
+
+    content: str
+    sources: list[str]
+    licenses: list[str]
+
+
+StartedFrom = TypedDict("StartedFrom", {"from": str, "sha256": NotRequired[str], "license": str})
+"""The weights that a training started from, and their terms."""
+
+
+class Teaching(TypedDict):
+    """The teacher's confidence less its accuracy on train and on calib, and the temperature at which it teaches."""
+
+    train_gap: float
+    calib_gap: float
+    teaching_temperature: float
+
+
+class TaughtBy(Teaching):
+    """A student's teacher; `selection` is the way from the student's folder to the selection's file."""
+
+    name: str
+    weights_hash: str
+    selection_hash: str
+    selection: str
+
+
+class RunConfig(TypedDict):
+    """`config.json` of a run; priors are class shares (7,), null: not known."""
+
+    settings: Origins
+    index: TrainedOn
+    crop: Crop
+    parameters: int
+    started_from: StartedFrom | None
+    balanced_sampling: bool
+    training_prior: list[float] | None
+    predicts_prior: list[float] | None
+    train_rows: int
+    teacher: NotRequired[TaughtBy]
+
+
+class TrainingEvent(TypedDict):
+    """Something that happened in a training: a collapse, a loss that was not finite, an exhausted patience."""
+
+    kind: str
+    step: int
+    epoch: float
+    text: str
+
+
+class Epoch(TypedDict):
+    """A line of `metrics.jsonl`; `val` where the epoch ended with a validation, `val_raw` of the weights that are no average."""
+
+    epoch: int
+    step: int
+    lr: float
+    margin: float
+    train_loss: float
+    train_accuracy: float
+    val_raw: NotRequired[EpochScores]
+    val: NotRequired[EpochScores]
+
+
+class TrainingResult(TypedDict):
+    """What a training says of itself."""
+
+    best_epoch: int
+    best_val_macro_f1: float
+    steps: int
+    precision: str
+    seconds: float
+    device: str
+    processes: int
+    events: list[TrainingEvent]
+
+
+class Environment(TypedDict):
+    """Where a figure was taken; `packages` are versions by name."""
+
+    python: str
+    platform: str
+    machine: str
+    processor: str
+    packages: dict[str, str]
+
+
+class RunEnvironment(Environment):
+    """`environment.json` of a run."""
+
+    training: TrainingResult
+
+
+class BestEpoch(TypedDict):
+    """The epoch whose weights were kept."""
+
+    best_epoch: int
+    best_val_macro_f1: float
+
+
+class RunManifest(base.Manifest):
+    """`manifest.json` of a run."""
+
+    best: BestEpoch
+    events: list[TrainingEvent]
+
+
+_CONFIG = base.JsonArtifact[RunConfig]("config.json", "run configuration", FIX)
+_ENVIRONMENT = base.JsonArtifact[RunEnvironment]("environment.json", "training environment", FIX)
+
+
 @dataclass(frozen=True)
 class Run:
     """A complete run, read."""
 
     folder: Path
-    manifest: dict[str, Any]
-    config: dict[str, Any]
+    manifest: RunManifest
+    config: RunConfig
 
     @property
     def name(self) -> str:
@@ -47,7 +162,7 @@ class Run:
     @property
     def weights_hash(self) -> str:
         """sha256 of the weights: what predictions and calibrations are tied to."""
-        return str(self.manifest["files"][WEIGHTS]["sha256"])
+        return self.manifest["files"][WEIGHTS]["sha256"]
 
     @property
     def terms(self) -> list[str]:
@@ -57,13 +172,17 @@ class Run:
         return [*self.config["index"]["licenses"], *more]
 
     @property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> RunEnvironment:
         """Where and how the training ran."""
-        found: dict[str, Any] = base.read_json(self.folder / "environment.json", kind="training environment", fix=FIX)
-        return found
+        return _ENVIRONMENT.read(self.folder)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def backbone(self) -> str:
+        """The backbone's name."""
+        return str(self.settings["backbone"])
+
+    @property
+    def settings(self) -> dict[str, object]:
         """The training settings, without their origins."""
         return {key: entry["value"] for key, entry in self.config["settings"].items()}
 
@@ -72,7 +191,7 @@ def read_run(folder: Path) -> Run:
     """Open a finished run and verify its weights."""
     manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
     base.check_file(folder, manifest, WEIGHTS)
-    return Run(folder, manifest, base.read_json(folder / "config.json", kind="run configuration", fix=FIX))
+    return Run(folder, manifest, _CONFIG.read(folder))
 
 
 def holds_training(folder: Path) -> bool:
@@ -84,8 +203,8 @@ def check_index(trained: Run, index: Index) -> None:
     """Raise unless `index` is the one that the run learned on: in another one its train rows may be test rows."""
     if trained.config["index"]["content"] == index.content_hash:
         return
-    if trained.config["crop"] != index.crop.model_dump():
-        seen = f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.model_dump()}."
+    if trained.config["crop"] != index.crop.document():
+        seen = f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.document()}."
     else:
         seen = f"{trained.folder} was trained on another index than {index.folder}."
     raise InputError(
@@ -134,7 +253,7 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 
-def with_stated_terms(trained: Run, config: TrainConfig, origin: dict[str, dict[str, Any]]) -> Run:
+def with_stated_terms(trained: Run, config: TrainConfig, origin: Origins) -> Run:
     """A finished run with the terms of its starting weights as they are stated now, in its files too; nothing is trained.
 
     Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same fingerprint, which the same command finishes.
@@ -144,12 +263,12 @@ def with_stated_terms(trained: Run, config: TrainConfig, origin: dict[str, dict[
         return trained
     key = "pretrained_license"
     settings = {**trained.config["settings"], key: origin[key]}
-    document = {**trained.config, "settings": settings, "started_from": {**started, "license": stated}}
-    path, manifest = trained.folder / "config.json", trained.folder / base.MANIFEST
+    document: RunConfig = {**trained.config, "settings": settings, "started_from": {**started, "license": stated}}
+    path, manifest = trained.folder / _CONFIG.file, trained.folder / base.MANIFEST
     base.write_json(trained.folder / base.STARTED, {"kind": KIND, "fingerprint": trained.manifest["fingerprint"]})
     manifest.unlink()
-    base.write_json(path, document)
-    entry = {"sha256": base.sha256_file(path), "bytes": path.stat().st_size}
+    _CONFIG.write(trained.folder, document)
+    entry: base.FileEntry = {"sha256": base.sha256_file(path), "bytes": path.stat().st_size}
     base.write_json(manifest, {**trained.manifest, "files": {**trained.manifest["files"], path.name: entry}})
     (trained.folder / base.STARTED).unlink()
     return read_run(trained.folder)
@@ -166,7 +285,7 @@ def _stated_terms(config: TrainConfig) -> str | None:
     return None if earlier is None else "; ".join(earlier.terms)
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[Epoch]:
     """The lines of `metrics.jsonl`, one an epoch."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
@@ -174,36 +293,37 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def validated_epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def validated_epochs(history: list[Epoch]) -> list[Epoch]:
     """The epochs of a history that ended with a validation."""
     return [line for line in history if "val" in line]
 
 
-def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
+def best_epoch(history: list[Epoch]) -> Epoch:
     """The first epoch with the highest val macro-F1: the one whose weights are kept."""
     return max(validated_epochs(history), key=lambda line: (line["val"]["macro_f1"], -line["epoch"]))
 
 
-def begin_run(folder: Path, fingerprint: str, config: dict[str, Any]) -> None:
+def begin_run(folder: Path, fingerprint: str, config: RunConfig) -> None:
     """Take a folder for a run and write its `config.json`; one that was begun with the same settings goes on."""
     base.claim(folder, kind=KIND, fingerprint=fingerprint)
-    base.write_json(folder / "config.json", config)
+    _CONFIG.write(folder, config)
 
 
-def finish_run(folder: Path, fingerprint: str, result: dict[str, Any]) -> None:
+def finish_run(folder: Path, fingerprint: str, result: TrainingResult) -> None:
     """Write `environment.json` with what the training says of itself (`result`), then the manifest, which completes it."""
-    base.write_json(folder / "environment.json", {**environment(), "training": result})
-    files = ["config.json", "metrics.jsonl", "best.safetensors", "environment.json"]
-    meta = {"best": {k: result[k] for k in ("best_epoch", "best_val_macro_f1")}, "events": result["events"]}
+    _ENVIRONMENT.write(folder, {**environment(), "training": result})
+    files = [_CONFIG.file, "metrics.jsonl", WEIGHTS, _ENVIRONMENT.file]
+    best: BestEpoch = {"best_epoch": result["best_epoch"], "best_val_macro_f1": result["best_val_macro_f1"]}
+    meta = {"best": best, "events": result["events"]}
     base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files, meta=meta)
 
 
-def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
+def write_metrics(folder: Path, lines: list[Epoch]) -> None:
     """Rewrite `metrics.jsonl`; whole, so that a resumed run never doubles a line."""
     base.write_text(folder / "metrics.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
-def environment(packages: tuple[str, ...] = ("torch", "timm", "accelerate", "numpy", "onnxruntime")) -> dict[str, Any]:
+def environment(packages: tuple[str, ...] = ("torch", "timm", "accelerate", "numpy", "onnxruntime")) -> Environment:
     """Where a figure was taken: platform, processor, Python and package versions."""
     versions = {}
     for name in packages:

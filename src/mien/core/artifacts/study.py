@@ -4,16 +4,247 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 from mien.core.artifacts import base
-from mien.core.errors import ArtifactError, UsageError
+from mien.core.artifacts.audit import Audit
+from mien.core.artifacts.ensemble import Diversity
+from mien.core.artifacts.evaluation import ComparedWithBestSingle, Elsewhere, LeftOut
+from mien.core.artifacts.metrics import (
+    Abstention,
+    Latency,
+    Metrics,
+    MetricsAsDistributed,
+    MetricsWithIntervals,
+    PairedDifference,
+)
+from mien.core.artifacts.onnx_model import ParityDocument
+from mien.core.artifacts.run import TrainingResult
+from mien.core.config.earlier import StatedReport
+from mien.core.errors import UsageError
+from mien.core.geometry import Crop
 
 SCHEMA = 3
 REQUEST = "request.json"
 FIX = "Run the study: `mien study STUDY.toml --out DIR`."
 Kind = Literal["study", "sweep", "matrix"]
 KINDS: tuple[Kind, ...] = ("study", "sweep", "matrix")
+
+
+class RequestedStudy(TypedDict):
+    """A `StudyConfig` as JSON; sections of settings are dictionaries."""
+
+    name: str
+    description: str
+    cost: str
+    expected: dict[str, list[float]]
+    seed: int
+    index: dict[str, object]
+    teachers: list[dict[str, object]]
+    calibrate: dict[str, object]
+    ensemble: dict[str, object]
+    student: dict[str, object] | None
+    evaluate: dict[str, object]
+    export: dict[str, object]
+    earlier: NotRequired[StatedReport]
+
+
+class Request(TypedDict):
+    """`request.json`: what was asked for, under the kind's name."""
+
+    name: str
+    study: NotRequired[RequestedStudy]
+    sweep: NotRequired[dict[str, object]]
+    matrix: NotRequired[dict[str, object]]
+
+
+class IndexSummary(Audit):
+    """What a study says of its index."""
+
+    crop: Crop
+    fingerprint: str
+
+
+class BaselineScores(TypedDict):
+    """Figures of a rival that looks at no image."""
+
+    accuracy: float
+    macro_f1: float
+    minority_f1: float
+
+
+class CalibrationSummary(TypedDict):
+    """How a model was calibrated: each map's `heldout` NLL and gain over a temperature; `range` is where T was searched."""
+
+    method: str
+    why: str
+    heldout: dict[str, dict[str, float]]
+    T: float
+    ci95: list[float]
+    range: list[float]
+    at_edge: bool
+    n: int
+    test_accesses: int
+    before: Metrics
+    after: Metrics
+
+
+class TransferSummary(TypedDict):
+    """A model on another index's test."""
+
+    on: str
+    on_sources: list[str]
+    left_out: LeftOut
+    test: MetricsWithIntervals
+
+
+class TrainingSummary(TypedDict):
+    """How a run was trained; all null for imported predictions, which have no training and no weights."""
+
+    size_mb: float | None
+    best_epoch: int | None
+    epochs: object
+    training: TrainingResult | None
+
+
+class ModelSummary(TrainingSummary, Elsewhere):
+    """A run, or imported predictions."""
+
+    name: str
+    backbone: str
+    params: int | None
+    val: MetricsWithIntervals
+    test: MetricsWithIntervals
+    test_uncalibrated: Metrics
+    test_as_distributed: MetricsAsDistributed | None
+    calibration: CalibrationSummary
+    warnings: list[str]
+    abstain: Abstention
+    latency: Latency | None
+    transfer: list[TransferSummary]
+
+
+class StudentSummary(ModelSummary):
+    """A student: its macro-F1 over its teacher's, with a paired interval, and its export."""
+
+    retention_macro_f1: float
+    retention_ci95: list[float]
+    export: ParityDocument | None
+
+
+class EnsembleSummary(Elsewhere):
+    """A candidate of the selection."""
+
+    name: str
+    kind: str
+    members: list[str]
+    pool: str
+    weighting: str
+    heldout: dict[str, tuple[float, float]]
+    weights: list[float]
+    T: float
+    why: str
+    val: Metrics
+    calib: Metrics
+    mean_entropy: float
+    minority_recall: float
+    test: MetricsWithIntervals
+    test_as_distributed: MetricsAsDistributed | None
+    vs_best_single: ComparedWithBestSingle | None
+    abstain: Abstention
+    warnings: list[str]
+
+
+class Variant(PairedDifference):
+    """A training of a backbone against the first one of it; `differs` has both values of each setting that differs."""
+
+    backbone: str
+    first: str
+    name: str
+    differs: dict[str, list[object]]
+
+
+class SelectedSummary(TypedDict):
+    """What was selected on val, and why."""
+
+    name: str
+    why: list[str]
+    hash: str
+    best_single: str
+    diversity: list[Diversity]
+    rivals: dict[str, dict[str, float]]
+
+
+class AccessesSummary(TypedDict):
+    """How often test was opened before the selection, and until now."""
+
+    before_selection: int
+    in_all: int
+
+
+class NamedLatency(Latency):
+    """What one image takes a model."""
+
+    name: str
+
+
+class ExpectedFigure(TypedDict):
+    """A figure beside the range that the study's file expects."""
+
+    figure: str
+    value: float
+    low: float
+    high: float
+    inside: bool
+
+
+class PublishedCheck(TypedDict):
+    """A figure that an earlier report states, and what the others of its figures allow."""
+
+    what: str
+    where: str
+    stated: float
+    low: float
+    high: float
+    verdict: str
+    why: str
+
+
+class EarlierSummary(TypedDict):
+    """An earlier report's figures, checked against each other."""
+
+    title: str
+    checks: list[PublishedCheck]
+
+
+class StudyDocument(TypedDict):
+    """`study.json`; `seed` and `index` are null where a folder of ensembles was judged without a study."""
+
+    schema: int
+    name: str
+    git: str | None
+    seed: int | None
+    index: IndexSummary | None
+    baselines: dict[str, dict[str, BaselineScores]]
+    drawn: bool
+    terms: list[str]
+    imported: list[str]
+    teachers: list[ModelSummary]
+    variants: list[Variant]
+    ensembles: list[EnsembleSummary]
+    selected: SelectedSummary
+    test_accesses: AccessesSummary
+    student: StudentSummary | None
+    latency: list[NamedLatency]
+    wall_s: dict[str, float]
+    expected: NotRequired[list[ExpectedFigure]]
+    earlier: NotRequired[EarlierSummary]
+
+
+_STUDY = base.JsonArtifact[StudyDocument]("study.json", "study summary", FIX, SCHEMA, "schema")
+_REQUEST = base.JsonArtifact[Request](REQUEST, "study", "Run one: `mien study STUDY.toml --out DIR`.")
+_TIMINGS = base.JsonArtifact[dict[str, float]]("timings.json", "timings")
+read_study, read_request, write_timings = _STUDY.read, _REQUEST.read, _TIMINGS.write
 
 
 @dataclass(frozen=True)
@@ -57,10 +288,9 @@ class StudyFolder:
         return self.root / "report" / "index.html"
 
 
-def earlier_request(root: Path, name: str, kind: Kind) -> dict[str, Any] | None:
+def earlier_request(root: Path, name: str, kind: Kind) -> Request | None:
     """What was asked for in `root` before, None where nothing was; a folder that holds anything else is refused."""
-    path = root / REQUEST
-    before: dict[str, Any] | None = base.read_json(path, kind=f"{kind} request") if path.is_file() else None
+    before = base.JsonArtifact[Request](REQUEST, f"{kind} request").find(root)
     if before is None and root.exists() and (not root.is_dir() or base.occupied(root)):
         raise UsageError(
             f"{root} is not empty and holds no {kind}.",
@@ -79,7 +309,7 @@ def earlier_request(root: Path, name: str, kind: Kind) -> dict[str, Any] | None:
 def open_study(
     root: Path,
     name: str,
-    request: dict[str, Any],
+    request: dict[str, object],
     text: str | None = None,
     *,
     kind: Kind = "study",
@@ -103,38 +333,13 @@ def close_study(root: Path) -> None:
         root.rmdir()
 
 
-def read_request(root: Path) -> dict[str, Any]:
-    """What the study in `root` was asked for."""
-    request: dict[str, Any] = base.read_json(
-        root / REQUEST, kind="study", fix="Run one: `mien study STUDY.toml --out DIR`."
-    )
-    return request
-
-
 def read_timings(root: Path) -> dict[str, float]:
     """Seconds that each stage took when it ran."""
-    path = root / "timings.json"
-    return dict(base.read_json(path, kind="timings")) if path.is_file() else {}
+    return _TIMINGS.find(root) or {}
 
 
-def write_timings(root: Path, timings: dict[str, float]) -> None:
-    """Write the stages' seconds."""
-    base.write_json(root / "timings.json", timings)
-
-
-def write_study(root: Path, document: dict[str, Any]) -> None:
+def write_study(root: Path, document: StudyDocument) -> None:
     """Write `study.json` unless it already says the same."""
     path = StudyFolder(root).summary
     if not path.is_file() or base.read_json(path, kind="study summary") != document:
-        base.write_json(path, document)
-
-
-def read_study(root: Path) -> dict[str, Any]:
-    """Read `study.json`."""
-    path = StudyFolder(root).summary
-    document: dict[str, Any] = base.read_json(path, kind="study summary", fix=FIX)
-    if document.get("schema") != SCHEMA:
-        raise ArtifactError(
-            f"{path} has schema {document.get('schema')}.", rule=f"This version reads schema {SCHEMA}.", fix=FIX
-        )
-    return document
+        _STUDY.write(root, document)

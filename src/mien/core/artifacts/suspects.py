@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +19,50 @@ TABLE, RELABEL, SUMMARY, SHEET = "suspects.parquet", "relabel.csv", "suspects.js
 FIX = "Find them: `mien suspects --index DIR --out OUT`."
 
 
+class OutOfFold(TypedDict):
+    """Figures of networks on the rows that they did not learn from."""
+
+    accuracy: float
+    macro_f1: float
+    nll: float
+    ece: float
+
+
+class SuspectsSummary(TypedDict):
+    """`suspects.json`; `suggested` counts suspects by their label and the suggested one."""
+
+    index: str
+    folds: int
+    rows: int
+    suspects: int
+    share: float
+    by_class: dict[str, int]
+    suggested: dict[str, dict[str, int]]
+    out_of_fold: OutOfFold
+
+
+class SuspectsManifest(base.Manifest):
+    """`manifest.json` of suspects; `index` is the content hash of theirs."""
+
+    index: str
+
+
+class FoundSuspects(TypedDict):
+    """What was found of each row (n,): whether to doubt its label, from 0 (surely wrong) to 1, and a class number."""
+
+    suspect: NDArray[np.bool_]
+    quality: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+
+
+_SUMMARY = base.JsonArtifact[SuspectsSummary](SUMMARY, "suspects' summary", FIX)
+read_summary = _SUMMARY.read
+
+
 class Suspects:
     """What was found, in the order of the index's train rows. `suggested` are class numbers, `suspect` says where to doubt."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], table: pa.Table) -> None:
+    def __init__(self, folder: Path, manifest: SuspectsManifest, table: pa.Table) -> None:
         self.folder, self.manifest = folder, manifest
         self.image_ids: NDArray[np.str_] = np.array(table["image_id"].to_pylist(), dtype=str)
         self.labels = np.array([INDEX[name] for name in table["label"].to_pylist()], dtype=np.int64)
@@ -33,16 +73,16 @@ class Suspects:
     @property
     def hash(self) -> str:
         """Hash of the table: what a training that uses it depends on."""
-        return str(self.manifest["files"][TABLE]["sha256"])
+        return self.manifest["files"][TABLE]["sha256"]
 
 
 def write_suspects(
     folder: Path,
     ids: NDArray[np.str_],
     labels: NDArray[np.int64],
-    found: dict[str, NDArray[Any]],
+    found: FoundSuspects,
     probabilities: NDArray[np.float64],
-    summary: dict[str, Any],
+    summary: SuspectsSummary,
     sheet: bytes,
     fingerprint: str,
 ) -> None:
@@ -60,7 +100,7 @@ def write_suspects(
     doubted = np.flatnonzero(found["suspect"])
     lines = [f"{ids[i]},{LABELS[found['suggested'][i]]}\n" for i in doubted[np.argsort(found["quality"][doubted])]]
     base.write_text(folder / RELABEL, "image_id,label\n" + "".join(lines))
-    base.write_json(folder / SUMMARY, summary)
+    _SUMMARY.write(folder, summary)
     base.write_bytes(folder / SHEET, sheet)
     base.write_manifest(
         folder,
@@ -74,16 +114,10 @@ def write_suspects(
 
 def read_suspects(folder: Path, *, index: str) -> Suspects:
     """Read and verify; suspects of another index (its content hash) are refused."""
-    manifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
+    manifest: SuspectsManifest = base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
     if manifest["index"] != index:
         raise InputError(
             f"{folder} was found in another index.", rule="Suspects belong to the index they were found in.", fix=FIX
         )
     base.check_file(folder, manifest, TABLE)
     return Suspects(folder, manifest, pq.read_table(folder / TABLE))
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of finished suspects."""
-    found: dict[str, Any] = base.read_json(folder / SUMMARY, kind="suspects' summary", fix=FIX)
-    return found

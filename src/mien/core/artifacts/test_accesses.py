@@ -15,17 +15,34 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import Index
+from mien.core.artifacts.metrics import Metrics
+from mien.core.artifacts.predictions import PredictionsMeta
 from mien.core.errors import ArtifactError, SplitError
 from mien.core.progress import warn
 
 KIND, VERSION = "test access", 1
 FOLDER = "test_accesses"
+
+
+class OwnTest(TypedDict):
+    """What predictions say of the test that belongs to them, see `test_meta`."""
+
+    test_set: str | None
+    index_folder: str | None
+
+
+class JudgedHashes(TypedDict):
+    """What was judged, under which calibration and selection."""
+
+    weights_hash: str
+    calibration_hash: str
+    selection_hash: str
 
 
 class Access(BaseModel):
@@ -77,7 +94,7 @@ def test_set_of(image_ids: Iterable[str]) -> str:
     return base.fingerprint("test set", 1, {"images": sorted(image_ids)}, {})
 
 
-def test_meta(folder: Path, image_ids: list[str], index_folder: Path | None) -> dict[str, Any]:
+def test_meta(folder: Path, image_ids: list[str], index_folder: Path | None) -> OwnTest:
     """What predictions in `folder` say of the test that belongs to them: its hash (null without test rows), and where
     their index lies from here."""
     where = None
@@ -89,7 +106,7 @@ def test_meta(folder: Path, image_ids: list[str], index_folder: Path | None) -> 
     return {"test_set": test_set_of(image_ids) if image_ids else None, "index_folder": where}
 
 
-def origin_of(folder: Path, meta: dict[str, Any]) -> Origin:
+def origin_of(folder: Path, meta: PredictionsMeta) -> Origin:
     """Where to look for accesses that concern the run or import in `folder`; `meta` is that of its predictions."""
     here, index = folder.resolve(), meta.get("index_folder")
     places = [here, here.parent, here.parent.parent]
@@ -145,15 +162,29 @@ def check_unopened(accesses: list[Access], what: str, *, again: bool) -> int:
     return len(accesses)
 
 
-def record(document: dict[str, Any], image_ids: Iterable[str], places: Iterable[Path], **hashes: str) -> int:
+def record(
+    name: str,
+    test: Metrics,
+    image_ids: Iterable[str],
+    places: Iterable[Path],
+    *,
+    index: str,
+    **hashes: Unpack[JudgedHashes],
+) -> int:
     """Write to each of `places` that test was opened, and return how many other accesses to this test set they hold.
 
-    `document` has the `name` of what was judged and its figures (`test`), `hashes` are `index`, `weights_hash`, `calibration_hash`
-    and `selection_hash`. A place that may not be written to (an index on a read-only disk) is said and passed over; the
+    `name` is what was judged, `test` are its figures. A place that may not be written to (an index on a read-only disk) is said and passed over; the
     first may not fail.
     """
-    seen = {key: document["test"][key] for key in ("accuracy", "macro_f1", "nll")}
-    access = Access.model_validate({"test_set": test_set_of(image_ids), "name": document["name"], **seen, **hashes})
+    access = Access(
+        test_set=test_set_of(image_ids),
+        index=index,
+        name=name,
+        accuracy=test["accuracy"],
+        macro_f1=test["macro_f1"],
+        nll=test["nll"],
+        **hashes,
+    )
     first, *others = [place.resolve() for place in places]
     found = read_accesses([Origin((), access.test_set, access.index, "")], first, *others)
     known = next((old for old in found if old.id == access.id), access)

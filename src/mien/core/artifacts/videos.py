@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,49 @@ from mien.core.errors import UsageError
 from mien.core.labels import LABELS
 
 KIND, VERSION = "table of a video", 1
+MadeWith = dict[str, object]
+"""Settings, detector, and the model with its thresholds, by name."""
+
+
+class Percentiles(TypedDict):
+    """Of a stage's milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Flips(TypedDict):
+    """Changes of a label per minute that a face was seen, before and after smoothing."""
+
+    raw: float
+    smoothed: float
+
+
+class SessionSummary(TypedDict):
+    """Figures of one source; `labels` counts rows, `latency_ms` is by stage."""
+
+    frames: int
+    seconds: float
+    frames_with_face: int
+    identities: int
+    fps: float
+    latency_ms: dict[str, Percentiles]
+    flips_per_minute: Flips
+    labels: dict[str, int]
+    skipped_detections: int
+    unreadable_frames: int
+    dropped: int
+
+
+class VideoSummary(SessionSummary):
+    """`summary.json` of a video; `error` says why it could not be read (null: it could)."""
+
+    video: str
+    error: str | None
+    made_with: MadeWith
+
+
 _END = 1 << 20
 FRAMES, TIMES, CSV, TIMELINE, SUMMARY = (
     "frames.parquet",
@@ -30,6 +73,8 @@ FRAMES, TIMES, CSV, TIMELINE, SUMMARY = (
     "timeline.png",
     "summary.json",
 )
+_SUMMARY = base.JsonArtifact[VideoSummary](SUMMARY, "summary of a video")
+read_summary = _SUMMARY.read
 VIDEO_COLUMN = ("video", pa.string(), "", "path of the video below the folder that was named")
 SUMMARY_COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     VIDEO_COLUMN,
@@ -62,7 +107,7 @@ def folder_of(out: Path, name: str) -> Path:
     return out / "videos" / name
 
 
-def fingerprint_of(video: Path, made_with: dict[str, Any]) -> str:
+def fingerprint_of(video: Path, made_with: MadeWith) -> str:
     """What decides a video's tables: settings and model, and the video's size with its first and last MiB.
 
     Hashing whole videos would take minutes at each start over a large folder.
@@ -86,7 +131,7 @@ def claim(folder: Path, fingerprint: str, *, check_only: bool = False) -> None:
     (base.claimable if check_only else base.claim)(folder, kind=KIND, fingerprint=fingerprint)
 
 
-def make_way(folder: Path, video: Path, made_with: dict[str, Any]) -> None:
+def make_way(folder: Path, video: Path, made_with: MadeWith) -> None:
     """Remove the table of a video of which no frame could be read; tables with frames are never removed.
 
     Raises
@@ -119,7 +164,7 @@ def make_way(folder: Path, video: Path, made_with: dict[str, Any]) -> None:
 
 
 @contextmanager
-def video_tables(folder: Path, meta: dict[str, Any]) -> Iterator[framelog.FrameTables]:
+def video_tables(folder: Path, meta: framelog.FrameLogMeta) -> Iterator[framelog.FrameTables]:
     """The tables of one video while they are written; CSV and dictionaries follow when the block ends."""
     with framelog.frame_log(folder / FRAMES, meta) as tables:
         yield tables
@@ -129,10 +174,10 @@ def video_tables(folder: Path, meta: dict[str, Any]) -> Iterator[framelog.FrameT
     framelog.write_dictionary(folder / "frames_times_dictionary.csv", framelog.TIME_COLUMNS)
 
 
-def complete(folder: Path, fingerprint: str, summary: dict[str, Any], timeline: bytes) -> None:
+def complete(folder: Path, fingerprint: str, summary: VideoSummary, timeline: bytes) -> None:
     """Write the image and the summary of one video, and the manifest that completes it."""
     base.write_bytes(folder / TIMELINE, timeline)
-    base.write_json(folder / SUMMARY, summary)
+    _SUMMARY.write(folder, summary)
     names = [FRAMES, TIMES, CSV, TIMELINE, SUMMARY, "frames_dictionary.csv", "frames_times_dictionary.csv"]
     base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=names)
 
@@ -140,12 +185,6 @@ def complete(folder: Path, fingerprint: str, summary: dict[str, Any], timeline: 
 def is_complete(folder: Path, fingerprint: str) -> bool:
     """Whether this video was finished with these settings."""
     return base.is_complete(folder, fingerprint)
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished video."""
-    found: dict[str, Any] = base.read_json(folder / SUMMARY, kind="summary of a video")
-    return found
 
 
 def _batches(out: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -156,11 +195,12 @@ def _batches(out: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
                 yield batch.add_column(0, "video", pa.array([name] * len(batch), pa.string()))
 
 
-def _meta(out: Path, names: list[str]) -> dict[str, Any]:
+def _meta(out: Path, names: list[str]) -> framelog.FrameLogMeta:
     """What travels in the joined table: that of the videos, which is the same for all but the source."""
     metas = [pq.read_schema(folder_of(out, name) / FRAMES).metadata or {} for name in names]
-    first: dict[str, Any] = json.loads(metas[0].get(framelog.META, b"{}")) if metas else {}
-    return {key: value for key, value in first.items() if key != "source"}
+    first: framelog.FrameLogMeta = json.loads(metas[0].get(framelog.META, b"{}")) if metas else {}
+    first.pop("source", None)
+    return first
 
 
 def join(out: Path, names: list[str]) -> None:
@@ -178,13 +218,17 @@ def join(out: Path, names: list[str]) -> None:
     framelog.write_dictionary(out / "summary_dictionary.csv", SUMMARY_COLUMNS)
 
 
-def _summary_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
+def _summary_row(name: str, summary: VideoSummary) -> dict[str, object]:
     counts = summary["labels"]
     rows = sum(counts.values())
     seen = summary["frames_with_face"] > 0
     return {
         "video": name,
-        **{key: summary[key] for key in ("frames", "frames_with_face", "unreadable_frames", "identities", "error")},
+        "frames": summary["frames"],
+        "frames_with_face": summary["frames_with_face"],
+        "unreadable_frames": summary["unreadable_frames"],
+        "identities": summary["identities"],
+        "error": summary["error"],
         "seconds": summary["seconds"] if summary["frames"] else None,
         "flips_raw": summary["flips_per_minute"]["raw"] if seen else None,
         "flips_smoothed": summary["flips_per_minute"]["smoothed"] if seen else None,

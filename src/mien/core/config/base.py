@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, TypedDict, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mien.core.errors import ConfigError, UsageError, nearest
+
+SettingOrigin = TypedDict("SettingOrigin", {"value": object, "from": str})
+"""A setting's value and where it came from: built-in, recipe, study, flag …"""
+Origins = dict[str, SettingOrigin]
+"""All settings of a stage by name."""
 
 
 class StageConfig(BaseModel):
@@ -19,7 +25,7 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @classmethod
-    def parse(cls, values: dict[str, Any], *, where: str) -> Self:
+    def parse(cls, values: Mapping[str, object], *, where: str) -> Self:
         """Build from `values`; one `ConfigError` lists every fault, `where` names the place."""
         try:
             return cls.model_validate(values)

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from pydantic import Field, field_validator
 
 from mien.core.config.base import StageConfig
 from mien.core.labels import LABELS
+
+
+class StatedScore(TypedDict):
+    """An `EarlierScore` in a document."""
+
+    model: str
+    where: str
+    accuracy: float | None
+    macro_f1: float | None
+    minority_f1: float | None
+    ece: float | None
+    temperature: float | None
+    swept: list[float] | None
+    per_class_f1: dict[str, float]
+    joined: bool
+
+
+class StatedShare(TypedDict):
+    """An `EarlierShare` in a document."""
+
+    what: str
+    part: int
+    whole: int
+    per_cent: float
+    digits: int
+
+
+class StatedReport(TypedDict):
+    """An `EarlierReport` in a document."""
+
+    title: str
+    scores: list[StatedScore]
+    shares: list[StatedShare]
+    best_single: dict[str, str]
 
 
 class EarlierScore(StageConfig):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -149,7 +149,7 @@ class EvaluateConfig(StageConfig):
     )
     corruption_pictures: int = Field(2000, ge=30, description="test images that are corrupted, drawn by the seed")
 
-    def figure_settings(self) -> dict[str, Any]:
+    def figure_settings(self) -> dict[str, object]:
         """The settings that change the figures: not how many images go through a network at once."""
         unused = set() if self.corruptions else {"corruption_pictures"}
         return self.model_dump(mode="json", exclude={"batch_size", *unused})

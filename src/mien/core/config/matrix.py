@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from mien.core.config.base import StageConfig, read_toml
+from mien.core.config.base import Origins, StageConfig, read_toml
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, EvaluateConfig
 from mien.core.config.recipes import resolve
@@ -29,15 +28,15 @@ class MatrixConfig(StageConfig):
     description: str = ""
     cost: str = ""
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    index: dict[str, Any] = Field(default_factory=dict, description="settings of every source's index")
+    index: dict[str, object] = Field(default_factory=dict, description="settings of every source's index")
     sources: tuple[Named, ...] = Field(min_length=2)
-    train: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, object] = Field(default_factory=dict)
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @field_validator("sources", mode="before")
     @classmethod
-    def _split_settings(cls, value: Any) -> Any:
+    def _split_settings(cls, value: object) -> list[dict[str, object]]:
         return named(value, "sources")
 
     @model_validator(mode="after")
@@ -92,7 +91,7 @@ class MatrixConfig(StageConfig):
                 f"source {source.name}: labels = {labels!r} names one of at least two sources of its index, which are {', '.join(names) or 'none'}"
             )
 
-    def training(self, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
+    def training(self, seed: int) -> tuple[TrainConfig, Origins]:
         """The settings of one run, and where each came from."""
         return resolve(TrainConfig, ("matrix", self.train), ("seed", {"seed": seed}))
 

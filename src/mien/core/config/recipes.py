@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mien.core.artifacts import base
-from mien.core.config.base import expand, read_toml
+from mien.core.config.base import Origins, expand, read_toml
 from mien.core.config.train import ALIASES, OF_THE_RUN, TrainConfig
 from mien.core.errors import ConfigError, UsageError
 
@@ -15,14 +16,14 @@ C = TypeVar("C", bound=TrainConfig)
 START = ("scratch", "finetune", "polish")
 
 
-def recipe(backbone: str, start: str = "scratch") -> dict[str, Any]:
+def recipe(backbone: str, start: str = "scratch") -> dict[str, object]:
     """The settings that `recipes/` gives this backbone's family, empty where none fits.
 
     `start` is `scratch` (random weights), `finetune` (pretrained elsewhere) or `polish` (a finished
     run of ours). A family without a recipe of its own takes the one for `any`.
     """
     timm_name = ALIASES.get(backbone, backbone)
-    fallback: dict[str, Any] = {}
+    fallback: dict[str, object] = {}
     for entry in sorted(resources.files("mien.recipes").iterdir(), key=lambda item: item.name):
         if not entry.name.endswith(".toml"):
             continue
@@ -45,22 +46,22 @@ def is_transformer(backbone: str) -> bool:
     return ALIASES.get(backbone, backbone).startswith(TRANSFORMERS)
 
 
-def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dict[str, dict[str, Any]]]:
+def resolve(model: type[C], *layers: tuple[str, Mapping[str, object]]) -> tuple[C, Origins]:
     """Join layers (built-in < recipe < study < flag) into a config and each value's origin.
 
     The recipe follows the backbone that the layers name, and what its training starts from. A
     polish stands on the settings of the run that it starts from (run < recipe). Returns the config
     and `{key: {"value": …, "from": …}}`.
     """
-    given: dict[str, Any] = {key: value for _, layer in layers for key, value in layer.items()}
+    given: dict[str, object] = {key: value for _, layer in layers for key, value in layer.items()}
     earlier = _polished(given.get("init_from"))
     backbone = given.get("backbone", earlier.get("backbone", model.model_fields["backbone"].default))
     start = (
         "polish" if given.get("init_from") else "finetune" if given.get("pretrained", "none") != "none" else "scratch"
     )
-    below = [("run", earlier), ("recipe", recipe(backbone, start))]
+    below = [("run", earlier), ("recipe", recipe(str(backbone), start))]
     stack = [*((name, {k: v for k, v in layer.items() if k in model.model_fields}) for name, layer in below), *layers]
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     origin: dict[str, str] = {}
     for name, layer in stack:
         values.update(layer)
@@ -73,9 +74,9 @@ def resolve(model: type[C], *layers: tuple[str, dict[str, Any]]) -> tuple[C, dic
     return config, {key: {"value": dumped[key], "from": origin.get(key, "built-in")} for key in dumped}
 
 
-def _polished(run: str | None) -> dict[str, Any]:
+def _polished(run: object) -> dict[str, object]:
     """The settings of a finished run that a polish keeps; none while it is not there yet."""
-    path = None if run is None else Path(expand(run)) / "config.json"
+    path = None if run is None else Path(expand(str(run))) / "config.json"
     if path is None or not path.is_file():
         return {}
     settings = base.read_json(path, kind="run configuration").get("settings")

@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -36,10 +35,10 @@ class Named(StageConfig):
     """A training by its name (a study's teacher, a sweep's variant), and the settings that are changed for it."""
 
     name: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
-def named(value: Any, what: str) -> list[dict[str, Any]]:
+def named(value: object, what: str) -> list[dict[str, object]]:
     """Tables [[`what`]] as names and settings; a table without a name has its backbone's."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
         raise ValueError(f"{what} is a list of tables ([[{what}]])")
@@ -72,7 +71,7 @@ class StudyConfig(StageConfig):
     teachers: tuple[Named, ...] = Field(min_length=1)
     calibrate: CalibrateConfig = CalibrateConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
-    student: dict[str, Any] | None = None
+    student: dict[str, object] | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     earlier: EarlierReport | None = Field(
@@ -83,7 +82,7 @@ class StudyConfig(StageConfig):
 
     @field_validator("teachers", mode="before")
     @classmethod
-    def _split_settings(cls, value: Any) -> Any:
+    def _split_settings(cls, value: object) -> list[dict[str, object]]:
         return named(value, "teachers")
 
     @field_validator("teachers")
@@ -112,13 +111,13 @@ class StudyConfig(StageConfig):
 
     @field_validator("student")
     @classmethod
-    def _check_student(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _check_student(cls, value: dict[str, object] | None) -> dict[str, object] | None:
         if value is not None:
             _check_settings(DistillConfig, value, "student")
         return value
 
 
-def _check_settings(model: type[TrainConfig], settings: dict[str, Any], where: str) -> None:
+def _check_settings(model: type[TrainConfig], settings: dict[str, object], where: str) -> None:
     """With the recipe under them, since one setting may need another that the recipe gives."""
     try:
         resolve(model, (where, settings))
@@ -155,6 +154,6 @@ def shipped_studies() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[4] / "studies"
 
 
-def seeded(config: dict[str, Any], seed: int) -> dict[str, Any]:
+def seeded(config: dict[str, object], seed: int) -> dict[str, object]:
     """Settings with the study's seed unless they name their own."""
     return {"seed": seed, **config}

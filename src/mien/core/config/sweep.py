@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from mien.core.config.base import StageConfig, read_toml
+from mien.core.config.base import Origins, StageConfig, read_toml
 from mien.core.config.index import IndexConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import Named, check_names, named
@@ -29,12 +28,12 @@ class SweepConfig(StageConfig):
         exclude_if=lambda folder: not folder,  # sweeps from before there were students stay the same
     )
     index: IndexConfig
-    base: dict[str, Any] = Field(default_factory=dict)
+    base: dict[str, object] = Field(default_factory=dict)
     variants: tuple[Named, ...] = Field(min_length=2)
 
     @field_validator("variants", mode="before")
     @classmethod
-    def _split_settings(cls, value: Any) -> Any:
+    def _split_settings(cls, value: object) -> list[dict[str, object]]:
         return named(value, "variants")
 
     @model_validator(mode="after")
@@ -54,7 +53,7 @@ class SweepConfig(StageConfig):
                 raise ValueError(f"variant {variant.name}: {error}") from None
         return self
 
-    def training(self, variant: Named, seed: int) -> tuple[TrainConfig, dict[str, dict[str, Any]]]:
+    def training(self, variant: Named, seed: int) -> tuple[TrainConfig, Origins]:
         """The settings of one run, and where each came from: built-in < recipe < base < variant."""
         config = DistillConfig if self.teacher else TrainConfig
         return resolve(config, ("sweep", self.base), ("variant", variant.settings), ("seed", {"seed": seed}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -152,7 +152,7 @@ class TrainConfig(StageConfig):
         """Whether every class is drawn equally often."""
         return self.loss not in PRIOR_FREE if self.balanced_sampling is None else self.balanced_sampling
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The settings that decide a run's results, for its fingerprint.
 
         A setting that came after the first runs counts only where it acts, so that these keep their fingerprints.

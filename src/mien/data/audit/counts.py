@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.audit import AttributeCounts, Audit, IdenticalCounts, NearDuplicateCounts, OfficialLeaks
 from mien.core.artifacts.index import SPLITS
 from mien.core.labels import LABELS, MINORITY
 from mien.data.audit.suspicious import suspicious
-from mien.data.documents import AttributeCounts, Audit, Counts, IdenticalCounts, NearCounts, OfficialLeaks
 from mien.data.loading.load import ALIGNED, SPLIT_CODE
 from mien.data.plan import Plan
 
@@ -79,11 +79,11 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
 SPLIT_NAMES = {code: name for name, code in SPLIT_CODE.items()}
 
 
-def _by_split(sides: NDArray[np.int8]) -> Counts:
+def _by_split(sides: NDArray[np.int8]) -> dict[str, int]:
     return {name: int((sides == code).sum()) for name, code in zip(SPLITS, _CODES, strict=True)} | {"total": len(sides)}
 
 
-def _absent_classes(counts: dict[str, Counts], totals: Counts) -> dict[str, list[str]]:
+def _absent_classes(counts: dict[str, dict[str, int]], totals: dict[str, int]) -> dict[str, list[str]]:
     """For each split that has rows the classes of which it has none; splits with all seven are left out."""
     absent = {s: [name for name in LABELS if not counts[name][s]] for s in SPLITS if totals[s]}
     return {split: names for split, names in absent.items() if names}
@@ -133,7 +133,7 @@ def _identical(plan: Plan) -> IdenticalCounts:
     }
 
 
-def _near(plan: Plan) -> NearCounts:
+def _near(plan: Plan) -> NearDuplicateCounts:
     """Near-duplicate clusters of distinct images; how the official splits leak through identical and near ones."""
     found = plan.found
     size = np.bincount(plan.group, minlength=len(plan.ids))

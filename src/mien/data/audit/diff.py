@@ -7,9 +7,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from mien.core.artifacts.audit import SplitCounts
 from mien.core.artifacts.index import SPLITS, Index
 from mien.core.labels import LABELS
-from mien.data.documents import Counts
 
 _EXAMPLES = 10
 
@@ -18,7 +18,7 @@ class ListedImages(TypedDict):
     """Images of one index alone: how many, by split and label, and paths of some."""
 
     count: int
-    by: Counts
+    by: dict[str, int]
     examples: list[str]
 
 
@@ -29,7 +29,7 @@ class Changes(TypedDict):
     """Images whose label or split changed: how many, by what became what, and some of them."""
 
     count: int
-    changes: Counts
+    changes: dict[str, int]
     examples: list[Change]
 
 
@@ -46,7 +46,7 @@ class IndexDifference(TypedDict):
     label_changed: Changes
     split_changed: Changes
     group_changed: int
-    distribution: dict[str, list[Counts]]
+    distribution: dict[str, list[SplitCounts]]
 
 
 def diff(a: Index, b: Index) -> IndexDifference:
@@ -93,7 +93,9 @@ def _listed(ids: list[str], rows: dict[str, tuple[str, ...]]) -> ListedImages:
     return {"count": len(ids), "by": dict(sorted(by.items())), "examples": [rows[i][2] for i in ids[:_EXAMPLES]]}
 
 
-def _changes(ids: list[str], left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int) -> Counts:
+def _changes(
+    ids: list[str], left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int
+) -> dict[str, int]:
     return dict(Counter(f"{left[i][at]} -> {right[i][at]}" for i in ids).most_common())
 
 
@@ -101,6 +103,6 @@ def _example(i: str, left: dict[str, tuple[str, ...]], right: dict[str, tuple[st
     return {"image_id": i, "path": right[i][2], "from": left[i][at], "to": right[i][at]}
 
 
-def _counts(index: Index, label: int) -> Counts:
+def _counts(index: Index, label: int) -> SplitCounts:
     here = index.splits[index.labels == label]
     return {split: int(np.sum(here == split)) for split in SPLITS}

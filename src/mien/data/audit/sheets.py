@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mien.core.artifacts.index import SPLITS, Index
 from mien.core.artifacts.pixels import PixelRows
+from mien.core.artifacts.suspects import FoundSuspects
 from mien.core.labels import LABELS
 
 _COLUMNS, _GAP, _TITLE = 16, 2, 26
@@ -43,18 +44,11 @@ def _grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def suspects_sheet(
-    pixels: PixelRows,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    count: int,
-    *,
-    suspect: NDArray[np.bool_],
-    suggested: NDArray[np.int64],
-    quality: NDArray[np.float64],
+    pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], found: FoundSuspects, count: int
 ) -> bytes:
     """A PNG of the images whose labels are most in doubt, each over its label and the one that is suggested."""
-    doubted = np.flatnonzero(suspect)
-    order = doubted[np.argsort(quality[doubted], kind="stable")][:count]
+    doubted = np.flatnonzero(found["suspect"])
+    order = doubted[np.argsort(found["quality"][doubted], kind="stable")][:count]
     side, high = 96, 30
     width = _COLUMNS // 2
     title = _title(
@@ -68,7 +62,7 @@ def suspects_sheet(
         out[y : y + side, x : x + side] = cv2.resize(
             np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA
         )
-        for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[suggested[place]])):
+        for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[found["suggested"][place]])):
             cv2.putText(
                 out, name, (x + 2, y + side + 11 + 13 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.audit import Finding
 from mien.core.labels import LABELS
-from mien.data.documents import Finding
 from mien.data.loading.load import SPLIT_CODE
 from mien.data.plan import Plan
 

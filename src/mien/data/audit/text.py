@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mien.core.artifacts.audit import Absent, Audit, OfficialLeaks, SplitCounts
 from mien.core.artifacts.index import SPLITS
 from mien.data.audit.diff import IndexDifference
-from mien.data.documents import Absent, Audit, Counts, OfficialLeaks
 
 _WIDTH = 150
 
@@ -52,7 +52,7 @@ def audit_text(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, float]], totals: Counts | None) -> list[str]:
+def _table(title: str, rows: Mapping[str, Mapping[str, float]], totals: SplitCounts | None) -> list[str]:
     columns = (*SPLITS, "total")
     whole = sum(row["total"] for row in rows.values())
     lines = [f"{title:12}" + "".join(f"{c:>10}" for c in columns) + "   share"]
@@ -84,7 +84,7 @@ def _leaks(found: OfficialLeaks) -> str:
     return f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test {leaked['test']:,})"
 
 
-def _listed(counts: Counts) -> str:
+def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{what} {n:,}" for what, n in counts.items())
 
 

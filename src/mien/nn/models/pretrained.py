@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
-from mien.core.artifacts.run import WEIGHTS, read_run, run_of
+from mien.core.artifacts.run import WEIGHTS, StartedFrom, read_run, run_of
 from mien.core.config.base import expand
 from mien.core.config.train import ALIASES, OURS, TrainConfig
 from mien.core.errors import InputError, UsageError
 from mien.nn.torchvision_cure import PretrainedConfig, import_timm
 
 UNKNOWN = "unknown (state it with --pretrained-license)"
-# Where the weights that a training starts from come from; `license` are their terms.
-StartedFrom = TypedDict("StartedFrom", {"from": str, "sha256": NotRequired[str], "license": str})
 
 
 @dataclass(frozen=True)

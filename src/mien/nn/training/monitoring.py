@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
-
-from mien.core.artifacts.run import best_epoch, validated_epochs
+from mien.core.artifacts.run import Epoch, TrainingEvent, best_epoch, validated_epochs
 
 COLLAPSE = 0.7  # of the best macro-F1
 ABOVE_CHANCE = 0.2  # a macro-F1 that guessing one class (at most .14) or at random does not reach
 
 
-class TrainingEvent(TypedDict):
-    """What happened in a training, at which step; its epoch may be a fraction."""
-
-    kind: str
-    step: int
-    epoch: float
-    text: str
-
-
-def collapse(history: list[dict[str, Any]]) -> TrainingEvent | None:
+def collapse(history: list[Epoch]) -> TrainingEvent | None:
     """What happened when the last validation fell under 70 % of the best one before; None if it did not.
 
     Only a fall from well above chance counts.
@@ -39,7 +28,7 @@ def collapse(history: list[dict[str, Any]]) -> TrainingEvent | None:
     }
 
 
-def exhausted(history: list[dict[str, Any]], patience: int) -> bool:
+def exhausted(history: list[Epoch], patience: int) -> bool:
     """Whether the last `patience` validations brought nothing better."""
     seen = validated_epochs(history)
     return patience > 0 and len(seen) > patience and best_epoch(seen) not in seen[-patience:]

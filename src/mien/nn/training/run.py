@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ import torch
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import KIND, Run, begin_run, finish_run, read_run
-from mien.core.config.base import expand
+from mien.core.artifacts.run import KIND, Run, RunConfig, StartedFrom, TaughtBy, begin_run, finish_run, read_run
+from mien.core.config.base import Origins, expand
 from mien.core.config.train import ALIASES, TrainConfig, check_backbone
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS, N_CLASSES
@@ -22,7 +21,7 @@ from mien.core.progress import warn
 from mien.nn.devices import processes
 from mien.nn.distillation.teacher import Teacher
 from mien.nn.models.network import Network, make_network, parameter_count
-from mien.nn.models.pretrained import StartedFrom, load_pretrained
+from mien.nn.models.pretrained import load_pretrained
 from mien.nn.torchvision_cure import import_timm
 from mien.nn.training.priors import assumed_prior, shown_prior
 from mien.nn.training.train_rows import TrainRows, train_rows
@@ -30,16 +29,9 @@ from mien.nn.training.trainer import Trainer
 from mien.nn.training.validation import Score
 
 
-class Priors(TypedDict):
-    """The class shares (7,) that a network was trained for and that its predictions assume; None: unknown."""
-
-    training_prior: list[float] | None
-    predicts_prior: list[float] | None
-
-
 def train_run(
     config: TrainConfig,
-    origin: Mapping[str, Mapping[str, object]],
+    origin: Origins,
     index: Index,
     out: Path,
     fingerprint: str,
@@ -47,7 +39,7 @@ def train_run(
     score: Score,
     teacher: Callable[[], Teacher] | None = None,
     views: Path | None = None,
-    extra: Mapping[str, object] | None = None,
+    taught_by: TaughtBy | None = None,
 ) -> Run:
     """Train in `out`, or go on there; `teacher` is called when everything else was found right, and only where it is needed.
 
@@ -66,18 +58,20 @@ def train_run(
     check_request(config, index, train)
     torch.manual_seed(config.seed)
     network, started_from = _start(config, index)
-    priors = _set_priors(network, config, index, train)
-    document = {
+    training_prior, predicts_prior = _set_priors(network, config, index, train)
+    document: RunConfig = {
         "settings": origin,
         "index": {"content": index.content_hash, "sources": index.sources, "licenses": index.license_terms},
-        "crop": index.crop.model_dump(),
+        "crop": index.crop.document(),
         "parameters": parameter_count(network),
         "started_from": started_from,
         "balanced_sampling": config.balanced,
-        **priors,
+        "training_prior": training_prior,
+        "predicts_prior": predicts_prior,
         "train_rows": len(train.rows),
-        **(extra or {}),
     }
+    if taught_by is not None:
+        document["teacher"] = taught_by
     trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
     if together.is_main_process:
@@ -85,7 +79,7 @@ def train_run(
     together.wait_for_everyone()
     result = trainer.run()
     if together.is_main_process:
-        finish_run(out, fingerprint, dict(result))
+        finish_run(out, fingerprint, result)
     together.wait_for_everyone()
     return read_run(out)
 
@@ -147,13 +141,15 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, StartedFrom | No
     return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
 
-def _set_priors(network: Network, config: TrainConfig, index: Index, train: TrainRows) -> Priors:
+def _set_priors(
+    network: Network, config: TrainConfig, index: Index, train: TrainRows
+) -> tuple[list[float] | None, list[float] | None]:
     """Put the shift between priors into the network; returns the class shares trained for and predicted with.
 
     Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after training.
     """
     if config.hard_share < 1:
-        return {"training_prior": None, "predicts_prior": None}
+        return None, None
     natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
     shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
     trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
@@ -163,7 +159,7 @@ def _set_priors(network: Network, config: TrainConfig, index: Index, train: Trai
         "uniform": np.full(N_CLASSES, 1 / N_CLASSES),
     }[config.predict_prior]
     network.prior_shift.copy_(torch.from_numpy(np.log(wanted) - np.log(trained)))
-    return {"training_prior": trained.tolist(), "predicts_prior": wanted.tolist()}
+    return trained.tolist(), wanted.tolist()
 
 
 def check_name(backbone: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from mien.core.artifacts import checkpoint
 from mien.core.artifacts.index import Index
-from mien.core.artifacts.run import best_epoch, write_metrics
+from mien.core.artifacts.run import Epoch, TrainingEvent, TrainingResult, best_epoch, write_metrics
 from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import ArtifactError, TrainingDiverged, UsageError
 from mien.core.progress import Meter, meter, say, warn
@@ -49,19 +48,6 @@ class Schedule:
     scale: float | None
     mixing: float
     frozen: bool
-
-
-class TrainingResult(TypedDict):
-    """What a training says of itself when it has ended."""
-
-    best_epoch: int
-    best_val_macro_f1: float
-    steps: int
-    precision: str
-    seconds: float
-    device: str
-    processes: int
-    events: list[watch.TrainingEvent]
 
 
 class Trainer:
@@ -128,8 +114,8 @@ class Trainer:
             False,
         )  # to stop: this process by a signal, and all of them by agreement
         self.last_schedule = self.current_schedule()  # of the last step
-        self.history: list[dict[str, Any]] = []
-        self.events: list[watch.TrainingEvent] = []
+        self.history: list[Epoch] = []
+        self.events: list[TrainingEvent] = []
         # Sums over the epoch: loss, right answers, images. And the first step whose loss was not finite, or -1.
         self.epoch_sums = torch.zeros(
             3, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
@@ -316,7 +302,7 @@ class Trainer:
         epoch = self.step // self.sampler.steps_per_epoch
         sums = self.accelerator.reduce(self.epoch_sums.clone()) if self.world > 1 else self.epoch_sums
         loss, hits, seen = sums.tolist()
-        line: dict[str, Any] = {
+        line: Epoch = {
             "epoch": epoch,
             "step": self.step,
             "lr": self.last_schedule.lr,
@@ -332,15 +318,18 @@ class Trainer:
             write_metrics(self.out, self.history)
         self.accelerator.log(scalars(line), step=self.step)
 
-    def _validate(self, line: dict[str, Any]) -> None:
+    def _validate(self, line: Epoch) -> None:
         """Score the averaged weights, and the raw ones beside them; note a collapse."""
-        if self.ema is not None and self.config.eval_raw:
-            line["val_raw"] = self.validation(self.network, None)
-        line["val"] = self.validation(self.network, self.ema.state if self.ema is not None else None)
-        if line["val"] is None or line.get("val_raw", {}) is None:
+        raw_too = self.ema is not None and self.config.eval_raw
+        raw = self.validation(self.network, None) if raw_too else None
+        val = self.validation(self.network, self.ema.state if self.ema is not None else None)
+        if val is None or (raw_too and raw is None):
             self.history.remove(line)
             self._diverged(self.step, "the logits on val are not finite")
             return
+        if raw is not None:
+            line["val_raw"] = raw
+        line["val"] = val
         if line["val"]["macro_f1"] > self.best:
             self.best = line["val"]["macro_f1"]
             if self.accelerator.is_main_process:
@@ -390,7 +379,7 @@ class Trainer:
         state.unpack(tensors, self.objective, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(kept["scaler"])
-        self.step, self.best, self.history, self.events = (kept[key] for key in ("step", "best", "history", "events"))
+        self.step, self.best, self.history, self.events = kept["step"], kept["best"], kept["history"], kept["events"]
         if self.rank == 0:  # they are sums over all processes
             self.epoch_sums.copy_(torch.tensor(kept["sums"], dtype=self.epoch_sums.dtype))
         self.seconds = checkpoint.seconds_spent(self.out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mien.core.artifacts.index import Index
+from mien.core.artifacts.metrics import EpochScores
 from mien.core.labels import N_CLASSES
 from mien.nn.models.network import Network
 from mien.nn.predict import predict_logits
 
-Score = Callable[[NDArray[np.float64], NDArray[np.int64]], dict[str, Any]]
+Score = Callable[[NDArray[np.float64], NDArray[np.int64]], EpochScores]
 
 
 class Validation:
@@ -27,7 +27,7 @@ class Validation:
         self.pixels, self.rows, self.score, self.bf16 = index.pixels, index.rows("val"), score, bf16
         self.labels = index.labels[self.rows]
 
-    def __call__(self, network: Network, weights: dict[str, Tensor] | None) -> dict[str, Any] | None:
+    def __call__(self, network: Network, weights: dict[str, Tensor] | None) -> EpochScores | None:
         """Metrics of `network` with its own weights, or with others; None when its logits are not finite."""
         present = {k: v.detach().clone() for k, v in network.state_dict().items()}
         wanted = present if weights is None else weights
