@@ -55,7 +55,7 @@ def trainer(backbone: str, folder: Path) -> Any:
     )
     index = read_index(folder / "index")
     torch.manual_seed(0)
-    network = make_network(config.model_dump(), crop_size=index.crop.size, color=index.crop.color)
+    network = make_network(config, crop_size=index.crop.size, color=index.crop.color)
     taught = train_rows(config, index)
     return Trainer(config, index, folder / f"run-{os.getpid()}", network, taught, score=score_logits)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from mien.data.duplicates.near import Pairs, components, find
 from mien.data.label_votes import NONE, VoteOutcome, check_source, decide, ranks
 from mien.data.loading.collect import Collection, collect
 from mien.data.loading.engines import Engine
-from mien.data.loading.load import NO_CODE, SPLIT_CODE, Recipe
+from mien.data.loading.load import NO_CODE, SPLIT_CODE, Finder, Recipe
 from mien.data.plan import Alone, Moved, Plan
 from mien.data.sources import Source
 from mien.data.splits import Codes, Shares, assign, strictest
@@ -32,7 +31,7 @@ from mien.data.splits import Codes, Shares, assign, strictest
 TRAIN = SPLIT_CODE["train"]
 
 
-def recipe_of(config: IndexConfig, make_finder: Any) -> Recipe:
+def recipe_of(config: IndexConfig, make_finder: Callable[[], Finder] | None) -> Recipe:
     """How rows are loaded."""
     crop = CropSpec(
         size=config.size,
@@ -52,7 +51,11 @@ def recipe_of(config: IndexConfig, make_finder: Any) -> Recipe:
 
 
 def build(
-    config: IndexConfig, sources: list[Source], scratch: Scratch, engine: Engine, make_finder: Any = None
+    config: IndexConfig,
+    sources: list[Source],
+    scratch: Scratch,
+    engine: Engine,
+    make_finder: Callable[[], Finder] | None = None,
 ) -> tuple[IndexParts, Collection]:
     """An index's parts, and the rows they were made of. Pieces of work are kept in `scratch`."""
     recipe = recipe_of(config, make_finder)
@@ -74,8 +77,8 @@ def build(
     for image in list(decisions.why):
         if failing[decisions.row[image]] and found.label[decisions.row[image]] != NONE:
             decisions.why[image] = "filter"
-    ids = [bytes(i) for i in found.texts("image_id", found.first)]
-    relabels: list[dict[str, Any]] = []
+    ids = found.image_ids(found.first)
+    relabels: list[dict[str, str | None]] = []
     if wanted and config.relabel is not None:
         decisions.label, relabels = curate.relabelled(found, decisions.label, ids, wanted, config.relabel)
         numbers = {identity.hex(): i for i, identity in enumerate(ids)}
@@ -111,7 +114,7 @@ def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engi
         return Pairs(none, none, np.empty(0, np.float32))
     drawn = np.array([source.distinct for source in found.sources])
     # Images that show nothing have no hash to speak of: any two of them would be candidates.
-    empty = found.numbers("deviation")[found.first] < CONSTANT
+    empty = found.numbers("deviation", np.float32)[found.first] < CONSTANT
     asked = np.flatnonzero(~drawn[found.source[found.first]] & ~empty)
     path = scratch.folder / "hashes.npy"
     tables.write_hashes(found, found.first[asked], path)
@@ -285,7 +288,7 @@ def _moved(whole: NDArray[np.int64], alone: list[Alone], final: Codes, kept: NDA
 def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
     found = plan.found
     grey = (
-        bool(found.numbers("grey")[plan.decisions.row[plan.kept]].all())
+        bool(found.numbers("grey", np.bool_)[plan.decisions.row[plan.kept]].all())
         if config.color == "auto"
         else config.color == "grey"
     )

@@ -20,7 +20,8 @@ from mien.data.loading.collect import Collection
 from mien.data.splits import order_keys, water_level
 
 _FILTER = re.compile(r"(?:(?P<source>[\w-]+):)?(?P<field>[\w.-]+)\s*(?P<op>>=|<=|!=|==|=|>|<)\s*(?P<value>.+)")
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+Compare = Callable[[Any, Any], object]  # of numbers, arrays of them, or texts
+_OPERATORS: dict[str, Compare] = {
     ">=": operator.ge,
     "<=": operator.le,
     "!=": operator.ne,
@@ -71,16 +72,16 @@ def passing(found: Collection, filters: Sequence[Filter]) -> NDArray[np.bool_]:
 def _meets(found: Collection, rows: NDArray[np.int64], rule: Filter) -> NDArray[np.bool_]:
     compare = _OPERATORS[rule.op]
     if rule.field in _SIZES:
-        width, height = found.numbers("width")[rows], found.numbers("height")[rows]
+        width, height = found.numbers("width", np.int32)[rows], found.numbers("height", np.int32)[rows]
         seen = {"width": width, "height": height, "side": np.minimum(width, height)}[rule.field]
         return np.asarray(compare(seen, _number(rule)))
     if rule.field == "label":
         if rule.op not in {"=", "==", "!="}:
             raise UsageError(f"--keep {rule.text!r} orders labels.", rule="Labels are compared with = or !=.")
         return np.asarray(compare(found.label[rows], INDEX[parse_label(rule.value)]))
-    values = [dict(pairs or ()).get(rule.field) for pairs in found.texts("attributes", rows)]
+    values = [dict(pairs).get(rule.field) for pairs in found.attributes(rows)]
     if not any(value is not None for value in values):
-        known = sorted({key for pairs in found.texts("attributes", rows[:2048]) for key, _ in pairs or ()})
+        known = sorted({key for pairs in found.attributes(rows[:2048]) for key, _ in pairs})
         raise UsageError(
             f"--keep {rule.text!r}: no row has the attribute {rule.field!r}.{nearest(rule.field, [*known, *_SIZES, 'label'])}",
             rule=f"Fields are {', '.join([*_SIZES, 'label', *known])}.",
@@ -100,7 +101,7 @@ def _number(rule: Filter) -> float:
         raise UsageError(f"--keep {rule.text!r}: {rule.value!r} is no number.") from None
 
 
-def _compare_numbers(compare: Callable[[Any, Any], Any], value: str, limit: float, rule: Filter) -> bool:
+def _compare_numbers(compare: Compare, value: str, limit: float, rule: Filter) -> bool:
     try:
         return bool(compare(float(value), limit))
     except ValueError:
@@ -155,7 +156,8 @@ def relabelled(
             f"{path} names {len(unknown)} images that this index does not have, first {unknown[0]!r}.",
             rule="Every row names an image_id or a path (source:relative/file) of an image that was read.",
         )
-    out, changes = labels.copy(), []
+    out = labels.copy()
+    changes: list[dict[str, str | None]] = []
     for name, label in wanted.items():
         number = where[name]
         new = NONE if label == DROP else INDEX[label]

@@ -98,9 +98,8 @@ class _Texts:
     """What some rows say, fetched at once: a column's values one by one cost a search in all pieces each."""
 
     def __init__(self, found: Collection, rows: Rows) -> None:
-        self.why, self.votes = (
-            dict(zip(rows.tolist(), found.texts(name, rows), strict=True)) for name in ("why", "votes")
-        )
+        self.why = dict(zip(rows.tolist(), found.texts("why", rows), strict=True))
+        self.votes = dict(zip(rows.tolist(), found.votes(rows), strict=True))
 
 
 def _decide(

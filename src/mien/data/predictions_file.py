@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -38,7 +37,7 @@ PREFIXES = {
 }
 SUM_TOLERANCE = 1e-3
 FLOOR = 1e-12
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def read_file(path: Path, config: ImportConfig) -> Imported:
     return Imported(ids, splits, labels, logits, kind, left)
 
 
-def _texts(column: NDArray[Any], path: Path, name: str) -> NDArray[np.str_]:
+def _texts(column: NDArray[np.generic], path: Path, name: str) -> NDArray[np.str_]:
     """A column as texts; empty entries are refused, bytes are decoded."""
     out = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in column.tolist()]
     empty = [i for i, v in enumerate(out) if v is None or v == "" or (isinstance(v, float) and np.isnan(v))]
@@ -135,7 +134,7 @@ def _load(path: Path, config: ImportConfig) -> Columns:
     raise UsageError(f"{path} is no .csv, .parquet or .npz file.", rule="Predictions come in one of these.")
 
 
-def _column(columns: Columns, name: str, path: Path, flag: str) -> NDArray[Any]:
+def _column(columns: Columns, name: str, path: Path, flag: str) -> NDArray[np.generic]:
     if name not in columns:
         raise InputError(
             f"{path} has no column {name!r}; it has {', '.join(columns)}.{nearest(name, columns)}",

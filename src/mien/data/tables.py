@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +73,7 @@ def rows(plan: Plan, keep: NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
         yield _batch(columns, SCHEMA)
 
 
-def _batch(columns: dict[str, Any], schema: pa.Schema) -> pa.RecordBatch:
+def _batch(columns: Mapping[str, object], schema: pa.Schema) -> pa.RecordBatch:
     arrays = []
     for field in schema:
         value = columns[field.name]

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -154,7 +153,7 @@ def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> 
         def __init__(self) -> None:
             self.batches = iter(np.array_split(crops, max(1, len(crops) // 32)))
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             batch = next(self.batches, None)
             return None if batch is None else {"crops": batch}
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mien.core.artifacts import predictions as store
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import Run, check_index
 from mien.core.artifacts.test_accesses import test_meta
+from mien.core.config.train import TrainConfig
 from mien.core.progress import meter
 from mien.nn.models.network import Network, make_network
 from mien.nn.predict import predict_logits
 
 
+def settings_of(trained: Run) -> TrainConfig:
+    """A run's settings, without those that only a distillation has; as they are, since they were checked when it began."""
+    settings: dict[str, Any] = {**trained.settings}
+    return TrainConfig.model_construct(**settings)
+
+
 def load_network(trained: Run) -> Network:
     """The run's network with the weights that val chose, in fp32, for inference."""
     crop = trained.config["crop"]
-    network = make_network(trained.settings, crop_size=crop["size"], color=crop["color"])
+    network = make_network(settings_of(trained), crop_size=crop["size"], color=crop["color"])
     network.load_state_dict(load_weights(trained.weights))
     return network.eval()
 
@@ -29,8 +38,8 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
             load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance
         )
     # A joint head predicts by its linear one; the others' logits are scaled cosines.
-    head = "linear" if trained.settings["head"] == "joint" else str(trained.settings["head"])
-    scale = trained.settings["scale"]
+    settings = settings_of(trained)
+    head = "linear" if settings.head == "joint" else settings.head
     of_test = test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder)
     meta: store.PredictionsMeta = {
         "name": trained.name,
@@ -38,7 +47,7 @@ def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> st
         "index": index.content_hash,
         "scale_in_logits": True,
         "head": head,
-        "scale": None if head == "linear" else scale,
+        "scale": None if head == "linear" else settings.scale,
         "training_prior": trained.config["training_prior"],
         "predicts_prior": trained.config["predicts_prior"],
         "test_set": of_test["test_set"],

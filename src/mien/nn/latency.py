@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +21,13 @@ from mien.nn.models.network import Network
 BLOCK = 10
 """Runs of one contender before the next one has its turn."""
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Session(Protocol):
+    """What we use of an onnxruntime session."""
+
+    def run(self, outputs: list[str], inputs: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """The named outputs."""
 
 
 def measure(network: Network, size: int, *, runs: int = 60, warmup: int = 10) -> Latency:
@@ -117,20 +125,21 @@ def torch_call(members: Sequence[Network], size: int, device: torch.device, amp:
     return call
 
 
-def onnx_session(model: bytes, threads: int) -> Any:
+def onnx_session(model: bytes, threads: int) -> Session:
     """An onnxruntime session on processors, whose threads rest between its runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait busily after a run would slow whatever is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session: Session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session
 
 
-def onnx_call(sessions: Sequence[Any], size: int) -> Callable[[], np.ndarray[Any, Any]]:
+def onnx_call(sessions: Sequence[Session], size: int) -> Callable[[], NDArray[np.float32]]:
     """Mean probabilities (1, 7) of exported networks that run one after another on one image."""
     image = np.zeros((1, size, size, 3), dtype=np.uint8)
 
-    def call() -> np.ndarray[Any, Any]:
+    def call() -> NDArray[np.float32]:
         found = [session.run(["probabilities"], {"crops": image})[0] for session in sessions]
         return np.asarray(np.mean(found, axis=0))
 

@@ -9,14 +9,40 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-_LIBRARY: Any = None
+_LIBRARY: object = None
 
 
-def import_timm() -> object:
+class PretrainedConfig(Protocol):
+    """What timm says of a name's weights; `mean` and `std` (3,) are of images in [0, 1]."""
+
+    architecture: str
+    tag: str
+    license: str | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fixed_input_size: bool
+    has_weights: bool
+
+
+class Timm(Protocol):
+    """What we use of timm."""
+
+    def list_models(self) -> list[str]:
+        """All names."""
+
+    def get_pretrained_cfg(self, name: str, *, allow_unregistered: bool) -> PretrainedConfig | None:
+        """What is known of a name's weights, None without any."""
+
+    def create_model(self, name: str, **options: object) -> nn.Module:
+        """The network of that name."""
+
+
+def import_timm() -> Timm:
     """Import and return timm, curing torchvision first where that is needed."""
     global _LIBRARY  # noqa: PLW0603  (the declaration lives as long as the process)
     try:
@@ -26,9 +52,9 @@ def import_timm() -> object:
             raise
         for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
             del sys.modules[name]
-        library: Any = torch.library.Library
-        _LIBRARY = library("torchvision", "DEF")
-        _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library: Any = torch.library.Library  # torch states no types of it
+        declared = _LIBRARY = library("torchvision", "DEF")
+        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         importlib.import_module("torchvision")
     return importlib.import_module("timm")

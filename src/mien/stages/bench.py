@@ -137,7 +137,7 @@ def _build(config: LatencyConfig) -> dict[str, _Member]:
     size = config.img_size
     networks = {}
     for name in dict.fromkeys(name for members in config.models.values() for name in members):
-        settings = TrainConfig(backbone=name, img_size=size, head="linear").model_dump()
+        settings = TrainConfig(backbone=name, img_size=size, head="linear")
         networks[name] = make_network(settings, crop_size=size, color="rgb").eval()
     built = {}
     for name, network in networks.items():

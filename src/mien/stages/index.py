@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mien.core.artifacts import base
 from mien.core.artifacts.audit import Audit
@@ -30,6 +30,7 @@ from mien.core.errors import InputError, MienError, UsageError
 from mien.core.geometry import CropSpec
 from mien.core.labels import LABELS
 from mien.core.progress import say, warn
+from mien.data.audit.diff import IndexDifference
 from mien.data.audit.diff import diff as compare
 from mien.data.audit.sheets import contact_sheet
 from mien.data.build import build, recipe_of
@@ -274,7 +275,7 @@ def audit(folder: Path, *, verify: bool = True) -> Audit:
     return read_audit(folder)
 
 
-def diff(first: Path, second: Path) -> dict[str, Any]:
+def diff(first: Path, second: Path) -> IndexDifference:
     """What changed from one index to another."""
     return compare(read_index(first), read_index(second))
 

@@ -9,7 +9,8 @@ from mien.core.artifacts.index import read_index
 from mien.core.artifacts.plan import about_to_make
 from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point, with_stated_terms
 from mien.core.config.base import Origins
-from mien.core.config.train import ALIASES, TrainConfig
+from mien.core.config.train import TrainConfig
+from mien.core.config.train_groups import ALIASES
 from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 

@@ -12,7 +12,7 @@ from mien.core.config import DistillConfig, IndexConfig, TrainConfig, load_study
 from mien.core.config.base import expand
 from mien.core.config.recipes import recipe
 from mien.core.config.study import shipped_studies
-from mien.core.config.train import ALIASES
+from mien.core.config.train_groups import ALIASES
 from mien.core.errors import ConfigError, UsageError
 
 

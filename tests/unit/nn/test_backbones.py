@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mien.core.config.train import ALIASES, TrainConfig
+from mien.core.artifacts.run import Run
+from mien.core.config.train import TrainConfig
+from mien.core.config.train_groups import ALIASES
 from mien.core.errors import ArtifactError, InputError, UsageError
+from mien.nn.inference import settings_of
 from mien.nn.models.network import make_network, parameter_count
 from mien.nn.models.pretrained import load_pretrained
 from mien.nn.training.objective import TrainingObjective
@@ -17,7 +20,7 @@ PRIOR = torch.full((7,), 1 / 7)
 
 
 def settings(name, **changes):
-    return TrainConfig(backbone=name, **changes).model_dump()
+    return TrainConfig(backbone=name, **changes)
 
 
 def make(name, crop_size=48, **changes):
@@ -240,3 +243,10 @@ def test_predictions_assume_the_prior_that_was_asked_for():
         before = network(x)
         network.prior_shift.copy_(torch.arange(7.0))
         assert torch.allclose(network(x), before + torch.arange(7.0), atol=1e-5)
+
+
+def test_a_run_opens_with_the_settings_that_it_was_made_with(tmp_path):
+    kept = {"backbone": "cnn", "head": "linear", "crop_min": 0.05, "mixup": 0.1, "kd_loss": "kl"}  # of older versions
+    run = Run(tmp_path, {}, {"settings": {key: {"value": value, "from": "flag"} for key, value in kept.items()}})
+    found = settings_of(run)
+    assert (found.backbone, found.head, found.crop_min, found.hard_share) == ("cnn", "linear", 0.05, 1.0)

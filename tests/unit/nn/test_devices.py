@@ -20,7 +20,7 @@ from mien.nn.training.run import train_run
 
 def a_network(**settings):
     config, _ = resolve(TrainConfig, ("flag", {"backbone": "cnn", "head": "linear"} | settings))
-    return make_network(config.model_dump(), crop_size=32, color="grey")
+    return make_network(config, crop_size=32, color="grey")
 
 
 def test_the_test_device_refuses_a_forgotten_transfer():

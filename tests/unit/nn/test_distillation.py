@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mien.core.config.train import DistillConfig
 from mien.nn.distillation.losses import decoupled_kl, kl_divergence, make_distillation_loss, standardized_kl
 
 T = 3.0
@@ -86,8 +87,7 @@ def test_decoupled_kl_is_kl_where_beta_is_what_kl_gives_the_other_classes(logits
 
 @pytest.mark.parametrize("kind", ["kl", "standardized", "dkd"])
 def test_gradients_and_extreme_logits(kind, logits, target):
-    settings = {"kd_loss": kind, "kd_temperature": T, "dkd_alpha": 1.0, "dkd_beta": 4.0}
-    loss = make_distillation_loss(settings)
+    loss = make_distillation_loss(DistillConfig(kd_loss=kind, kd_temperature=T, dkd_alpha=1.0, dkd_beta=4.0))
     student, teacher = logits
     assert torch.autograd.gradcheck(lambda v: loss(v, teacher, target), (student.clone().requires_grad_(),))
     sure = torch.log_softmax(torch.eye(7)[[0, 3, 6, 3, 1, 5]] * 200, 1)

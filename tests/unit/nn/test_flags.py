@@ -39,7 +39,7 @@ def make(small_index, tmp_path):
     def one(**settings) -> Trainer:
         config = TrainConfig(**(PLAIN | settings))
         torch.manual_seed(config.seed)
-        network = make_network(config.model_dump(), crop_size=32, color=index.crop.color)
+        network = make_network(config, crop_size=32, color=index.crop.color)
         made.append(Trainer(config, index, tmp_path, network, train_rows(config, index), score=score_logits))
         return made[-1]
 
@@ -53,7 +53,7 @@ def over(trainer, key, *epochs):
     out = []
     for epoch in epochs:
         trainer.step = round(epoch * trainer.sampler.steps_per_epoch)
-        out.append(trainer.current_schedule()[key])
+        out.append(getattr(trainer.current_schedule(), key))
     return out
 
 
@@ -99,9 +99,7 @@ SHAPES = [
     (
         {"freeze_backbone_epochs": 1},
         lambda t: len(t.frozen),
-        len(
-            list(make_network(TrainConfig(**PLAIN).model_dump(), crop_size=32, color="rgb").backbone.named_parameters())
-        ),
+        len(list(make_network(TrainConfig(**PLAIN), crop_size=32, color="rgb").backbone.named_parameters())),
     ),
     ({"freeze_backbone_epochs": 1, "freeze_blocks": 1}, lambda t: {n.split(".")[1] for n in t.frozen}, {"0"}),
     ({"amp": "bf16"}, lambda t: t.precision, "bf16"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mien.core.config.train import TrainConfig
+from mien.core.config.train import DistillConfig, TrainConfig
 from mien.nn.models.heads import CosineHead, JointHead, LinearHead, make_head, ramp
 from mien.nn.training.losses import CenterLoss, focal, make_loss, prior_adjusted, smooth, soft_cross_entropy
 
@@ -24,8 +24,8 @@ def _seed():
     torch.manual_seed(0)
 
 
-def settings(**changes):
-    return TrainConfig(**{"scale": 4.0, "subcenters": 2} | changes).model_dump()
+def settings(kind=TrainConfig, **changes):
+    return kind(**{"scale": 4.0, "subcenters": 2} | changes)
 
 
 def naive_cosines(x, w, centers=1):
@@ -195,7 +195,7 @@ def test_a_teacher_is_followed_without_the_margin():
     from mien.nn.models.network import make_network
     from mien.nn.training.objective import TrainingObjective
 
-    chosen = settings(backbone="cnn", head="arcface") | {"kd_weight": 1.0, "kd_temperature": 2.0, "kd_loss": "kl"}
+    chosen = settings(DistillConfig, backbone="cnn", head="arcface", kd_weight=1.0, kd_temperature=2.0, kd_loss="kl")
     network = make_network(chosen, crop_size=32, color="rgb")
     objective = TrainingObjective(network, chosen, torch.full((7,), 1 / 7)).eval()
     x, y = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.eye(7)[:4]

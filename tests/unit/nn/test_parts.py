@@ -18,11 +18,11 @@ from mien.nn.training.sampler import Sampler, step_seed
 
 def make(name="cnn", **changes):
     """A network of 48 px inputs."""
-    return make_network(TrainConfig(backbone=name, **changes).model_dump(), crop_size=48, color="rgb")
+    return make_network(TrainConfig(backbone=name, **changes), crop_size=48, color="rgb")
 
 
 def objective(name="cnn", **changes):
-    settings = TrainConfig(backbone=name, **changes).model_dump()
+    settings = TrainConfig(backbone=name, **changes)
     return TrainingObjective(make(name, **changes), settings, torch.full((7,), 1 / 7))
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from mien.core.config.base import StageConfig
-from mien.core.config.train import ALIASES
+from mien.core.config.train_groups import ALIASES
 
 Engine = Literal["torch", "onnxruntime"]
 ENGINES: tuple[Engine, ...] = ("torch", "onnxruntime")

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from mien.core.artifacts import base
 from mien.core.config.base import Origins, expand, read_toml
-from mien.core.config.train import ALIASES, OF_THE_RUN, TrainConfig
+from mien.core.config.train import OF_THE_RUN, TrainConfig
+from mien.core.config.train_groups import ALIASES
 from mien.core.errors import ConfigError, UsageError
 
 C = TypeVar("C", bound=TrainConfig)

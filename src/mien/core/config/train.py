@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mien.core.config.train_groups import (
-    ALIASES,
     AugmentationSettings,
     ExampleSettings,
     Head,
@@ -19,7 +18,6 @@ from mien.core.config.train_groups import (
     Owner,
     RunSettings,
 )
-from mien.core.errors import UsageError, nearest
 
 
 class TrainConfig(
@@ -157,12 +155,3 @@ OF_THE_RUN = (
 NEUTRAL = ("save_every_steps", "tracker", "init_from", "pretrained", "pretrained_license", "suspects")
 
 LATER = {"degrade": 0.0}
-
-
-def check_backbone(name: str, known: list[str]) -> None:
-    """Raise a `UsageError` with the nearest name unless `name` is an alias or in `known`."""
-    if name not in ALIASES and name not in known:
-        raise UsageError(
-            f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}",
-            rule="Backbones are timm's names or our aliases.",
-        )

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from mien.core.config.base import StageConfig
+from mien.core.errors import UsageError, nearest
 
 ALIASES: dict[str, str] = {
     "resnet18": "resnet18",
@@ -29,6 +30,15 @@ Head = Literal["linear", "arcface", "cosface", "subcenter", "joint"]
 PRIOR_FREE = ("balanced_softmax", "logit_adjusted")
 Owner = tuple[bool, str]
 """Whether a setting acts, and under which other one it does."""
+
+
+def check_backbone(name: str, known: list[str]) -> None:
+    """Raise a `UsageError` with the nearest name unless `name` is an alias or in `known`."""
+    if name not in ALIASES and name not in known:
+        raise UsageError(
+            f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}",
+            rule="Backbones are timm's names or our aliases.",
+        )
 
 
 class Group(StageConfig):

@@ -67,7 +67,7 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
         ),
         "aligned": {
             ALIGNED[code]: int(count)
-            for code, count in enumerate(np.bincount(found.numbers("aligned")[rows], minlength=len(ALIGNED)))
+            for code, count in enumerate(np.bincount(found.numbers("aligned", np.int8)[rows], minlength=len(ALIGNED)))
             if count
         },
         "relabelled": len(plan.relabelled),
@@ -104,8 +104,8 @@ def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -
     seen: dict[str, dict[str, Counter[str]]] = {}
     for start in range(0, len(rows), 1 << 15):
         part = slice(start, start + (1 << 15))
-        for pairs, label in zip(plan.found.texts("attributes", rows[part]), labels[part].tolist(), strict=True):
-            for key, value in pairs or ():
+        for pairs, label in zip(plan.found.attributes(rows[part]), labels[part].tolist(), strict=True):
+            for key, value in pairs:
                 values = seen.setdefault(key, {})
                 if value in values or len(values) <= _MOST_VALUES:
                     values.setdefault(value, Counter())[LABELS[label]] += 1

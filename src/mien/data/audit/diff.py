@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from mien.core.artifacts.audit import SplitCounts
 from mien.core.artifacts.index import SPLITS, Index
 from mien.core.labels import LABELS
 
 _EXAMPLES = 10
 
 
-def diff(a: Index, b: Index) -> dict[str, Any]:
+class ListedImages(TypedDict):
+    """Images of one index alone: how many, by split and label, and paths of some."""
+
+    count: int
+    by: dict[str, int]
+    examples: list[str]
+
+
+Change = TypedDict("Change", {"image_id": str, "path": str, "from": str, "to": str})
+
+
+class Changes(TypedDict):
+    """Images whose label or split changed: how many, by what became what, and some of them."""
+
+    count: int
+    changes: dict[str, int]
+    examples: list[Change]
+
+
+class IndexDifference(TypedDict):
+    """From index `a` to index `b`; lists have a number or counts for each of the two."""
+
+    a: str
+    b: str
+    rows: list[int]
+    same_pictures: int
+    same_index: bool
+    removed: ListedImages
+    added: ListedImages
+    label_changed: Changes
+    split_changed: Changes
+    group_changed: int
+    distribution: dict[str, list[SplitCounts]]
+
+
+def diff(a: Index, b: Index) -> IndexDifference:
     """From `a` to `b`: images added and removed, labels and splits changed, with examples and tables of changes."""
     columns = ["label", "split", "path", "group_id"]
     left, right = (
@@ -52,7 +88,7 @@ def diff(a: Index, b: Index) -> dict[str, Any]:
     }
 
 
-def _listed(ids: list[str], rows: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _listed(ids: list[str], rows: dict[str, tuple[str, ...]]) -> ListedImages:
     by = Counter(f"{rows[i][1]} {rows[i][0]}" for i in ids)
     return {"count": len(ids), "by": dict(sorted(by.items())), "examples": [rows[i][2] for i in ids[:_EXAMPLES]]}
 
@@ -63,10 +99,10 @@ def _changes(
     return dict(Counter(f"{left[i][at]} -> {right[i][at]}" for i in ids).most_common())
 
 
-def _example(i: str, left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int) -> dict[str, str]:
+def _example(i: str, left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int) -> Change:
     return {"image_id": i, "path": right[i][2], "from": left[i][at], "to": right[i][at]}
 
 
-def _counts(index: Index, label: int) -> dict[str, int]:
+def _counts(index: Index, label: int) -> SplitCounts:
     here = index.splits[index.labels == label]
     return {split: int(np.sum(here == split)) for split in SPLITS}

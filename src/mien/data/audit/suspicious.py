@@ -20,12 +20,12 @@ MIX = 0.10  # total variation distance of the class shares
 
 
 def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
-    """Findings, the gravest kind first: {what, count, rule, examples}."""
+    """Findings, the gravest kind first."""
     found = plan.found
     image = found.image[rows]
     labels, sides = plan.decisions.label[image], plan.sides[image]
-    mean, deviation = found.numbers("mean")[rows], found.numbers("deviation")[rows]
-    side = np.minimum(found.numbers("width")[rows], found.numbers("height")[rows])
+    mean, deviation = found.numbers("mean", np.float32)[rows], found.numbers("deviation", np.float32)[rows]
+    side = np.minimum(found.numbers("width", np.int32)[rows], found.numbers("height", np.int32)[rows])
     out = [
         *_rows(
             plan,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from mien.core.artifacts.audit import Absent, Audit, OfficialLeaks
+from mien.core.artifacts.audit import Absent, Audit, OfficialLeaks, SplitCounts
 from mien.core.artifacts.index import SPLITS
+from mien.data.audit.diff import IndexDifference
 
 _WIDTH = 150
 
@@ -40,7 +40,7 @@ def audit_text(audit: Audit) -> str:
         ("crops", audit["aligned"]),
     ):
         if counts:
-            lines.append(f"{title:20} " + ", ".join(f"{reason} {n:,}" for reason, n in counts.items()))
+            lines.append(f"{title:20} " + _listed(counts))
     for terms, row in audit["by_license"].items():
         lines.append(f"{'terms':20} {row['total']:,} images: {terms}")
     if audit["relabelled"]:
@@ -52,7 +52,7 @@ def audit_text(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, float]], totals: dict[str, int] | None) -> list[str]:
+def _table(title: str, rows: Mapping[str, Mapping[str, float]], totals: SplitCounts | None) -> list[str]:
     columns = (*SPLITS, "total")
     whole = sum(row["total"] for row in rows.values())
     lines = [f"{title:12}" + "".join(f"{c:>10}" for c in columns) + "   share"]
@@ -84,11 +84,15 @@ def _leaks(found: OfficialLeaks) -> str:
     return f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test {leaked['test']:,})"
 
 
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{what} {n:,}" for what, n in counts.items())
+
+
 def _short(line: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
 
 
-def diff_text(diff: dict[str, Any]) -> str:
+def diff_text(diff: IndexDifference) -> str:
     """What changed, the counts before the examples."""
     lines = [f"{diff['a']} -> {diff['b']}"]
     if diff["same_index"]:
@@ -96,16 +100,12 @@ def diff_text(diff: dict[str, Any]) -> str:
     lines.append(
         f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} images in both, {diff['group_changed']:,} of them in another group"
     )
-    for key in ("removed", "added"):
-        part = diff[key]
-        if part["count"]:
-            lines.append(f"{key} {part['count']:,}: " + ", ".join(f"{what} {n:,}" for what, n in part["by"].items()))
-            lines += [f"    {path}" for path in part["examples"][:3]]
-    for key, title in (("label_changed", "other label"), ("split_changed", "other split")):
-        part = diff[key]
-        if part["count"]:
-            lines.append(
-                f"{title} {part['count']:,}: " + ", ".join(f"{what} {n:,}" for what, n in part["changes"].items())
-            )
-            lines += [f"    {e['path']}: {e['from']} -> {e['to']}" for e in part["examples"][:3]]
+    for title, images in (("removed", diff["removed"]), ("added", diff["added"])):
+        if images["count"]:
+            lines.append(f"{title} {images['count']:,}: {_listed(images['by'])}")
+            lines += [f"    {path}" for path in images["examples"][:3]]
+    for title, changes in (("other label", diff["label_changed"]), ("other split", diff["split_changed"])):
+        if changes["count"]:
+            lines.append(f"{title} {changes['count']:,}: {_listed(changes['changes'])}")
+            lines += [f"    {e['path']}: {e['from']} -> {e['to']}" for e in changes["examples"][:3]]
     return "\n".join(lines)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.core.artifacts.pixels import PixelRows
 from mien.core.config.index import IndexConfig
 from mien.core.progress import meter
 from mien.data.audit.suspicious import CONSTANT
@@ -21,7 +20,7 @@ KIND = "crops"
 _CHUNK = 4096
 
 
-def copies(pixels: Any, rows: Rows, others: Any, other_rows: Rows) -> NDArray[np.bool_]:
+def copies(pixels: PixelRows, rows: Rows, others: PixelRows, other_rows: Rows) -> NDArray[np.bool_]:
     """Which of the images `pixels[rows]` (n, s, s, c) show one of `others[other_rows]` too, (n,).
 
     Each side's mirror images and small crops are looked up among the other's images, with the radius and the
@@ -46,7 +45,7 @@ def copies(pixels: Any, rows: Rows, others: Any, other_rows: Rows) -> NDArray[np
     return found
 
 
-def _thumbs(pixels: Any, rows: Rows) -> NDArray[np.uint8]:
+def _thumbs(pixels: PixelRows, rows: Rows) -> NDArray[np.uint8]:
     out = np.empty((len(rows), THUMB, THUMB), dtype=np.uint8)
     for start in range(0, len(rows), _CHUNK):
         part = np.array(pixels[rows[start : start + _CHUNK]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +127,7 @@ def _register(
             progress.advance(len(part))
 
 
-def components(n: int, a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def components(n: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """The cluster of each of n images, by its smallest member's number."""
     # Each root is hooked onto the smallest root next to it, then every path to a root is shortened to one step.
     # Written here since importing scipy.sparse takes longer than the clusters of a hundred thousand images.

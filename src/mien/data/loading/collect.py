@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from mien.data.sources.base import Content, chunks, fingerprint
 CHUNK = 1024
 
 Rows = NDArray[np.int64]
+S = TypeVar("S", bound=np.generic)
 
 
 @dataclass
@@ -53,11 +54,27 @@ class Collection:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def numbers(self, name: str) -> NDArray[Any]:
-        """A numeric column, all rows."""
-        return np.concatenate([piece[name].to_numpy(zero_copy_only=False) for piece in self.pieces])
+    def numbers(self, name: str, kind: type[S]) -> NDArray[S]:
+        """A column of numbers of one kind, all rows."""
+        return np.concatenate([piece[name].to_numpy(zero_copy_only=False) for piece in self.pieces], dtype=kind)
 
-    def texts(self, name: str, rows: Rows) -> list[Any]:
+    def texts(self, name: str, rows: Rows) -> list[str]:
+        """A column of texts at some rows."""
+        return self._values(name, rows)
+
+    def image_ids(self, rows: Rows) -> list[bytes]:
+        """The ids of the images at some rows."""
+        return self._values("image_id", rows)
+
+    def votes(self, rows: Rows) -> list[list[float] | None]:
+        """The annotators' votes at some rows, None where there are none."""
+        return self._values("votes", rows)
+
+    def attributes(self, rows: Rows) -> list[list[tuple[str, str]]]:
+        """(name, value) of every attribute, at some rows."""
+        return [pairs or [] for pairs in self._values("attributes", rows)]
+
+    def _values(self, name: str, rows: Rows) -> list[Any]:
         """A column's values at some rows, as Python objects."""
         out: list[Any] = [None] * len(rows)
         for piece, at, here in self._where(rows):

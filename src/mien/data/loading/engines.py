@@ -137,7 +137,7 @@ class Ray:
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Results in order."""
         remote = self._ray.remote(function)
-        waiting: deque[Any] = deque()
+        waiting: deque[object] = deque()
         for task in tasks:
             waiting.append(remote.remote(task))
             if len(waiting) > self._limit:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,7 @@ class Found(Protocol):
         """Points (k, 2), the eyes first."""
 
 
-Finder = Callable[[NDArray[np.uint8]], list[Any]]
+Finder = Callable[[NDArray[np.uint8]], Sequence[Found]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _detected(image: NDArray[np.uint8], finder: Finder, recipe: Recipe) -> tuple
     return None
 
 
-def _how(aligned: int, points: NDArray[Any] | None, recipe: Recipe) -> int:
+def _how(aligned: int, points: object, recipe: Recipe) -> int:
     """The code of an alignment, another one when the eyes were made level."""
     return aligned if points is None or recipe.crop.align == "none" else _LEVEL[aligned]
 

@@ -8,10 +8,10 @@ attributes. Needs the extra `hf`; a hub name is downloaded by `datasets` into it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 from numpy import uint8
 from numpy.typing import NDArray
@@ -24,6 +24,20 @@ from mien.data.sources.base import SPLIT_NAMES, Item, NamedSource, SourceImage, 
 _LABELS = ("label", "labels", "emotion", "expression")
 _NO_CLASS = frozenset({"contempt", "unknown"})  # dropped unasked, as in FER+
 _FORM = "hf=FOLDER, hf=FILE.parquet or hf=OWNER/NAME"
+
+
+class _Rows(Protocol):
+    """What we use of a `datasets.Dataset`; features are of several classes of that library."""
+
+    features: Mapping[str, Any]
+
+    def cast_column(self, column: str, feature: object) -> Self: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[dict[str, object]]: ...
+
+    def __getitem__(self, column: str) -> Sequence[object]: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class HuggingFace(NamedSource):
         """Not known: `--align` says."""
         return False
 
-    def _columns(self, rows: Any) -> tuple[Any, str, str, list[str | None]]:
+    def _columns(self, rows: _Rows) -> tuple[_Rows, str, str, list[str | None]]:
         import datasets  # noqa: PLC0415
 
         images = [k for k, f in rows.features.items() if isinstance(f, datasets.Image)]
@@ -128,7 +142,7 @@ class HuggingFace(NamedSource):
         return hash_text(*words)
 
 
-def _source_image(value: Any) -> SourceImage:
+def _source_image(value: object) -> SourceImage:
     if isinstance(value, dict):
         if value.get("bytes"):
             return BytesImage(bytes(value["bytes"]))
@@ -138,7 +152,7 @@ def _source_image(value: Any) -> SourceImage:
     return _Missing()
 
 
-def _open(where: str) -> dict[str, Any]:
+def _open(where: str) -> dict[str, _Rows]:
     """{split name: rows}; one nameless split where the set has none."""
     try:
         import datasets  # noqa: PLC0415

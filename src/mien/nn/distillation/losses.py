@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from mien.core.config.train import DistillConfig
 
 DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 _EPS = 1e-7  # added to a standard deviation, as in the published code
@@ -66,11 +67,11 @@ def _decouple(log_p: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([of_target, rest], 1), others - rest
 
 
-def make_distillation_loss(settings: dict[str, Any]) -> DistillationLoss:
+def make_distillation_loss(config: DistillConfig) -> DistillationLoss:
     """The loss that `kd_loss` names, as a function of student logits, teacher log-probabilities and targets (b, k)."""
-    temperature = settings["kd_temperature"]
-    if settings["kd_loss"] == "dkd":
-        alpha, beta = settings["dkd_alpha"], settings["dkd_beta"]
+    temperature = config.kd_temperature
+    if config.kd_loss == "dkd":
+        alpha, beta = config.dkd_alpha, config.dkd_beta
         return lambda s, t, y: decoupled_kl(s, t, y, temperature, alpha=alpha, beta=beta)
-    plain = standardized_kl if settings["kd_loss"] == "standardized" else kl_divergence
+    plain = standardized_kl if config.kd_loss == "standardized" else kl_divergence
     return lambda s, t, _: plain(s, t, temperature)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.core.config.train import check_backbone
-from mien.core.config.train_groups import ALIASES, OURS
+from mien.core.config.train_groups import ALIASES, OURS, NetworkSettings, check_backbone
 from mien.core.errors import UsageError
 from mien.nn.models.blocks import Hybrid, SmallCnn, add_attention
 from mien.nn.torchvision_cure import import_timm
@@ -34,51 +32,50 @@ def likes_channels_last(backbone: str, device: torch.device, precision: str) -> 
     return fits and (device.type == "cpu" or (device.type == "cuda" and precision != "no"))
 
 
-def make_backbone(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
+def make_backbone(config: NetworkSettings, img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
     """A network that gives embeddings (b, num_features) of (b, 3, img_size, img_size).
 
     `weights` are a state in timm's form for the unchanged architecture; they are fitted to the input
     size, the patches and the stem. Raises `UsageError` where the size does not suit the backbone.
     """
-    name, stem = settings["backbone"], settings["stem"]
-    network = bare_backbone(settings, img_size, weights)
+    name, stem = config.backbone, config.stem
+    network = bare_backbone(config, img_size, weights)
     if stem == "small" or (stem == "auto" and _grid(network, img_size) < LEAST_GRID and _has_small_stem(network, name)):
         _shrink_stem(network, name)
-    if settings["attention"] == "cbam":
+    if config.attention == "cbam":
         add_attention(network, name)
     _check_size(network, name, img_size)
     return network
 
 
-def bare_backbone(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
+def bare_backbone(config: NetworkSettings, img_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
     """The architecture as its authors made it, before stem and attention."""
-    if settings["backbone"] not in OURS:
-        return _timm(settings, img_size, weights)
-    network = _ours(settings)
+    if config.backbone not in OURS:
+        return _timm(config, img_size, weights)
+    network = _ours(config)
     if weights is not None:
         network.load_state_dict(weights)
     return network
 
 
-def _ours(settings: dict[str, Any]) -> nn.Module:
-    if settings["backbone"] == "cnn":
-        return SmallCnn(drop=settings["drop_rate"])
-    return Hybrid(drop=settings["drop_rate"], drop_path=settings["drop_path"])
+def _ours(config: NetworkSettings) -> nn.Module:
+    if config.backbone == "cnn":
+        return SmallCnn(drop=config.drop_rate)
+    return Hybrid(drop=config.drop_rate, drop_path=config.drop_path)
 
 
-def _timm(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | None) -> nn.Module:
-    timm: Any = import_timm()
-    name = settings["backbone"]
+def _timm(config: NetworkSettings, img_size: int, weights: dict[str, Tensor] | None) -> nn.Module:
+    timm, name = import_timm(), config.backbone
     check_backbone(name, timm.list_models())
     timm_name = ALIASES.get(name, name)
-    options: dict[str, Any] = {"num_classes": 0, "drop_rate": settings["drop_rate"]}
-    if settings["drop_path"]:
-        options["drop_path_rate"] = settings["drop_path"]
+    options: dict[str, object] = {"num_classes": 0, "drop_rate": config.drop_rate}
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
     known = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
     if known is not None and known.fixed_input_size:
         options["img_size"] = img_size
     if timm_name.startswith(("vit_", "deit")):
-        patch = settings["patch_size"] or (16 if img_size >= 160 else 8)
+        patch = config.patch_size or (16 if img_size >= 160 else 8)
         if img_size % patch:
             raise UsageError(
                 f"{name} at {img_size} px.",
@@ -86,18 +83,17 @@ def _timm(settings: dict[str, Any], img_size: int, weights: dict[str, Tensor] | 
                 fix=f"Use --img-size {max(patch, img_size // patch * patch)}, or another --patch-size.",
             )
         options |= {"img_size": img_size, "patch_size": patch}
-    elif settings["patch_size"] is not None:
+    elif config.patch_size is not None:
         raise UsageError(f"--patch-size with {name}.", rule="ViTs alone have patches.", fix="Leave it out.")
     if weights is not None:
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
     try:
-        network: nn.Module = timm.create_model(timm_name, **options)
+        return timm.create_model(timm_name, **options)
     except (TypeError, AssertionError, ValueError) as error:
         raise UsageError(
             f"{name} cannot be made with {', '.join(f'{k} {v}' for k, v in options.items() if k != 'pretrained_cfg_overlay')}: {error}.",
             fix="Leave the flag that it names out, or take another backbone.",
         ) from None
-    return network
 
 
 def _shape_of(network: nn.Module, img_size: int) -> torch.Size:
@@ -135,7 +131,7 @@ def _check_size(network: nn.Module, name: str, img_size: int) -> None:
         )
 
 
-def _has_small_stem(network: Any, name: str) -> bool:
+def _has_small_stem(network: nn.Module, name: str) -> bool:
     return name not in OURS and (
         hasattr(network, "conv_stem")
         or (hasattr(network, "conv1") and hasattr(network, "maxpool"))
@@ -143,7 +139,7 @@ def _has_small_stem(network: Any, name: str) -> bool:
     )
 
 
-def _shrink_stem(network: Any, name: str) -> None:
+def _shrink_stem(network: nn.Module, name: str) -> None:
     """Remove the first downsampling, so that a 48 px face is not 1×1 at the last stage.
 
     ResNet: no max-pooling and a 3×3 first convolution (He et al. 2016 on CIFAR, section 4.2; stride
@@ -153,12 +149,13 @@ def _shrink_stem(network: Any, name: str) -> None:
     if not _has_small_stem(network, name):
         raise UsageError(f"No small stem is known for {name}.", fix="Use --stem native.")
     if hasattr(network, "conv_stem"):
-        network.conv_stem.stride = (1, 1)
+        if isinstance(network.conv_stem, nn.Conv2d):
+            network.conv_stem.stride = (1, 1)
     elif hasattr(network, "conv1"):
         network.maxpool = nn.Identity()
         if isinstance(network.conv1, nn.Conv2d):
             network.conv1 = _resampled(network.conv1, 3, padding=1, stride=2)
-    else:
+    elif isinstance(network.stem, nn.Sequential) and isinstance(network.stem[0], nn.Conv2d):
         network.stem[0] = _resampled(network.stem[0], 2, padding=0, stride=2)
 
 

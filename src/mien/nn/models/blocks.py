@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from mien.core.errors import UsageError
 from mien.nn.torchvision_cure import import_timm
+
+Matcher = Mapping[str, str | Sequence[tuple[str, tuple[int] | None]]]
+"""How parameters fall into blocks, in timm's form: patterns of their names, some with a fixed number of the block."""
+
+
+class StageInfo(TypedDict):
+    """What timm's models say of a stage: where it is, its channels, and how much smaller its map is than the image."""
+
+    module: str
+    num_chs: int
+    reduction: int
 
 
 def conv_stages(width: int) -> nn.ModuleList:
@@ -23,7 +35,7 @@ def conv_stages(width: int) -> nn.ModuleList:
     return stages
 
 
-def stage_info(width: int) -> list[dict[str, Any]]:
+def stage_info(width: int) -> list[StageInfo]:
     """What timm's models say of their stages, of these three."""
     return [{"module": f"stages.{i}", "num_chs": width << i, "reduction": 2 << i} for i in range(3)]
 
@@ -49,7 +61,7 @@ class SmallCnn(nn.Module):
         pooled: Tensor = self.drop(self.forward_features(x).mean((2, 3)))
         return pooled
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Matcher:
         """How parameters fall into blocks, in timm's form."""
         return {"stem": r"^nothing", "blocks": r"^stages\.(\d+)"}
 
@@ -98,7 +110,7 @@ class Hybrid(nn.Module):
         pooled: Tensor = self.drop(self.forward_features(x).mean((2, 3)))
         return pooled
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Matcher:
         """How parameters fall into blocks, in timm's form."""
         return {"stem": r"^stages|position", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
@@ -115,9 +127,8 @@ class CbamLite(nn.Module):
         hidden = max(4, channels // reduction)
         self.down, self.up = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3)
-        for last in (self.up, self.spatial):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        for parameter in (*self.up.parameters(), *self.spatial.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """The weighted map, same shape (b, c, h, w)."""
@@ -130,7 +141,8 @@ class CbamLite(nn.Module):
 def add_attention(network: nn.Module, name: str) -> None:
     """Put a CBAM-lite behind every stage of a CNN, in place."""
     added = 0
-    for entry in getattr(network, "feature_info", []):
+    stages: Iterable[StageInfo] = getattr(network, "feature_info", [])
+    for entry in stages:
         place, _, last = entry["module"].rpartition(".")
         stage = network.get_submodule(entry["module"])
         if last.startswith(("stem", "conv", "bn", "act")) or hasattr(network, "cls_token"):

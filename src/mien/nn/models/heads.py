@@ -8,11 +8,13 @@ leaves the plain cosine, and the logit is linear in the share between them.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mien.core.config.train_groups import HeadSettings
 
 
 class LinearHead(nn.Module):
@@ -104,18 +106,15 @@ class JointHead(nn.Module):
 AnyHead = LinearHead | CosineHead | JointHead
 
 
-def make_head(settings: dict[str, Any], features: int, classes: int) -> AnyHead:
+def make_head(config: HeadSettings, features: int, classes: int) -> AnyHead:
     """The head that a run's settings name, for embeddings of `features` numbers."""
-    name, scale = settings["head"], settings["scale"]
-    if name == "linear":
+    if config.head == "linear":
         return LinearHead(features, classes)
-    if name == "joint":
-        return JointHead(features, classes, scale)
-    if name == "subcenter":
-        return CosineHead(features, classes, scale, centers=settings["subcenters"])
-    if name in ("arcface", "cosface"):
-        return CosineHead(features, classes, scale, kind=name)
-    raise ValueError(f"no head {name!r}")
+    if config.head == "joint":
+        return JointHead(features, classes, config.scale)
+    if config.head == "subcenter":
+        return CosineHead(features, classes, config.scale, centers=config.subcenters)
+    return CosineHead(features, classes, config.scale, kind=config.head)
 
 
 def ramp(epoch: float, *, start: float, length: float) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien.core.config.train import TrainConfig
 from mien.core.errors import InputError
 from mien.core.labels import N_CLASSES
 from mien.nn.augment.image_ops import LUMA
@@ -80,29 +79,29 @@ class Network(nn.Module):
         return logits + self.prior_shift
 
 
-def make_network(settings: dict[str, Any], *, crop_size: int, color: str, start: Start | None = None) -> Network:
+def make_network(config: TrainConfig, *, crop_size: int, color: str, start: Start | None = None) -> Network:
     """Build the network that a run's settings describe, with random weights or a backbone's to start from."""
-    img_size = settings["img_size"] or crop_size
-    name = settings["backbone"]
+    img_size = config.img_size or crop_size
+    name = config.backbone
     if start is None:
-        backbone = make_backbone(settings, img_size)
+        backbone = make_backbone(config, img_size)
     elif start.ours:
-        backbone = make_backbone(settings, img_size)
+        backbone = make_backbone(config, img_size)
         check_fit(start.state, backbone.state_dict(), start.where, name, strict=True)
         backbone.load_state_dict(start.state)
     else:
-        check_fit(start.state, bare_backbone(settings, img_size).state_dict(), start.where, name, strict=False)
+        check_fit(start.state, bare_backbone(config, img_size).state_dict(), start.where, name, strict=False)
         try:
-            backbone = make_backbone(settings, img_size, start.state)
+            backbone = make_backbone(config, img_size, start.state)
         except RuntimeError as error:
             raise InputError(f"{start.where} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
     with torch.no_grad():
         backbone.eval()
         features = backbone(torch.zeros(1, 3, img_size, img_size)).shape[1]
-    known = start is not None and start.mean is not None and start.std is not None
-    scaling = (start.mean, start.std) if start is not None and known else (MEAN, STD)
-    preprocess = Preprocess(color, img_size, crop_size, *scaling)  # type: ignore[arg-type]
-    return Network(preprocess, backbone, make_head(settings, features, N_CLASSES))
+    preprocess = Preprocess(color, img_size, crop_size)
+    if start is not None and start.mean is not None and start.std is not None:
+        preprocess = Preprocess(color, img_size, crop_size, start.mean, start.std)
+    return Network(preprocess, backbone, make_head(config, features, N_CLASSES))
 
 
 def parameter_count(network: nn.Module) -> int:

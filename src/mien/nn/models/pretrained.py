@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -12,9 +11,9 @@ from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.run import WEIGHTS, StartedFrom, read_run, run_of
 from mien.core.config.base import expand
-from mien.core.config.train_groups import ALIASES, OURS
+from mien.core.config.train_groups import ALIASES, OURS, NetworkSettings
 from mien.core.errors import InputError, UsageError
-from mien.nn.torchvision_cure import import_timm
+from mien.nn.torchvision_cure import PretrainedConfig, import_timm
 
 UNKNOWN = "unknown (state it with --pretrained-license)"
 
@@ -40,17 +39,15 @@ class Start:
         return f"--pretrained {self.origin['from']}"
 
 
-def load_pretrained(settings: dict[str, Any]) -> Start | None:
+def load_pretrained(config: NetworkSettings) -> Start | None:
     """The weights that `--pretrained` names; None for `none`."""
-    choice, name = settings["pretrained"], settings["backbone"]
-    if choice == "none":
+    if config.pretrained == "none":
         return None
-    return _from_timm(name) if choice == "timm" else _from_file(Path(expand(choice)), settings)
+    return _from_timm(config.backbone) if config.pretrained == "timm" else _from_file(config)
 
 
-def _known(name: str) -> Any:
-    timm: Any = import_timm()
-    return None if name in OURS else timm.get_pretrained_cfg(ALIASES.get(name, name), allow_unregistered=True)
+def _known(name: str) -> PretrainedConfig | None:
+    return None if name in OURS else import_timm().get_pretrained_cfg(ALIASES.get(name, name), allow_unregistered=True)
 
 
 def _from_timm(name: str) -> Start:
@@ -60,12 +57,11 @@ def _from_timm(name: str) -> Start:
             rule="timm has no weights of it.",
             fix="Name a file, or train from scratch.",
         )
-    timm: Any = import_timm()
     timm_name, known = ALIASES.get(name, name), _known(name)
     if known is None or not known.has_weights:
         raise UsageError(f"timm names no pretrained weights for {name}.", fix="Name a file with --pretrained FILE.")
     try:
-        network = timm.create_model(timm_name, pretrained=True, num_classes=0)
+        network = import_timm().create_model(timm_name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"The weights of {timm_name} cannot be fetched: {str(error).splitlines()[0][:200]}",
@@ -76,8 +72,9 @@ def _from_timm(name: str) -> Start:
     return Start(network.state_dict(), origin, mean=known.mean, std=known.std)
 
 
-def _from_file(path: Path, settings: dict[str, Any]) -> Start:
+def _from_file(config: NetworkSettings) -> Start:
     """A file of timm's, or a run of ours or its weights, of which the backbone is taken."""
+    path = Path(expand(config.pretrained))
     if path.is_dir():
         path = read_run(path).folder / WEIGHTS
     if path.suffix != ".safetensors" or not path.is_file():
@@ -87,7 +84,7 @@ def _from_file(path: Path, settings: dict[str, Any]) -> Start:
             fix="Convert them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors').",
         )
     state, run = load_weights(path), run_of(path)
-    terms = settings["pretrained_license"] or ("; ".join(run.terms) if run is not None else UNKNOWN)
+    terms = config.pretrained_license or ("; ".join(run.terms) if run is not None else UNKNOWN)
     origin: StartedFrom = {
         "from": path.name if run is None else f"run {run.name}",
         "sha256": base.sha256_file(path),
@@ -96,7 +93,7 @@ def _from_file(path: Path, settings: dict[str, Any]) -> Start:
     ours = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     if ours:
         return Start(ours, origin, ours=True)
-    known = _known(settings["backbone"])
+    known = _known(config.backbone)
     return Start(state, origin) if known is None else Start(state, origin, mean=known.mean, std=known.std)
 
 

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mien.core.artifacts import base
@@ -56,11 +56,10 @@ class Batches:
         self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced, train.chance)
         minority = np.isin(labels, [LABELS.index(name) for name in MINORITY])
         self.boost = torch.from_numpy(np.where(minority, config.minority_boost, 1.0).astype(np.float32))
-        strengths: dict[str, Any] = {key: getattr(config, key) for key in Augmentation.__dataclass_fields__}
-        self.augment = Augmentation(**strengths)
+        self.augment = Augmentation(**{key: getattr(config, key) for key in Augmentation.__dataclass_fields__})
         self.loader = PixelLoader(index.pixels, rows, device, self._rows, config.epochs * self.sampler.steps_per_epoch)
 
-    def _rows(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _rows(self, step: int) -> NDArray[np.int64]:
         return self.sampler.rows(step, rank=self.rank, world=self.world)
 
     def use_bank(self, count: int, folder: Path, teacher: Callable[[], Teacher]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mien.core.config.train import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,12 +71,12 @@ class CenterLoss(nn.Module):
             return 0.5 * (target.to(x.dtype) * squared).sum(1).mean()
 
 
-def make_loss(settings: dict[str, Any], prior: Tensor) -> Loss:
+def make_loss(config: TrainConfig, prior: Tensor) -> Loss:
     """The loss that a run's settings name; `prior` (k,) are the shares that training shows."""
-    name, share = settings["loss"], settings.get("hard_share", 1.0)
+    name, share = config.loss, config.hard_share
     if name == "focal":
-        return lambda z, t: focal(z, t, settings["focal_gamma"], share)
+        return lambda z, t: focal(z, t, config.focal_gamma, share)
     if name in ("balanced_softmax", "logit_adjusted"):
-        tau = 1.0 if name == "balanced_softmax" else settings["logit_adjust_tau"]
+        tau = 1.0 if name == "balanced_softmax" else config.logit_adjust_tau
         return lambda z, t: prior_adjusted(z, t, prior, tau, share)
     return lambda z, t: soft_cross_entropy(z, t, share)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
+from mien.core.config.train import DistillConfig, TrainConfig
 from mien.core.errors import UsageError
 from mien.core.labels import N_CLASSES
 from mien.nn.distillation.losses import DistillationLoss, make_distillation_loss
@@ -23,14 +23,17 @@ class TrainingObjective(nn.Module):
     `prior` (7,) are the class shares that training shows.
     """
 
-    def __init__(self, network: Network, settings: dict[str, Any], prior: Tensor) -> None:
+    def __init__(self, network: Network, config: TrainConfig, prior: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.settings = settings
-        self.loss = make_loss(settings, prior)
-        self.distillation: DistillationLoss | None = make_distillation_loss(settings) if "kd_loss" in settings else None
+        self.config = config
+        self.loss = make_loss(config, prior)
+        self.distillation: DistillationLoss | None = None
+        self.distillation_weight = 0.0
+        if isinstance(config, DistillConfig):
+            self.distillation, self.distillation_weight = make_distillation_loss(config), config.kd_weight
         self.center: CenterLoss | None = None
-        if settings["center_weight"] > 0:
+        if config.center_weight > 0:
             self.center = CenterLoss(features_of(network), N_CLASSES)
 
     def forward(
@@ -44,18 +47,18 @@ class TrainingObjective(nn.Module):
         embedding = self.network.embed(x)
         if isinstance(head, JointHead):
             logits, margined = head.both(embedding, target, margin, scale)
-            loss = self.loss(logits, target) + self.settings["joint_weight"] * soft_cross_entropy(
-                margined, target, self.settings.get("hard_share", 1.0)
+            loss = self.loss(logits, target) + self.config.joint_weight * soft_cross_entropy(
+                margined, target, self.config.hard_share
             )
         else:
             logits = head(embedding, target, margin, scale)
             loss = self.loss(logits, target)
         if teacher_log_probs is not None and self.distillation is not None:
-            weight = self.settings["kd_weight"]
+            weight = self.distillation_weight
             plain = head(embedding, scale=scale) if margin > 0 else logits  # what will predict is what is taught
             loss = (1 - weight) * loss + weight * self.distillation(plain, teacher_log_probs, target)
         if self.center is not None:
-            loss = loss + self.settings["center_weight"] * self.center(embedding, target)
+            loss = loss + self.config.center_weight * self.center(embedding, target)
         return loss, logits.detach()
 
 

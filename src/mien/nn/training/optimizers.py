@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mien.core.config.train import TrainConfig
+from mien.core.config.train_groups import OptimizerSettings
 from mien.core.errors import UsageError
+from mien.nn.models.blocks import Matcher
 
 
-def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(objective: nn.Module, config: OptimizerSettings) -> torch.optim.Optimizer:
     """The optimiser over all parameters; its groups hold `lr_scale`, which the schedule multiplies in.
 
     Weight decay acts on matrices only: not on biases, norms and scales, not on what the backbone spares
     (a ViT's positions and tokens), nor on a center loss's centres.
     """
-    backbone: nn.Module = objective.network.backbone  # type: ignore[union-attr,assignment]
+    backbone = objective.get_submodule("network.backbone")
     scales = layer_scales(backbone, config.layer_decay)
     spared = {f"network.backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         decays = parameter.ndim >= 2 and name not in spared and not name.startswith("center.")
         groups.setdefault((scales.get(name.removeprefix("network.backbone."), 1.0), decays), []).append(parameter)
-    listed: list[dict[str, Any]] = [
+    listed = [
         {"params": found, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
         for (scale, decays), found in groups.items()
     ]
@@ -45,7 +45,7 @@ def block_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
 
     Blocks are those of timm's `group_matcher`, in its coarse form.
     """
-    matcher = backbone.group_matcher(coarse=True) if hasattr(backbone, "group_matcher") else {}  # type: ignore[operator]
+    matcher: Matcher = backbone.group_matcher(coarse=True) if hasattr(backbone, "group_matcher") else {}  # type: ignore[operator]
     if not matcher:
         raise UsageError(
             f"{type(backbone).__name__} does not say what its blocks are.",
@@ -54,7 +54,7 @@ def block_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
         )
     rules: list[tuple[str, int, int | None]] = []
     for kind, patterns in enumerate(matcher.values()):
-        listed = patterns if isinstance(patterns, (list, tuple)) else [(patterns, None)]
+        listed = [(patterns, None)] if isinstance(patterns, str) else patterns
         for pattern, fixed in listed:
             rules.append((pattern, kind, fixed[0] if fixed else None))
     found: dict[str, tuple[int, int]] = {}
@@ -83,7 +83,7 @@ def layer_scales(backbone: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (depth + 1 - number) for name, number in blocks.items()}
 
 
-def lr_at(epoch: float, config: TrainConfig) -> float:
+def lr_at(epoch: float, config: OptimizerSettings) -> float:
     """Learning rate at a fractional epoch: linear warm-up, then cosine to `min_lr` or constant.
 
     While the whole backbone is frozen the head learns at the peak rate; the warm-up is for what follows.

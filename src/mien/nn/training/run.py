@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
 from mien.core.artifacts.run import KIND, Run, RunConfig, StartedFrom, TaughtBy, begin_run, finish_run, read_run
 from mien.core.config.base import Origins, expand
-from mien.core.config.train import ALIASES, TrainConfig, check_backbone
+from mien.core.config.train import TrainConfig
+from mien.core.config.train_groups import ALIASES, check_backbone
 from mien.core.errors import InputError, UsageError
 from mien.core.labels import LABELS, N_CLASSES
 from mien.core.progress import warn
@@ -126,9 +126,8 @@ def _has_votes(index: Index) -> bool:
 
 def _start(config: TrainConfig, index: Index) -> tuple[Network, StartedFrom | None]:
     """The network with the weights it starts from, and where these come from."""
-    settings, crop = config.model_dump(), index.crop
-    start = load_pretrained(settings)
-    network = make_network(settings, crop_size=crop.size, color=crop.color, start=start)
+    crop, start = index.crop, load_pretrained(config)
+    network = make_network(config, crop_size=crop.size, color=crop.color, start=start)
     if config.init_from is None:
         return network, None if start is None else start.origin
     earlier = read_run(Path(expand(config.init_from)))
@@ -167,5 +166,4 @@ def _set_priors(
 def check_name(backbone: str) -> None:
     """Raise a `UsageError` with the nearest name for a backbone that nobody knows."""
     if backbone not in ALIASES:
-        timm: Any = import_timm()
-        check_backbone(backbone, timm.list_models())
+        check_backbone(backbone, import_timm().list_models())

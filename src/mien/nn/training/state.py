@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +11,7 @@ from mien.nn.training.optimizers import MovingAverage
 _PREFIX = "lesson."  # of a training's own tensors: states of earlier versions have it
 
 
-def pack(objective: nn.Module, optimizer: Any, ema: MovingAverage | None) -> dict[str, Tensor]:
+def pack(objective: nn.Module, optimizer: torch.optim.Optimizer, ema: MovingAverage | None) -> dict[str, Tensor]:
     """Weights, moving average and moments under names of their own."""
     tensors = {f"{_PREFIX}{k}": v for k, v in objective.state_dict().items()}
     if ema is not None:
@@ -24,7 +22,11 @@ def pack(objective: nn.Module, optimizer: Any, ema: MovingAverage | None) -> dic
 
 
 def unpack(
-    tensors: dict[str, Tensor], objective: nn.Module, optimizer: Any, ema: MovingAverage | None, where: str
+    tensors: dict[str, Tensor],
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: MovingAverage | None,
+    where: str,
 ) -> None:
     """Put a packed state back, in place; `where` names it in errors."""
     try:

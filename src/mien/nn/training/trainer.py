@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -37,6 +37,17 @@ from mien.nn.training.train_rows import TrainRows
 from mien.nn.training.validation import Score, Validation
 
 CHECK_EVERY = 20  # steps between checks of the loss on an accelerator, where each check waits for it
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What depends on the epoch; `scale` None: the head's own."""
+
+    lr: float
+    margin: float
+    scale: float | None
+    mixing: float
+    frozen: bool
 
 
 class Trainer:
@@ -85,7 +96,7 @@ class Trainer:
         self.validation = Validation(self.accelerator, index, score, bf16=self.precision == "bf16")
         shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
         prior = torch.tensor(shown, dtype=torch.float32, device=self.device)
-        self.objective = TrainingObjective(network.to(self.device), config.model_dump(), prior).to(self.device)
+        self.objective = TrainingObjective(network.to(self.device), config, prior).to(self.device)
         if likes_channels_last(config.backbone, self.device, self.precision):
             self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = self.objective.network
@@ -150,8 +161,8 @@ class Trainer:
         """Epochs done, with the fraction."""
         return self.step / self.sampler.steps_per_epoch
 
-    def current_schedule(self) -> dict[str, Any]:
-        """Everything that depends on the epoch, at this step."""
+    def current_schedule(self) -> Schedule:
+        """The schedule at this step."""
         config, epoch = self.config, self.epoch
         grown = ramp(epoch, start=config.plain_logits_epochs, length=config.arcface_warmup_epochs)
         scale = None
@@ -159,24 +170,24 @@ class Trainer:
             share = ramp(epoch, start=0, length=config.scale_warmup_epochs)
             scale = config.scale_start + share * (config.scale - config.scale_start)
         mixed = config.mix_probability * ramp(epoch, start=0, length=config.mix_warmup_epochs)
-        return {
-            "lr": lr_at(epoch, config),
-            "margin": 0.0 if config.head == "linear" else config.margin * grown,
-            "scale": scale,
-            "mixing": 0.0 if epoch >= config.epochs - config.mix_off_epochs else mixed,
-            "frozen": epoch < config.freeze_backbone_epochs,
-        }
+        return Schedule(
+            lr=lr_at(epoch, config),
+            margin=0.0 if config.head == "linear" else config.margin * grown,
+            scale=scale,
+            mixing=0.0 if epoch >= config.epochs - config.mix_off_epochs else mixed,
+            frozen=epoch < config.freeze_backbone_epochs,
+        )
 
     def _one_step(self, progress: Meter) -> None:
         """One update, and what follows from it: a check of the loss, the epoch's end, saving, stopping."""
         started = time.perf_counter()
         schedule = self.last_schedule = self.current_schedule()
         for group in self.optimizer.param_groups:
-            group["lr"] = schedule["lr"] * group["lr_scale"]
+            group["lr"] = schedule.lr * group["lr_scale"]
         self.wrapped.train()
         if self.frozen:
-            freeze(self.network.backbone, self.frozen if schedule["frozen"] else frozenset())
-        batch = self.batches(self.step, schedule["mixing"])
+            freeze(self.network.backbone, self.frozen if schedule.frozen else frozenset())
+        batch = self.batches(self.step, schedule.mixing)
         self._learn(batch, schedule)
         self.step += 1
         if self.ema is not None:
@@ -198,7 +209,7 @@ class Trainer:
         if self.stopping:
             raise KeyboardInterrupt
 
-    def _learn(self, batch: Batch, schedule: dict[str, Any]) -> None:
+    def _learn(self, batch: Batch, schedule: Schedule) -> None:
         """Gradient, sharpness-aware where asked, clipping, update."""
         x, target, teacher_log_probs = batch.images, batch.target, batch.teacher_log_probs
         if teacher_log_probs is None and self.teacher is not None:
@@ -226,7 +237,7 @@ class Trainer:
             self.optimizer.step()
 
     def _gradient(
-        self, x: Tensor, target: Tensor, teacher_log_probs: Tensor | None, schedule: dict[str, Any]
+        self, x: Tensor, target: Tensor, teacher_log_probs: Tensor | None, schedule: Schedule
     ) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the batch's mean loss; returns that loss and the number of right answers."""
         config = self.config
@@ -243,8 +254,8 @@ class Trainer:
                     loss, logits = self.wrapped(
                         x[part],
                         target[part],
-                        schedule["margin"],
-                        schedule["scale"],
+                        schedule.margin,
+                        schedule.scale,
                         None if teacher_log_probs is None else teacher_log_probs[part],
                     )
                 loss = loss / config.accumulate
@@ -267,7 +278,7 @@ class Trainer:
 
     def _diverged(self, step: int, what: str) -> None:
         """End the training at `step`: with the best weights so far, or, before the first validation, by an error."""
-        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.last_schedule['lr']:.2g})"
+        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.last_schedule.lr:.2g})"
         if self.best < 0:
             raise TrainingDiverged(
                 f"{text[0].upper()}{text[1:]}, before the first validation.",
@@ -294,8 +305,8 @@ class Trainer:
         line: Epoch = {
             "epoch": epoch,
             "step": self.step,
-            "lr": self.last_schedule["lr"],
-            "margin": self.last_schedule["margin"],
+            "lr": self.last_schedule.lr,
+            "margin": self.last_schedule.margin,
             "train_loss": loss / seen,
             "train_accuracy": hits / seen,
         }
