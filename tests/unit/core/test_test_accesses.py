@@ -17,8 +17,8 @@ FIGURES = {"accuracy": 0.5, "macro_f1": 0.4, "nll": 1.5}
 
 
 def opened(places, *, name="run", images=IMAGES, index="i", weights="w", calibration="c", selection="s"):
-    hashes = {"index": index, "weights_hash": weights, "calibration_hash": calibration, "selection_hash": selection}
-    return accesses.record({"name": name, "test": FIGURES}, images, places, **hashes)
+    hashes = {"weights_hash": weights, "calibration_hash": calibration, "selection_hash": selection}
+    return accesses.record(name, FIGURES, images, places, index=index, **hashes)
 
 
 def found(folder, *, images=IMAGES, index="another", weights="none", index_folder=None):
