@@ -16,7 +16,7 @@ from mien.core.artifacts.index import read_index
 from mien.core.artifacts.run import read_run
 from mien.core.config.index import IndexConfig
 from mien.core.config.matrix import load_matrix
-from mien.core.errors import ConfigError, UsageError
+from mien.core.errors import ArtifactError, ConfigError, UsageError
 from mien.core.labels import LABELS
 from mien.stages import index as stage
 from mien.stages.matrix_tables import over_seeds
@@ -205,6 +205,8 @@ def test_two_label_columns_of_the_same_images(tmp_path):
         assert labels == [truth[Path(path).name][name] for path in paths]
     again = (tmp_path / "b" / "manifest.json").stat().st_mtime_ns
     stage.under("b", tmp_path / "all", tmp_path / "b")
+    with pytest.raises(ArtifactError, match="was cut out of another index"):
+        stage.audit(tmp_path / "b")
     assert (tmp_path / "b" / "manifest.json").stat().st_mtime_ns == again
     with pytest.raises(UsageError, match="no source of the index"):
         stage.under("c", tmp_path / "all", tmp_path / "c")

@@ -13,7 +13,7 @@ import numpy as np
 from mien.core.artifacts import base
 from mien.core.artifacts.ensemble import SELECTION, Ensemble, read_ensemble, read_selection
 from mien.core.artifacts.index import Index, read_index
-from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.plan import is_made
 from mien.core.artifacts.prediction_source import check_has_weights
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import (
@@ -67,10 +67,8 @@ def run(
             **starting_point(config, index),
         },
     )
-    if base.is_complete(out, fingerprint):
-        say(f"{out} is taught already.")
+    if is_made(out, fingerprint, holds="is taught already"):
         return with_stated_terms(read_run(out), config, origin)
-    about_to_make(out, fingerprint)
     if replace:
         base.make_way(out, fingerprint)
     members = _members(ensemble, folder)

@@ -15,7 +15,7 @@ from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.calibration import Calibration, read_calibration
 from mien.core.artifacts.calibration_rows import CalibrationRows
 from mien.core.artifacts.metrics import MetricsWithIntervals
-from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.plan import is_made
 from mien.core.artifacts.prediction_source import PredictionSource, read_prediction_source
 from mien.core.artifacts.predictions import (
     Predictions,
@@ -27,7 +27,7 @@ from mien.core.artifacts.predictions import (
 from mien.core.config.judge import EnsembleConfig, parse_weights
 from mien.core.config.recipes import is_transformer
 from mien.core.errors import UsageError, nearest
-from mien.core.progress import meter, say, warn
+from mien.core.progress import meter, warn
 from mien.evaluate.bootstrap import interval, mcnemar, resampled_many, with_intervals
 from mien.evaluate.calibration_error import Floats
 from mien.evaluate.decisions import fit_decisions
@@ -121,10 +121,8 @@ def run(
         config.model_dump(mode="json"),
         {m.name: f"{m.calibration.fingerprint}:{m.val.hash}" for m in members},
     )
-    if base.is_complete(out, fingerprint):
-        say(f"{out} holds these ensembles already.")
+    if is_made(out, fingerprint, holds="holds these ensembles already"):
         return store.read_selection(out / store.SELECTION)
-    about_to_make(out, fingerprint)
     opened = accesses.read_accesses(
         [accesses.origin_of(m.judged.folder, m.calib.meta) for m in members], out.resolve().parent
     )

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from mien.core.artifacts import base
 from mien.core.artifacts import prediction_source as store
 from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.plan import is_made
 from mien.core.artifacts.predictions import Predictions, PredictionsMeta
 from mien.core.artifacts.test_accesses import test_meta
 from mien.core.config.judge import ImportConfig
 from mien.core.errors import InputError
 from mien.core.labels import LABELS
-from mien.core.progress import say, warn
+from mien.core.progress import warn
 from mien.data.predictions_file import SPLITS, Imported, check_order, read_file
 
 
@@ -47,8 +48,7 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         "left_out": list(found.left_out),
         "rows": {split: len(part[0]) for split, part in parts.items()},
     }
-    if base.is_complete(out, fingerprint):
-        say(f"{out} holds this import already.")
+    if is_made(out, fingerprint, holds="holds this import already"):
         return document
     of_test = test_meta(out, _test_images(parts, index), index_folder)
     meta: PredictionsMeta = {

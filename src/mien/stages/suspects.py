@@ -11,6 +11,7 @@ import pyarrow as pa
 from mien.core.artifacts import base
 from mien.core.artifacts import suspects as store
 from mien.core.artifacts.index import Index, read_index
+from mien.core.artifacts.plan import is_made
 from mien.core.artifacts.run import KIND as RUN
 from mien.core.artifacts.run import VERSION as RUN_VERSION
 from mien.core.artifacts.run import read_run, starting_point
@@ -18,7 +19,6 @@ from mien.core.config.base import Origins
 from mien.core.config.noise import SuspectsConfig
 from mien.core.config.train import TrainConfig
 from mien.core.labels import LABELS
-from mien.core.progress import say
 from mien.data.audit.sheets import suspects_sheet
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import metrics, score_logits, softmax
@@ -33,8 +33,7 @@ def run(
     settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
     inputs = {"index": index.content_hash, **starting_point(config, index)}
     fingerprint = base.fingerprint(store.KIND, store.VERSION, settings, inputs)
-    if base.is_complete(out, fingerprint):
-        say(f"{out} holds these suspects already.")
+    if is_made(out, fingerprint, holds="holds these suspects already"):
         return store.read_summary(out)
     base.claim(out, kind="set of suspects", fingerprint=fingerprint)
     rows = index.rows("train")

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from mien.core.artifacts import base
 from mien.core.artifacts.index import read_index
-from mien.core.artifacts.plan import about_to_make
+from mien.core.artifacts.plan import is_made
 from mien.core.artifacts.run import KIND, VERSION, Run, read_run, starting_point, with_stated_terms
 from mien.core.config.base import Origins
 from mien.core.config.train import TrainConfig
 from mien.core.config.train_groups import ALIASES
-from mien.core.progress import say
 from mien.evaluate.metrics import score_logits
 
 
@@ -27,10 +26,8 @@ def run(config: TrainConfig, origin: Origins, index_folder: Path, out: Path, *, 
         config.identity(),
         {"index": index.content_hash, **starting_point(config, index)},
     )
-    if base.is_complete(out, fingerprint):
-        say(f"{out} is trained already.")
+    if is_made(out, fingerprint, holds="is trained already"):
         return with_stated_terms(read_run(out), config, origin)
-    about_to_make(out, fingerprint)
     if replace:
         base.make_way(out, fingerprint)
     from mien.nn.training.run import train_run  # noqa: PLC0415  (torch)

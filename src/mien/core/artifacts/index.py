@@ -255,9 +255,22 @@ def read_occurrences(folder: Path) -> pa.Table:
 
 
 def read_audit(folder: Path) -> Audit:
-    """The counts that `audit.json` holds."""
+    """The counts that `audit.json` holds.
+
+    Raises
+    ------
+    ArtifactError
+        for a folder that holds no index, or one that a matrix restricted to the images that all its sources label
+    """
     base.read_manifest(folder, kind=KIND, version=VERSION, fix=FIX)
-    return _AUDIT.read(folder)
+    audit = _AUDIT.read(folder)
+    if "suspicious" not in audit:
+        raise ArtifactError(
+            f"{folder} was cut out of another index, to hold the images that all sources label.",
+            rule="Such an index has counts by class and split alone.",
+            fix="Audit the index that it was cut out of; provenance.json names it under `of`.",
+        )
+    return audit
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mien.core.artifacts import base
-from mien.core.progress import quiet
+from mien.core.progress import quiet, say
 
 State = Literal["there", "goes on", "to be made", "made again"]
 _asking: ContextVar[bool] = ContextVar("asking", default=False)
@@ -29,6 +29,19 @@ def about_to_make(product: Path, fingerprint: str | None = None) -> None:
     """
     if _asking.get():
         raise _WouldMake("goes on" if fingerprint and base.is_begun(product, fingerprint) else unmade(product))
+
+
+def is_made(folder: Path, fingerprint: str, *, holds: str) -> bool:
+    """Whether a stage's folder is finished, which is then said ("FOLDER HOLDS."); else it is about to be made.
+
+    Every stage that fills a folder begins with this; then it may remove a folder of other settings (`base.make_way`), and
+    claims it before it writes (`base.claim`).
+    """
+    if base.is_complete(folder, fingerprint):
+        say(f"{folder} {holds}.")
+        return True
+    about_to_make(folder, fingerprint)
+    return False
 
 
 def unmade(product: Path) -> State:
