@@ -16,7 +16,9 @@ PLAIN = 12
 """Flags that a command may have before its help is divided by topic."""
 
 TOPICS: dict[str, str] = {
-    "Network": "backbone stem img_size patch_size pretrained pretrained_license init_from attention drop_rate drop_path",
+    "Network": (
+        "backbone stem img_size patch_size pretrained pretrained_license init_from attention drop_rate drop_path"
+    ),
     "Distillation": "kd_loss kd_temperature kd_weight kd_views dkd_alpha dkd_beta",
     "Head and loss": "head scale margin subcenters joint_weight plain_logits_epochs arcface_warmup_epochs scale_start"
     " scale_warmup_epochs loss focal_gamma logit_adjust_tau label_smoothing soft_votes center_weight balanced_sampling"

@@ -94,8 +94,10 @@ def calibrate(
     found = stage.run(run, config or CalibrateConfig(), again=again)
     shown = found.model_dump()
     text = (
-        f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} images; on {found.after['n']:,} others "
-        f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
+        f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, "
+        f"{found.temperature_ci95[1]:.4f}] on {found.n:,} images; on {found.after['n']:,} others "
+        f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), "
+        f"NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
         f"mean confidence - accuracy {found.before['signed_gap']:+.4f} -> {found.after['signed_gap']:+.4f}"
     )
     if sweep is not None:
@@ -154,7 +156,8 @@ def evaluate(
     target
         a run, an ensemble, or a folder of ensembles; with --on a model file (.onnx) too
     index
-        the index whose test split is opened; left out for predictions that were imported without one. With --on the one that the model learned from
+        the index whose test split is opened; left out for predictions that were imported without one. With --on the
+        one that the model learned from
     selection
         the selected.json that knows this run; found by itself in a folder beside it
     on
@@ -208,8 +211,10 @@ def _evaluate_on(
     done = stage.run(run, index, on, config, selection=selection)
     test, left = done["test"], done["left_out"]
     text = (
-        f"{done['name']} on {test['n']:,} test images of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
-        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
+        f"{done['name']} on {test['n']:,} test images of {on} (left out: {left['same']:,} that it may have seen, "
+        f"{left['near']:,} that look like such)\n"
+        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, "
+        f"{test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
         f"{_told(done['test_accesses'])}"
     )
     show(done, json=json, text=text)

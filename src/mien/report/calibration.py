@@ -54,7 +54,11 @@ def calibration(material: Material) -> Section:
             note=(
                 "An interval is that of the ",
                 Constant("95 %", "level"),
-                " bootstrap. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib.",
+                (
+                    " bootstrap. A temperature on the edge of its range would be an error, never a result. "
+                    "Vector and Dirichlet scaling are used only where they are significantly better on held-out folds "
+                    "of calib."
+                ),
             ),
         ),
         Table(
@@ -75,7 +79,10 @@ def calibration(material: Material) -> Section:
             note=(
                 "ECE has ",
                 Constant("15", "bins of the ECE"),
-                " bins. The floor is what a perfectly calibrated model would show at this number of images. Gap: mean confidence minus accuracy.",
+                (
+                    " bins. The floor is what a perfectly calibrated model would show at this number of images. "
+                    "Gap: mean confidence minus accuracy."
+                ),
             ),
         ),
         *_joined(material),
@@ -110,7 +117,11 @@ def _reliability(material: Material) -> Table:
         for m, t in several
     )
     head = ("model", "accuracy", "macro-F1", "ECE", "ECE floor", "Brier", "NLL", "temperature", "note")
-    note = "A single model stands here under its own calibration, as it is used alone. As a candidate it has a temperature of its own, fitted on the rows on which those of pools are fitted, so its ECE and NLL differ a little there."
+    note = (
+        "A single model stands here under its own calibration, as it is used alone. "
+        "As a candidate it has a temperature of its own, fitted on the rows on which those of pools are fitted, "
+        "so its ECE and NLL differ a little there."
+    )
     return Table(
         "reliability-metrics", "Scores and calibration on test, each model as it is used", head, rows, strong, note
     )
@@ -138,7 +149,7 @@ def _effect(models: list[Node]) -> Spans:
 
 
 def _effect_on_adopted(material: Material) -> Spans:
-    """The adopted ensemble's ECE before and after its temperature; nothing for a single model, which stands among the models."""
+    """The adopted ensemble's ECE before and after its temperature; nothing for a single model."""
     chosen = material.chosen
     evaluation = material.evaluations.get(chosen.value["name"])
     if len(chosen.value["members"]) == 1 or evaluation is None or not evaluation.get("test_uncalibrated"):

@@ -81,7 +81,10 @@ def _thin(material: Material) -> tuple[Spans, ...]:
         if len(material.index.value["by_source"]) == 1:
             points.append(
                 (
-                    "All images come from one source: what other cameras and people would give is not known from these figures.",
+                    (
+                        "All images come from one source: what other cameras and people would give is not known from "
+                        "these figures."
+                    ),
                 )
             )
     return tuple(points)
@@ -94,7 +97,10 @@ def _not_run(material: Material) -> tuple[Spans, ...]:
     if settings and len(set(backbones)) == len(backbones):
         points.append(
             (
-                "No training was repeated with another seed: how much of a difference is luck of the start is not known. `mien sweep` repeats trainings.",
+                (
+                    "No training was repeated with another seed: how much of a difference is luck of the start is not "
+                    "known. `mien sweep` repeats trainings."
+                ),
             )
         )
     if settings and all(s["pretrained"]["value"] == "none" for s in settings.values()):
@@ -143,14 +149,18 @@ def reproduction(material: Material) -> Section:
     if material.index is None:
         blocks.append(
             Code(
-                "mien calibrate RUN                        # for each run\nmien ensemble RUN RUN --out ENS\nmien evaluate ENS --all                   # with --index DIR where there is one\nmien report ENS --format html,docx,pdf,md"
+                "mien calibrate RUN                        # for each run\n"
+                "mien ensemble RUN RUN --out ENS\n"
+                "mien evaluate ENS --all                   # with --index DIR where there is one\n"
+                "mien report ENS --format html,docx,pdf,md"
             )
         )
     else:
         blocks.append(Code("mien study study.toml --out DIR\nmien report DIR --format html,docx,pdf,md"))
         blocks.append(
             Text(
-                "`study.toml` lies beside this report's folder where the study was run from a file; `request.json` there holds the same with every default."
+                "`study.toml` lies beside this report's folder where the study was run from a file; "
+                "`request.json` there holds the same with every default."
             )
         )
     blocks += [*_environment(material), *_hashes(material), *_times(material), *_terms(material)]

@@ -41,7 +41,10 @@ def _outcome(found: Node, first: Node, second: Node) -> Section:
         Table("adopted", phrase("The adopted models on test, with {} bootstrap intervals", LEVEL), head, tuple(rows)),
         _table("adopted-paired", "Paired difference of the adopted models: second less first", [entry]),
         Text(
-            "Both were chosen on their own val, and test images are the same, so that the difference is paired. Reports that were opened on test before, and then changed, are optimistic.",
+            (
+                "Both were chosen on their own val, and test images are the same, so that the difference is paired. "
+                "Reports that were opened on test before, and then changed, are optimistic."
+            ),
             "note",
         ),
     ]
@@ -61,7 +64,10 @@ def _table(name: str, caption: str, entries: list[Node]) -> Table:
         )
         rows.append(row(label, *cells, entry.at("mcnemar", "p").number(2, style="significant"), corrected))
     note = phrase(
-        "Intervals are {} paired bootstrap intervals and not corrected; p is of McNemar's test of accuracy, corrected by Holm for the number of rows.",
+        (
+            "Intervals are {} paired bootstrap intervals and not corrected; p is of McNemar's test of accuracy, "
+            "corrected by Holm for the number of rows."
+        ),
         LEVEL,
     )
     return Table(name, caption, head, tuple(rows), note=note)
@@ -135,7 +141,8 @@ def _data(found: Node, first: Node, second: Node) -> Section:
     if any(audit is None for audit in audits):
         part.blocks.append(
             Text(
-                "At least one of the two has imported predictions alone, without an index. The test images and labels were compared and are the same."
+                "At least one of the two has imported predictions alone, without an index. "
+                "The test images and labels were compared and are the same."
             )
         )
         return part

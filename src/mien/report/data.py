@@ -50,7 +50,10 @@ def section(material: Material) -> Section:
                 crop["size"].count(),
                 " pixels, ",
                 crop["color"].quote(),
-                ". An image that official splits show in several of them stands in the strictest: test over val over calib over train.",
+                (
+                    ". An image that official splits show in several of them stands in the strictest: "
+                    "test over val over calib over train."
+                ),
             )
         ),
         *_suspicious(audit),

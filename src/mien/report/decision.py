@@ -30,7 +30,10 @@ def section(material: Material) -> Section:
     if material.is_synthetic:
         blocks.append(
             Text(
-                "All images of this study are drawn by mien. Its figures show that every stage works; they say nothing about real faces.",
+                (
+                    "All images of this study are drawn by mien. Its figures show that every stage works; "
+                    "they say nothing about real faces."
+                ),
                 "note",
             )
         )
@@ -150,7 +153,10 @@ def _in_short(material: Material) -> Spans:
     else:
         top = (first["name"].quote(), first.at("val", "macro_f1").number())
         words += phrase(
-            " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by another criterion below.",
+            (
+                " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by "
+                "another criterion below."
+            ),
             own,
             *top,
         )
@@ -166,7 +172,11 @@ def _s(several: list[Node]) -> str:
 
 
 def _rule() -> str:
-    return "Candidates are compared on val alone, criterion by criterion in this order. A criterion removes a candidate only where it is worse by more than chance explains; what is left is settled by stability, cost and the log likelihood."
+    return (
+        "Candidates are compared on val alone, criterion by criterion in this order. "
+        "A criterion removes a candidate only where it is worse by more than chance explains; "
+        "what is left is settled by stability, cost and the log likelihood."
+    )
 
 
 def _how_sure(material: Material) -> tuple[Spans, ...]:
@@ -219,7 +229,10 @@ def _against(material: Material) -> list[Spans]:
         if not better:
             return [
                 (
-                    "No combination of models is better on test by more than chance explains (macro-F1, paired bootstrap); a single model is cheaper.",
+                    (
+                        "No combination of models is better on test by more than chance explains (macro-F1, "
+                        "paired bootstrap); a single model is cheaper."
+                    ),
                 )
             ]
         return [
@@ -272,7 +285,10 @@ def accesses(material: Material) -> Spans:
         *first,
         " By now it was opened ",
         *_times(in_all),
-        ": once for each model under each calibration (a single model has its own, and as a candidate a second one). These scores decide nothing.",
+        (
+            ": once for each model under each calibration (a single model has its own, "
+            "and as a candidate a second one). These scores decide nothing."
+        ),
     )
 
 
@@ -288,7 +304,10 @@ def _forbidden(material: Material) -> tuple[Spans, ...]:
     points += [
         ("Do not take its answer for what a person feels. It names an apparent expression.",),
         (
-            "Do not use it to infer emotions at work or in education in the EU: that is prohibited except for medical or safety reasons (",
+            (
+                "Do not use it to infer emotions at work or in education in the EU: "
+                "that is prohibited except for medical or safety reasons ("
+            ),
             Constant("Regulation (EU) 2024/1689, Art. 5(1)(f)", "the law's number"),
             "). People exposed to emotion recognition must be told (",
             Constant("Art. 50(3)", "the law's number"),
@@ -321,7 +340,10 @@ def _below_threshold(chosen: Node) -> list[Spans]:
     if abstain.value["threshold"] > 1 or abstain.get("accuracy_answered") is None:
         return [
             (
-                "Do not take its answers without a look of your own: no threshold reaches the precision that was asked for.",
+                (
+                    "Do not take its answers without a look of your own: no threshold reaches the precision that was "
+                    "asked for."
+                ),
             )
         ]
     return [

@@ -19,7 +19,8 @@ def deployment(material: Material) -> Section:
     if not known:
         section.blocks.append(
             Text(
-                "Imported predictions have no network whose size and latency could be measured. `mien train --index DIR --out RUN --backbone NAME` makes one."
+                "Imported predictions have no network whose size and latency could be measured. "
+                "`mien train --index DIR --out RUN --backbone NAME` makes one."
             )
         )
         return section

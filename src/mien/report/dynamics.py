@@ -26,7 +26,10 @@ def section(material: Material) -> Section:
             "Trainings: val macro-F1 at its peak, whose weights are kept, and at the end",
             ("run", "peak", "at epoch", "of", "at the end", "fall since", "raw weights at the peak"),
             tuple(_peak(m, found[m.value["name"]]) for m in models),
-            note="Kept and evaluated are the moving averages of the weights, where a run has them; the last column is what the weights themselves scored.",
+            note=(
+                "Kept and evaluated are the moving averages of the weights, where a run has them; "
+                "the last column is what the weights themselves scored."
+            ),
         ),
         Figure(
             "training-curves",

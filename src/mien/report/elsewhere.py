@@ -32,7 +32,8 @@ def _corruptions(models: list[Node]) -> list[Block]:
         return [
             *heading,
             Text(
-                "Corrupted images were not tried. `mien evaluate ENS --index DIR --all --corruptions` shows blur, noise, darkness and covered faces."
+                "Corrupted images were not tried. `mien evaluate ENS --index DIR --all --corruptions` shows blur, "
+                "noise, darkness and covered faces."
             ),
         ]
     rows, changes = [], []
@@ -62,7 +63,10 @@ def _corruptions(models: list[Node]) -> list[Block]:
         *heading,
         Figure(
             "corruptions",
-            "Accuracy on corrupted test images over strength, with intervals of the change; strength zero is the image as it is",
+            (
+                "Accuracy on corrupted test images over strength, with intervals of the change; "
+                "strength zero is the image as it is"
+            ),
             figures.degradations({m.value["name"]: m.value["corruptions"] for m in models}, WHAT),
             "Accuracy over strength, a panel a corruption, a line a model",
             "corruption-accuracy",
@@ -84,7 +88,8 @@ def _groups(models: list[Node]) -> list[Block]:
         return [
             *blocks,
             Text(
-                "The index has no attributes such as age or sex, so that groups cannot be compared. A source with such columns (`mien index sources`) makes it possible."
+                "The index has no attributes such as age or sex, so that groups cannot be compared. "
+                "A source with such columns (`mien index sources`) makes it possible."
             ),
         ]
     for attribute in attributes:
@@ -195,7 +200,10 @@ def _noise(material: Material) -> list[Block]:
         *blocks,
         Text(
             (
-                "No training treated labels in doubt. `mien suspects --index DIR --out FOLDER --backbone cnn` finds them.",
+                (
+                    "No training treated labels in doubt. `mien suspects --index DIR --out FOLDER --backbone cnn` "
+                    "finds them."
+                ),
                 *conflicts,
             )
         ),

@@ -1,4 +1,7 @@
-"""Figures, as SVG or PNG. Colours are Okabe & Ito's, which colour-blind people tell apart; lines also differ by marker."""
+"""Figures, as SVG or PNG.
+
+Colours are Okabe & Ito's, which colour-blind people tell apart; lines also differ by marker.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,7 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 
 def temperature_sweep(found: TemperatureSweep) -> Chart:
-    """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
+    """ECE and NLL over temperatures; a line marks the fitted temperature, dots the ECE that chance alone gives."""
     curve = found["curve"]
     with mpl.rc_context(_STYLE):
         figure, (error, nll) = _grid(2, 4.2, 2.9, columns=2)
@@ -139,7 +142,7 @@ def temperature_sweep(found: TemperatureSweep) -> Chart:
 
 
 def curves(histories: dict[str, list[Epoch]]) -> Chart:
-    """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
+    """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch that is kept."""
     with mpl.rc_context(_STYLE):
         figure, (loss, score, rate, margin) = _grid(4, 4.4, 2.7, columns=2)
         for style, (name, lines) in zip(_styles(), histories.items(), strict=False):
@@ -241,7 +244,7 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
 
 
 def degradations(models: dict[str, dict[str, list[CorruptionScores]]], titles: dict[str, str]) -> Chart:
-    """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
+    """Accuracy over strength, one panel per corruption; shaded is the interval of the change from strength 0."""
     with mpl.rc_context(_STYLE):
         names = list(next(iter(models.values())))
         figure, axes = _grid(len(names), 2.5, 2.1, columns=4)

@@ -76,7 +76,11 @@ def _adoption(material: Material, e: Node) -> Spans:
     if excludes_zero(versus.at("ci95", "macro_f1")):
         clear = "more than chance explains"
     return words + phrase(
-        " On test it has accuracy {}, macro-F1 {}, minority-F1 {}, and an ECE of {} before and {} after its temperature. Against the best single model, {}, its macro-F1 differs by {}, {}.",
+        (
+            " On test it has accuracy {}, macro-F1 {}, minority-F1 {}, "
+            "and an ECE of {} before and {} after its temperature. Against the best single model, {}, "
+            "its macro-F1 differs by {}, {}."
+        ),
         *(test[key].number() for key in ("accuracy", "macro_f1", "minority_f1")),
         uncalibrated_ece(material, e),
         test["ece"].number(),

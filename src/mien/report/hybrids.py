@@ -46,7 +46,7 @@ class _Beside:
 
 
 def hybrids(material: Material) -> list[Block]:
-    """Every hybrid with its CNNs: entropy, minority recall, macro-F1, latency, and what they say; nothing without one."""
+    """Every hybrid beside its CNNs: entropy, minority recall, macro-F1, latency and a verdict; empty without one."""
     found = [
         _Beside(hybrid, cnns)
         for hybrid in material.joined
@@ -58,7 +58,10 @@ def hybrids(material: Material) -> list[Block]:
     blocks: list[Block] = [Heading("Hybrids of CNN and transformer"), *_summary(judged)]
     if judged:
         blocks.append(Items(tuple(_verdict(b) for b in judged[:_SHOWN])))
-    note = "Entropy is in nats, of calibrated probabilities. Latency is the sum of the members' medians. A hybrid over-smooths where its entropy is higher and its minority recall lower than that of its CNNs."
+    note = (
+        "Entropy is in nats, of calibrated probabilities. Latency is the sum of the members' medians. "
+        "A hybrid over-smooths where its entropy is higher and its minority recall lower than that of its CNNs."
+    )
     rows = tuple(cells for b in found for cells in _rows(material, b))
     caption = "Hybrids beside their CNNs: do they smooth what the CNNs know? Entropy on val, scores on test"
     return [*blocks, Table("hybrids", caption, _HEAD, rows, note=note)]

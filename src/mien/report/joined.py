@@ -37,7 +37,10 @@ def ensembles(material: Material) -> Section:
         for e in joined
     )
     head = ("ensemble", "kind", "pool", "weights", "weighting", "temperature", "val macro-F1", "val ECE")
-    note = "Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on held-out folds and a score test rejects equal ones. A marked row was selected on val."
+    note = (
+        "Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on "
+        "held-out folds and a score test rejects equal ones. A marked row was selected on val."
+    )
     section.blocks += [
         Items(_best_of_each_kind(material)),
         *(table for kind in _kinds(joined) for table in _tested(material, kind)),
@@ -229,7 +232,10 @@ def selection(material: Material) -> Section:
                 ("model", "macro-F1 on val", "macro-F1", "minority-F1", "ECE", "latency (ms)", "comment"),
                 rows,
                 strong,
-                "Comments speak of macro-F1 on test. Latency is the median of one image on this study's processor, summed over members.",
+                (
+                    "Comments speak of macro-F1 on test. Latency is the median of one image on this study's "
+                    "processor, summed over members."
+                ),
             ),
             Figure(
                 "single-against-ensemble",

@@ -10,7 +10,7 @@ from mien.report.node import Node, combined, estimate
 from mien.report.settings import setting
 from mien.report.variants import variants
 
-# What a reader of such a report looks for first; everything else that differs between runs follows in a table of its own.
+# What a reader looks for first; all else that differs between runs follows in a table of its own.
 _MAIN = ("backbone", "pretrained", "head", "loss", "optimizer", "lr", "epochs", "batch_size")
 _NO_RESULT = {"save_every_steps", "tracker", "eval_every", "eval_raw"}  # settings that change no result
 
@@ -155,7 +155,10 @@ def _as_distributed(models: list[Node]) -> list[Block]:
         "macro-F1 there",
         "left out",
     )
-    note = "As distributed: every official test row with its own label, repeats included; left out are rows whose image has no majority label."
+    note = (
+        "As distributed: every official test row with its own label, repeats included; "
+        "left out are rows whose image has no majority label."
+    )
     return [
         Table(
             "as-distributed",

@@ -114,7 +114,10 @@ def _figure(block: Figure) -> str:
     if block.data is not None:
         name = block.data if isinstance(block.data, str) else block.data.name
         see = f'#". Its numbers: ";#ref(<{name}>).'
-    return f"#figure(image({_string(block.name + '.svg')}, alt: {_string(block.alt)}, width: {_width(block)}), caption: [{_inline(block.caption)}{see}]) <{block.name}>"
+    return (
+        f"#figure(image({_string(block.name + '.svg')}, alt: {_string(block.alt)}, width: {_width(block)}), "
+        f"caption: [{_inline(block.caption)}{see}]) <{block.name}>"
+    )
 
 
 def _width(block: Figure) -> str:
@@ -136,4 +139,7 @@ def _table(table: Table) -> str:
     ]
     body = ",\n  ".join([f"columns: ({widths})", f"align: ({align})", head, *rows])
     note = f"\n#text(size: 9pt, fill: luma(80))[{_inline(table.note)}]" if table.note else ""
-    return f"#[#set text(size: {size})\n#set par(leading: 0.5em)\n#figure(kind: table, align(left, table(\n  {body},\n)), caption: [{_inline(table.caption)}]) <{table.name}>]{note}"
+    return (
+        f"#[#set text(size: {size})\n#set par(leading: 0.5em)\n#figure(kind: table, align(left, table(\n"
+        f"  {body},\n)), caption: [{_inline(table.caption)}]) <{table.name}>]{note}"
+    )

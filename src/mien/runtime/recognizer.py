@@ -44,7 +44,10 @@ class Description(TypedDict):
 
 @dataclass(frozen=True)
 class Face:
-    """A recognised face. `label` is None where the model is not sure enough; `conformal_set` are the labels that it may have."""
+    """A recognised face; `label` is None where the model is not sure enough.
+
+    `conformal_set` holds the labels that the face may have.
+    """
 
     box: Box
     confidence: float

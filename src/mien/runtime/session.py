@@ -173,7 +173,10 @@ class Session:
             self.tables.rows.add(row)
 
     def summary(self, wall_s: float, dropped: int) -> videos.SessionSummary:
-        """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
+        """The figures that `--json` prints.
+
+        Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done.
+        """
         minutes = self.face_seconds / 60
         latency: dict[str, videos.Percentiles] = {
             stage: {"p50": round(found(50), 3), "p95": round(found(95), 3), "p99": round(found(99), 3)}

@@ -104,14 +104,21 @@ def table(document: Benchmark) -> str:
     wide = max(map(len, costs))
     amp = "" if document["amp"] == "no" else f", amp {document['amp']}"
     lines = [
-        f"one image of {document['img_size']} px on {document['device_name'] or document['environment']['processor']}{amp}; medians of turns in brackets",
-        f"{'model':{wide}}  params/M  GMACs  weights/MB  ONNX/MB  engine       threads  p50/ms                     p95/ms   p99/ms",
+        (
+            f"one image of {document['img_size']} px on "
+            f"{document['device_name'] or document['environment']['processor']}{amp}; medians of turns in brackets"
+        ),
+        (
+            f"{'model':{wide}}  params/M  GMACs  weights/MB  ONNX/MB  "
+            "engine       threads  p50/ms                     p95/ms   p99/ms"
+        ),
     ]
     for t in document["timings"]:
         c, (low, high) = costs[t["model"]], t["p50_of_turns_ms"]
         p50 = f"{t['p50_ms']:.2f} [{low:.2f}, {high:.2f}]"
         lines.append(
-            f"{t['model']:{wide}}  {c['parameters'] / 1e6:8.2f}  {c['macs'] / 1e9:5.2f}  {c['weight_bytes'] / 1e6:10.1f}  {c['onnx_bytes'] / 1e6:7.1f}"
+            f"{t['model']:{wide}}  {c['parameters'] / 1e6:8.2f}  {c['macs'] / 1e9:5.2f}  "
+            f"{c['weight_bytes'] / 1e6:10.1f}  {c['onnx_bytes'] / 1e6:7.1f}"
             f"  {t['engine']:11}  {t['threads']:7}  {p50:25}  {t['p95_ms']:7.2f}  {t['p99_ms']:7.2f}"
         )
     return "\n".join(lines)

@@ -103,8 +103,10 @@ def _fit(
     warnings = [*alarms(before), *rows.shortcomings()]
     if after["macro_f1"] < before["macro_f1"] - FELT:
         warnings.append(
-            f"labels: {scaling.method} scaling gives rows other labels than the logits did, and macro-F1 falls from {before['macro_f1']:.3f} to {after['macro_f1']:.3f}: "
-            "probabilities are right for calib's class shares, under which rare classes are named less often; --method temperature keeps the labels"
+            f"labels: {scaling.method} scaling gives rows other labels than the logits did, "
+            f"and macro-F1 falls from {before['macro_f1']:.3f} to {after['macro_f1']:.3f}: "
+            "probabilities are right for calib's class shares, under which rare classes are named less often; "
+            "--method temperature keeps the labels"
         )
     if prior is not None:
         warnings.append("prior: before, after, thresholds and sets are of calib's rows, whose class shares are others")

@@ -104,10 +104,16 @@ def _predictions(root: Path, candidate: str) -> Predictions:
 def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None:
     ids = [set(p.image_ids.tolist()) for p in pair]
     rule = "Paired statistics need the same test images with the same labels."
-    fix = "Judge both on one test: run the second study on the first one's sources and settings of [index], or import predictions of the same images."
+    fix = (
+        "Judge both on one test: run the second study on the first one's sources and settings of [index], "
+        "or import predictions of the same images."
+    )
     if ids[0] != ids[1] or len(pair[0].labels) != len(pair[1].labels):
         raise InputError(
-            f"{first} has {len(ids[0]):,} test images and {second} {len(ids[1]):,}; {len(ids[0] & ids[1]):,} are the same.",
+            (
+                f"{first} has {len(ids[0]):,} test images and {second} {len(ids[1]):,}; "
+                f"{len(ids[0] & ids[1]):,} are the same."
+            ),
             rule=rule,
             fix=fix,
         )

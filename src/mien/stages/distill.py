@@ -124,9 +124,9 @@ def _load(ensemble: Ensemble, members: list[Run]) -> Teacher:
 def _teaching(teacher: Callable[[], Teacher], folder: Path, index: Index) -> Teaching:
     """The teacher's confidence less its accuracy on train (a sample, not augmented) and on calib, and a temperature.
 
-    A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own for
-    teaching, fitted on that sample: a student learns from the teacher's probabilities there, and its own calibration
-    follows them (arXiv 2508.20224).
+    A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own
+    for teaching, fitted on that sample: a student learns from the teacher's probabilities there, and its own
+    calibration follows them (arXiv 2508.20224).
     """
     from mien.nn.devices import processes  # noqa: PLC0415  (torch)
     from mien.nn.distillation.teacher import teacher_log_probabilities  # noqa: PLC0415

@@ -146,7 +146,10 @@ def _open(folder: Path) -> _Member:
         raise UsageError(
             f"{folder} is calibrated for other class shares than calib's.",
             rule="Members are joined and compared on val and calib, with the shares that these have.",
-            fix="Calibrate it without --prior, make the ensembles, then calibrate it with --prior: the selection still knows it.",
+            fix=(
+                "Calibrate it without --prior, make the ensembles, then calibrate it with --prior: "
+                "the selection still knows it."
+            ),
         )
     for predictions in (val, calib):
         if predictions.meta["weights_hash"] != judged.weights_hash:

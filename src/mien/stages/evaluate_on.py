@@ -1,6 +1,7 @@
-"""A finished model on another index's test, without what it may have seen: a run, an ensemble or an exported model file.
+"""A finished model on another index's test, without images that it may have seen.
 
-So a model is judged on a stranger's images, and so are the cells of a train-source × test-source matrix made.
+The model is a run, an ensemble or an exported model file. So are the cells of a train-source × test-source
+matrix made.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ _NO_INDEX = (
 
 @dataclass(frozen=True)
 class _Model:
-    """What is needed of a model: `probabilities` (n, 7) of packed images, its crop, and how its access to test is recorded.
+    """What is needed of a model.
 
-    `folder` keeps the figures and the record of the access.
+    `probabilities` gives (n, 7) for packed images; `folder` keeps the figures and the record of the access.
     """
 
     name: str
@@ -84,11 +85,11 @@ def run(
 ) -> TransferDocument:
     """Score a finished model on the test split of `other_folder`.
 
-    `target` is a calibrated run, an ensemble, a folder of ensembles (what it selected) or a model file (.onnx, for which torch
-    is not needed). Runs and ensembles are judged once a selection knows them. Left out are images that stand in the train,
-    val or calib split of `index_folder`, the index that the model learned from, and their copies, found as an index finds
-    them: mirrored, cropped, re-compressed or re-exposed ones, verified on the pixels. Only a model file may be judged
-    without that index; then nothing is left out, and that is said.
+    `target` is a calibrated run, an ensemble, a folder of ensembles (what it selected) or a model file (.onnx, for
+    which torch is not needed). Runs and ensembles are judged once a selection knows them. Left out are images that
+    stand in the train, val or calib split of `index_folder`, the index that the model learned from, and their copies,
+    found as an index finds them: mirrored, cropped, re-compressed or re-exposed ones, verified on the pixels. Only a
+    model file may be judged without that index; then nothing is left out, and that is said.
 
     Raises
     ------
@@ -288,7 +289,7 @@ def _logits(trained: Run, pixels: PixelRows, rows: Rows, config: EvaluateConfig)
 
 
 def _check_crop(model: _Model, target: Path, other: Index) -> None:
-    """Raise unless the index is cropped as the model was taught; a grey model takes images in colour, which it makes grey."""
+    """Raise unless the index is cropped as the model was taught; a grey model also takes images in colour."""
     mine, theirs = model.crop.model_dump(), other.crop.model_dump()
     if mine["color"] == "grey":
         theirs["color"] = "grey"
@@ -303,7 +304,7 @@ def _check_crop(model: _Model, target: Path, other: Index) -> None:
 
 @lru_cache(maxsize=64)  # the same for every seed of a matrix
 def _unseen(index_folder: Path, other_folder: Path, *contents: str) -> tuple[Rows, LeftOut]:
-    """Test rows of the other index that the splits of this one which may decide do not show, and how many were left out."""
+    """Test rows of the other index whose images are not in this one's deciding splits, and how many were left out."""
     index, other = read_index(index_folder), read_index(other_folder)
     rows = other.rows("test")
     seen = np.flatnonzero(index.splits != "test")

@@ -51,8 +51,8 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     """Write the model and `parity.json`; an export whose parity does not hold leaves nothing.
 
     With `config.int8` the quantised model gets a calibration, thresholds and a weights hash of its own; raises
-    `MienError` where it is worse than the float model on val by more than `check_int8` allows. With `config.fp16` the file
-    keeps the calibration, since no probability may differ by more than `HALF_TOLERANCE`. test is never read.
+    `MienError` where it is worse than the float model on val by more than `check_int8` allows. With `config.fp16` the
+    file keeps the calibration, since no probability may differ by more than `HALF_TOLERANCE`. test is never read.
     """
     if config.fp16 and config.int8:
         raise UsageError("--fp16 with --int8.", rule="A file has one precision.", fix="Export twice, to two files.")
@@ -195,7 +195,7 @@ def _int8(
 
 
 def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.ModelProto, PrecisionComparison]:
-    """The graph with weights of half precision and a hash of its own, and how it compares with the float graph on val."""
+    """The graph with half-precision weights and its own hash, and how it compares with the float graph on val."""
     from mien.nn.export import describe, halve, hash_weights  # noqa: PLC0415
 
     half, val = type(proto).FromString(proto.SerializeToString()), index.rows("val")
@@ -244,7 +244,10 @@ def _parity(proto: onnx.ModelProto, model: nn.Module, crops: NDArray[np.uint8], 
     agreement = float((seen.argmax(1) == expected.argmax(1)).mean())
     if difference > config.tolerance:
         raise MienError(
-            f"The exported graph differs from torch: probabilities by up to {difference:.2e}, labels agree on {agreement:.1%} of {len(crops)} images.",
+            (
+                f"The exported graph differs from torch: probabilities by up to {difference:.2e}, "
+                f"labels agree on {agreement:.1%} of {len(crops)} images."
+            ),
             rule=f"Differences stay within {config.tolerance:.0e}.",
             fix="Nothing was written; report this with the run's config.json.",
         )

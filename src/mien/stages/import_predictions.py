@@ -148,7 +148,11 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
             wrong = np.flatnonzero(found.labels[picked] != labels)
             first = wrong[0]
             raise InputError(
-                f"{file} labels {len(wrong)} {split} images otherwise than {index.folder}, e.g. {str(found.ids[picked[first]])!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
+                (
+                    f"{file} labels {len(wrong)} {split} images otherwise than {index.folder}, "
+                    f"e.g. {str(found.ids[picked[first]])!r}: {LABELS[found.labels[picked[first]]]} "
+                    f"instead of {LABELS[labels[first]]}."
+                ),
                 rule="Labels are the index's.",
                 fix="Check --label-numbers, or leave the labels out.",
             )

@@ -103,9 +103,9 @@ def _expanded(config: IndexConfig) -> IndexConfig:
 def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConfig | None = None) -> Index:
     """Build the index at `out`, or return it when it is there already, made of the same.
 
-    It is built beside its place and renamed when complete: a kill or an error leaves no half-made index, and the
-    next run finds the images that were read, whatever settings of later steps have changed. With `replace` an older index of other settings at
-    `out` makes way (a study owns its folders).
+    It is built beside its place and renamed when complete: a kill or an error leaves no half-made index, and the next
+    run finds the images that were read, whatever settings of later steps have changed. With `replace` an older index of
+    other settings at `out` makes way (a study owns its folders).
     """
     work = work or WorkConfig()
     if not config.source:
@@ -118,7 +118,8 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     check_place(work.pixels)
     if config.align == "eyes" and config.detector not in ("yunet", "blazeface"):
         warn(
-            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet or blazeface finds them)."
+            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level "
+            "(--detector yunet or blazeface finds them)."
         )
     if (out / base.MANIFEST).is_file():
         fingerprint = _fingerprint(

@@ -58,7 +58,10 @@ def run(
             }
             for n, i in indexes.items()
         },
-        "interval": "95 %, of the mean over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added",
+        "interval": (
+            "95 %, of the mean over seeds: squares of the images' half-width (bootstrap) "
+            "and the seeds' (Student's t) added"
+        ),
         "cells": cells,
         "without_result": [{"source": n, "seed": s, "why": text} for (n, s), text in failed.items()],
         "environment": environment(),
@@ -98,10 +101,10 @@ def _mean(tests: list[MetricsWithIntervals], key: Metric, *, least: float = 0.0)
 def over_seeds(values: list[float], intervals: list[list[float]], least: float, most: float) -> OverSeeds:
     """Mean over seeds, its spread, and a 95 % interval for images and seeds together, within [`least`, `most`].
 
-    The images are the same for every seed, so that their part of the variance does not fall with the number of
-    seeds; that of the seeds does, and is known from few. On either side the squares of the two distances are added, images' by the
-    bootstrap, seeds' by Student's t (MOVER: Zou and Donner 2008, Statistics in Medicine 27). One seed has no spread (null),
-    and its interval is that of the images.
+    The images are the same for every seed, so that their part of the variance does not fall with the number of seeds;
+    that of the seeds does, and is known from few. On either side the squares of the two distances are added, images' by
+    the bootstrap, seeds' by Student's t (MOVER: Zou and Donner 2008, Statistics in Medicine 27). One seed has no spread
+    (null), and its interval is that of the images.
     """
     from scipy.special import stdtrit  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -118,7 +121,8 @@ def tables(document: MatrixDocument) -> str:
     names = list(document["sources"])
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
     out = [
-        f"{document['name']}: learned from the row's source, judged on the column's test, mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"
+        f"{document['name']}: learned from the row's source, judged on the column's test, "
+        f"mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"
     ]
     for key, title in METRICS.items():
         out.append(f"\n| {title} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")

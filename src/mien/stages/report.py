@@ -33,8 +33,8 @@ FORMATS = ("html", "docx", "pdf", "md")
 def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     """Write the report of the study, or of the ensembles, whose `study.json` lies in `root`; returns the documents.
 
-    Beside them: every table as CSV, the source of every number, and the cells without one. Files that cannot be read are
-    named in the report, and the rest of it is written.
+    Beside them: every table as CSV, the source of every number, and the cells without one. Files that cannot be read
+    are named in the report, and the rest of it is written.
     """
     _check_formats(formats)
     material = _collect(root)
@@ -44,7 +44,7 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
 
 
 def run_comparison(found: Mapping[str, object], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
+    """Write the comparison of two folders (`compare_studies.compare`) below the second's report; returns documents."""
     _check_formats(formats)
     folder = StudyFolder(second).report.parent / f"beside-{str(found['first']).replace('/', '-')}"
     path = folder / "comparison.json"

@@ -53,7 +53,7 @@ def page_detector() -> tuple[DetectorSettings, bytes]:
 
 
 def page_card(card: ModelCard, detector: str) -> PageCard:
-    """What the page needs to know of a model, and what it says about it; the crop is the one around this detector's boxes."""
+    """What the page needs to know of a model; the crop is the one around this detector's boxes."""
     return {
         "name": card.name,
         "backbone": card.backbone,

@@ -94,7 +94,10 @@ def judged(ensembles: Path) -> StudyDocument:
     closed |= {name: None for name in selection["candidates"] if not _is_judged(ensembles / name, selection)}
     if closed:
         raise ArtifactError(
-            f"{len(closed)} models in {ensembles} were not judged on test as they are now: {', '.join(list(closed)[:5])}{' …' if len(closed) > 5 else ''}.",
+            (
+                f"{len(closed)} models in {ensembles} were not judged on test as they are now: "
+                f"{', '.join(list(closed)[:5])}{' …' if len(closed) > 5 else ''}."
+            ),
             rule="A report has no empty cells, and none that belong to another selection or calibration.",
             fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
         )
@@ -160,7 +163,7 @@ def _judged(ensembles: Path) -> StudyDocument:
 
 
 def _variants(runs: list[PredictionSource]) -> list[Variant]:
-    """Trainings of one backbone against the first of it: in which settings they differ, and paired differences on test."""
+    """Trainings of one backbone against its first: differing settings, and paired differences on test."""
     first: dict[str, PredictionSource] = {}
     rows: list[Variant] = []
     for run in runs:

@@ -28,7 +28,7 @@ from mien.evaluate.noise import find_suspects, spread_groups
 def run(
     config: TrainConfig, origin: Origins, noise: SuspectsConfig, index_folder: Path, out: Path
 ) -> store.SuspectsSummary:
-    """Train one network a fold, predict the rows that it did not see, and write what is in doubt; goes on after a kill."""
+    """Train one network per fold, predict its held-out rows, and write the doubtful labels; goes on after a kill."""
     index = read_index(index_folder)
     settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
     inputs = {"index": index.content_hash, **starting_point(config, index)}

@@ -61,7 +61,10 @@ def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | Non
             "rows": {s: len(index.rows(s)) for s in ("train", "val")},
         },
         "judged_on": "val, at the epoch that val chose",
-        "interval": "95 %, of the mean difference over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added",
+        "interval": (
+            "95 %, of the mean difference over seeds: squares of the images' half-width (bootstrap) "
+            "and the seeds' (Student's t) added"
+        ),
         "variants": variants,
         "without_result": lost,
         "environment": environment(),
@@ -150,9 +153,11 @@ def table(document: SweepDocument) -> str:
     # Before schema 2 intervals counted the seeds' variance alone.
     over = "for images and seeds together" if document["schema"] >= SCHEMA else "over seeds alone"
     head = (
-        f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds {', '.join(map(str, document['seeds']))}; "
+        f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds "
+        f"{', '.join(map(str, document['seeds']))}; "
         f"paired differences from {document['baseline']} with 95 % intervals {over}, p by Holm.\n\n"
-        "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|\n"
+        "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n"
+        "|---|---|---|---|---|---|---|---|\n"
     )
     gone = [
         f"\n{name} has no result: {next(iter(texts.values()))}\n" for name, texts in document["without_result"].items()

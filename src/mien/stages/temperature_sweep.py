@@ -24,8 +24,8 @@ MOST = 1000  # temperatures
 def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step: float, bins: int) -> TemperatureSweep:
     """Write `temperature_sweep.json`, `.csv` and, where matplotlib is installed, `.png` into the run's folder.
 
-    The rows are those of calib that no temperature was fitted on. Nothing is chosen by it: the calibration stays as it is.
-    Raises `UsageError` for a range or bins that make no grid.
+    The rows are those of calib that no temperature was fitted on. Nothing is chosen by it: the calibration stays as it
+    is. Raises `UsageError` for a range or bins that make no grid.
     """
     grid = temperatures(low, high, step)
     if bins < 2:

@@ -1,4 +1,4 @@
-"""Runs a matrix: an index and trainings for each source, every run judged on every source. What is complete is skipped."""
+"""Runs a matrix: an index and trainings per source, every run judged on every source. Complete steps are skipped."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ OF_INDEXES = {"study": ("index",), "matrix": ("index", "sources")}
 def check_settings(
     root: Path, kind: Literal["study", "matrix"], request: Mapping[str, object], indexes: list[Path], *, again: bool
 ) -> None:
-    """Raise `SplitError` where `root` was made with other settings of what comes before test, and test was opened since,
-    unless `again`.
+    """Raise `SplitError` where settings of what comes before test changed after test was opened, unless `again`.
 
     Changed settings of the indexes are left to calibrating and selecting, which know whether test is still the same.
     """

@@ -17,8 +17,8 @@ from mien.core.progress import confirm
 class Step:
     """One stage on one thing. `product` is what it leaves; calling it again when done is cheap.
 
-    `needs` names the steps before it whose results it takes. `training` is the run's folder, for a training. `judges`: it
-    computes in minutes from weights that are there, and done again it may well leave what it left before.
+    `needs` names the steps before it whose results it takes. `training` is the run's folder, for a training. `judges`:
+    it computes in minutes from weights that are there, and done again it may well leave what it left before.
     """
 
     name: str
@@ -45,7 +45,7 @@ def _ready(step: Step, states: dict[str, State]) -> bool:
 
 
 def lost_trainings(steps: Sequence[Step]) -> list[Path]:
-    """The runs that stand in the way, finished or begun: of other settings, or of images or weights that will be others.
+    """The runs, finished or begun, that were trained with other settings, images or weights than those planned.
 
     A student whose teachers are only joined and selected anew is not among them: the same may be selected again.
     """

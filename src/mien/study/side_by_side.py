@@ -1,4 +1,4 @@
-"""Trainings side by side, each in a process of its own: for a large accelerator, which one small network leaves idle."""
+"""Trainings side by side, each in its own process: one small network leaves a large accelerator idle."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _ASK_AGAIN_S = 5.0
 def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int) -> dict[str, float]:
     """Run the trainings of `plan()` that need no more than the index and each other, at most `jobs` at a time.
 
-    Each says what it has to say in `root/logs/NAME.log`. Returns the seconds that each took. One that fails is named and
-    left to whoever runs the steps one after another, where it fails again with its own error. `plan` is pickled.
-    An interrupt ends all of them as it would end each: saved.
+    Each says what it has to say in `root/logs/NAME.log`. Returns the seconds that each took. One that fails is named
+    and left to whoever runs the steps one after another, where it fails again with its own error. `plan` is pickled. An
+    interrupt ends all of them as it would end each: saved.
     """
     waiting = _to_be_made(plan()) if jobs > 1 else []
     if len(waiting) < 2:
@@ -64,7 +64,7 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
-    """Ask all to stop and wait. They are asked again: Python loses an interrupt that comes where it cannot be raised."""
+    """Ask all to stop until they end; Python loses an interrupt that comes where it cannot be raised."""
     while alive := [process for process in processes if process.is_alive()]:
         for process in alive:
             process.terminate()

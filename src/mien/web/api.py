@@ -1,7 +1,7 @@
 """The HTTP API: an image in, faces with calibrated probabilities out.
 
-One recogniser answers, one image at a time; so many requests may wait, and further ones are told to come again. A body is
-read up to a limit. Nothing is stored or logged.
+One recogniser answers, one image at a time; so many requests may wait, and further ones are told to come again. A body
+is read up to a limit. Nothing is stored or logged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from mien.core.errors import InputError
 RECOGNIZE = "/v1/recognize"
 LARGEST = 20_000_000  # bytes of a request's body
 WAITING = 16  # requests that may wait or be answered at a time
-USE = f"POST an image file's bytes: curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}, with this server's port"
+USE = (
+    f"POST an image file's bytes: curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}, "
+    "with this server's port"
+)
 Answer = Callable[[bytes], Mapping[str, object]]
 
 

@@ -1,7 +1,8 @@
 """The server on this machine: the live page's files, and the HTTP API, for nobody else.
 
-The page's images never reach it: only a program that calls the API sends one. It listens on 127.0.0.1; a request under another host's name (DNS rebinding) or from another
-site's page is refused; every answer carries a policy that lets the page load from here alone.
+The page's images never reach it: only a program that calls the API sends one. It listens on 127.0.0.1; a request under
+another host's name (DNS rebinding) or from another site's page is refused; every answer carries a policy that lets the
+page load from here alone.
 """
 
 from __future__ import annotations
