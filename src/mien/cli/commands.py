@@ -305,8 +305,8 @@ def recognize(
     show({"pictures": done}, json=json, text="\n".join(lines))
     failed = [image["error"] for image in done if "error" in image]
     if failed:
-        seen = f"{len(failed)} of {len(done)} images were not recognised: " + "; ".join(failed)
-        raise InputError(seen) if len(failed) == len(done) else MienError(seen)
+        message = f"{len(failed)} of {len(done)} images were not recognised: " + "; ".join(failed)
+        raise InputError(message) if len(failed) == len(done) else MienError(message)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def report(
     formats = tuple(filter(None, format.replace(" ", "").split(",")))
     for root in (folder, *(compare or ())):
         if root is not None and (root / SELECTION).is_file():
-            study_summary.judged(root)
+            study_summary.summarize_ensembles(root)
     if compare is not None:
         files = stage.run_comparison(compare_studies.compare(*compare), *compare, formats)
     elif folder is not None:

@@ -84,8 +84,8 @@ def video(
     )
     show(done, json=json, text=text)
     if done["failed"]:
-        seen = f"{len(done['failed'])} of {done['videos']} videos could not be read to their end: "
-        raise MienError(seen + "; ".join(done["failed"].values()))
+        message = f"{len(done['failed'])} of {done['videos']} videos could not be read to their end: "
+        raise MienError(message + "; ".join(done["failed"].values()))
 
 
 def replay(

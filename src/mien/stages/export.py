@@ -168,23 +168,25 @@ def _int8(
     with tempfile.TemporaryDirectory() as folder:
         quantized = quantize(proto, _crops(index, _spread(index.rows("train"), RANGE_CROPS)), Path(folder))
     set_calibration(quantized, np.eye(len(LABELS)), np.zeros(len(LABELS)))
-    own = hash_weights(quantized)
+    weights_hash = hash_weights(quantized)
     calib, val = index.rows("calib"), index.rows("val")
-    predictions = _as_predicted_by(own, _answers(quantized, index, calib)[1], run_folder, index.image_ids[calib])
+    predictions = _as_predicted_by(
+        weights_hash, _answers(quantized, index, calib)[1], run_folder, index.image_ids[calib]
+    )
     try:
-        found = recalibrate(CalibrationRows.of(predictions), calibration)
+        recalibrated = recalibrate(CalibrationRows.of(predictions), calibration)
     except CalibrationError as error:
         raise MienError(
             f"The int8 model cannot be calibrated: {error.seen}",
             rule="It is calibrated on its own logits of calib.",
             fix="Nothing was written. Export without --int8.",
         ) from None
-    set_calibration(quantized, found.scaling.matrix, found.scaling.bias)
+    set_calibration(quantized, recalibrated.scaling.matrix, recalibrated.scaling.bias)
     changes = {
-        "calibration": found.scaling.method,
-        "temperature": found.temperature,
-        "decisions": found.decisions,
-        "weights_hash": own,
+        "calibration": recalibrated.scaling.method,
+        "temperature": recalibrated.temperature,
+        "decisions": recalibrated.decisions,
+        "weights_hash": weights_hash,
         "int8": True,
         "quantized_from": card.weights_hash,
     }
@@ -237,11 +239,11 @@ def _parity(proto: onnx.ModelProto, model: nn.Module, crops: NDArray[np.uint8], 
     session = _session(proto.SerializeToString())
     with torch.inference_mode():
         expected = model(torch.from_numpy(crops))[0].numpy()
-    seen = np.concatenate(
+    probabilities = np.concatenate(
         [session.run(["probabilities"], {"crops": p})[0] for p in np.array_split(crops, -(-len(crops) // BATCH))]
     )
-    difference = float(np.abs(seen - expected).max())
-    agreement = float((seen.argmax(1) == expected.argmax(1)).mean())
+    difference = float(np.abs(probabilities - expected).max())
+    agreement = float((probabilities.argmax(1) == expected.argmax(1)).mean())
     if difference > config.tolerance:
         raise MienError(
             (

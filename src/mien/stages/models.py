@@ -35,7 +35,9 @@ class Verified(TypedDict):
 def listing() -> Listing:
     """The catalogue; each download says whether it was fetched already."""
     catalogue, folder = store.read_catalogue(), store.downloads_folder()
-    downloads = [ListedDownload(**vars(one), fetched=(folder / one.file).is_file()) for one in catalogue.downloads]
+    downloads = [
+        ListedDownload(**vars(download), fetched=(folder / download.file).is_file()) for download in catalogue.downloads
+    ]
     return Listing(default=catalogue.default, models=catalogue.models, downloads=downloads)
 
 

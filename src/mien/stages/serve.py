@@ -38,7 +38,7 @@ class PageCard(TypedDict):
 def page_detector() -> tuple[DetectorSettings, bytes]:
     """The settings and the network of the page's detector: YuNet where it was fetched, else BlazeFace.
 
-    YuNet finds smaller faces; it is asked as Python asks it by default.
+    YuNet finds smaller faces; it gets the default settings.
     """
     path = downloaded_file(YuNet.name)
     if path is None:
@@ -67,7 +67,7 @@ def page_card(card: ModelCard, detector: str) -> PageCard:
 
 
 def answers_of(model: Path) -> Callable[[bytes], Description]:
-    """What the API says of an image file's bytes; the model is opened when the first one comes."""
+    """Makes the API's answer to an image file's bytes; the model is opened for the first request."""
     opened = cache(lambda: Recognizer.load(model))
 
     def answer(data: bytes) -> Description:
@@ -79,7 +79,7 @@ def answers_of(model: Path) -> Callable[[bytes], Description]:
 def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> None:
     """Serve the page and the API until Ctrl-C; `announce(url, model's name)` is called when they answer.
 
-    Without the page's assets the API alone is served, which is said.
+    Without the page's assets the API alone is served, with a warning.
 
     Raises
     ------

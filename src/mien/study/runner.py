@@ -75,7 +75,7 @@ def run_study(
 
 
 def _preflight(study: StudyConfig) -> None:
-    """Say what can be known to be wrong before anything is made."""
+    """Raise for settings that cannot work, before anything is made."""
     from mien.stages import train
 
     for source in study.index.source:
