@@ -142,11 +142,11 @@ def row(*cells: Span | Spans) -> Row:
 
 def spans(content: Span | Spans) -> Spans:
     """The spans of a text or cell. Raises `ValueError` for prose with a figure that has no source."""
-    found = content if isinstance(content, tuple) else (content,)
-    for span in found:
+    parts = content if isinstance(content, tuple) else (content,)
+    for span in parts:
         if isinstance(span, str) and _FIGURE.search(_CODE.sub("", span)):
             raise ValueError(f"a number without a source: {span!r}")
-    return found
+    return parts
 
 
 def marked(text: str) -> list[tuple[str, bool]]:
@@ -303,11 +303,11 @@ class Document:
 
     def numbering(self) -> dict[str, int]:
         """The number of each table and figure by its name. Raises `ValueError` for a name that comes twice."""
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         kinds: tuple[Sequence[Table | Figure], ...] = (self.tables(), self.figures())
         for kind in kinds:
             for number, block in enumerate(kind, 1):
-                if block.name in found:
+                if block.name in numbers:
                     raise ValueError(f"two blocks are called {block.name!r}")
-                found[block.name] = number
-        return found
+                numbers[block.name] = number
+        return numbers

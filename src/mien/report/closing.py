@@ -51,13 +51,13 @@ def _problems(material: Material) -> list[Block]:
 
 def _warnings(material: Material) -> list[Block]:
     """What stages warned of, with the models that it concerns."""
-    said: dict[str, dict[str, Quote]] = {}
+    models_by_text: dict[str, dict[str, Quote]] = {}
     quotes: dict[str, Quote] = {}
     for model in [*material.models, material.chosen]:
         for warning in model["warnings"]:
-            said.setdefault(warning.text, {})[model.value["name"]] = model["name"].quote()
+            models_by_text.setdefault(warning.text, {})[model.value["name"]] = model["name"].quote()
             quotes.setdefault(warning.text, warning.quote())
-    rows = tuple((listed(list(models.values()), ", "), quotes[text]) for text, models in said.items())
+    rows = tuple((listed(list(models.values()), ", "), quotes[text]) for text, models in models_by_text.items())
     return (
         [Heading("Warnings"), Table("warnings", "What the stages warned of", ("models", "warning"), rows)]
         if rows

@@ -11,19 +11,24 @@ from mien.report.node import Node, counted, shortened
 from mien.report.settings import setting
 
 
-def compose_comparison(found: Node, first: Node, second: Node) -> Document:
-    """The document of a comparison: `found` are its statistics, `first` and `second` the two `study.json`."""
-    both = (found["first"].quote(), found["second"].quote())
-    sections = [_outcome(found, first, second), _models(found), _settings(found), _data(found, first, second)]
-    title = f"mien: {found['second'].text} beside {found['first'].text}"
-    subtitle = phrase("{} test images, the same for {} and {}", found["n"].count(), *both)
+def compose_comparison(comparison: Node, first: Node, second: Node) -> Document:
+    """The document of a `comparison`, whose studies are `first` and `second` (`study.json`)."""
+    both = (comparison["first"].quote(), comparison["second"].quote())
+    sections = [
+        _outcome(comparison, first, second),
+        _models(comparison),
+        _settings(comparison),
+        _data(comparison, first, second),
+    ]
+    title = f"mien: {comparison['second'].text} beside {comparison['first'].text}"
+    subtitle = phrase("{} test images, the same for {} and {}", comparison["n"].count(), *both)
     return Document(title, subtitle, [s for s in sections if s.blocks])
 
 
-def _outcome(found: Node, first: Node, second: Node) -> Section:
+def _outcome(comparison: Node, first: Node, second: Node) -> Section:
     """The two adopted models, paired."""
-    entry = found["selected"]
-    names = (entry["second"].quote(), found["second"].quote(), entry["first"].quote(), found["first"].quote())
+    entry = comparison["selected"]
+    names = (entry["second"].quote(), comparison["second"].quote(), entry["first"].quote(), comparison["first"].quote())
     less = difference(entry, "macro_f1")
     clear = "includes zero, so that these images do not show a difference"
     if excludes_zero(entry.at("ci95", "macro_f1")):
@@ -33,7 +38,12 @@ def _outcome(found: Node, first: Node, second: Node) -> Section:
         name = study.at("selected", "name").value
         chosen = next(e for e in study["ensembles"] if e.value["name"] == name)
         rows.append(
-            row(chosen["name"].quote(), found[role].quote(), *scores(chosen["test"]), chosen.at("test", "nll").number())
+            row(
+                chosen["name"].quote(),
+                comparison[role].quote(),
+                *scores(chosen["test"]),
+                chosen.at("test", "nll").number(),
+            )
         )
     head = ("adopted model", "of", "accuracy", "macro-F1", "minority-F1", "ECE", "NLL")
     blocks: list[Block] = [
@@ -73,9 +83,9 @@ def _table(name: str, caption: str, entries: list[Node]) -> Table:
     return Table(name, caption, head, tuple(rows), note=note)
 
 
-def _models(found: Node) -> Section:
+def _models(comparison: Node) -> Section:
     """Models that both have by one name."""
-    entries = list(found["models"])
+    entries = list(comparison["models"])
     part = Section("models", "Models of one name")
     if not entries:
         part.blocks.append(Text("No candidate has the same name in both."))
@@ -105,21 +115,26 @@ def _models(found: Node) -> Section:
     return part
 
 
-def _settings(found: Node) -> Section:
+def _settings(comparison: Node) -> Section:
     """Settings that the two do not share."""
     part = Section("settings", "What differs in settings")
-    heads = (found["first"].quote(), found["second"].quote())
+    heads = (comparison["first"].quote(), comparison["second"].quote())
     rows = tuple(
-        row(f"`{e['key'].text}`", e["of"].quote(), _value(e, "first"), _value(e, "second")) for e in found["settings"]
+        row(f"`{e['key'].text}`", e["of"].quote(), _value(e, "first"), _value(e, "second"))
+        for e in comparison["settings"]
     )
     if rows:
         part.blocks.append(Table("settings-that-differ", "Settings that differ", ("setting", "of", *heads), rows))
     else:
         part.blocks.append(Text("No setting of the studies or of models of one name differs."))
     alone = [
-        phrase("Only {} has: {}.", found[which].quote(), ", ".join(f"`{n}`" for n in found.at("only", which).value))
+        phrase(
+            "Only {} has: {}.",
+            comparison[which].quote(),
+            ", ".join(f"`{n}`" for n in comparison.at("only", which).value),
+        )
         for which in ("first", "second")
-        if found.at("only", which).value
+        if comparison.at("only", which).value
     ]
     if alone:
         part.blocks.append(Items(tuple(alone)))
@@ -133,10 +148,10 @@ def _value(entry: Node, which: str) -> Span | Spans:
     return setting(value)
 
 
-def _data(found: Node, first: Node, second: Node) -> Section:
+def _data(comparison: Node, first: Node, second: Node) -> Section:
     """Images of each split and class in the two indexes."""
     part = Section("data", "What differs in data")
-    heads = (found["first"].quote(), found["second"].quote())
+    heads = (comparison["first"].quote(), comparison["second"].quote())
     audits = [study.get("index") for study in (first, second)]
     if any(audit is None for audit in audits):
         part.blocks.append(

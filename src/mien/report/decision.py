@@ -147,9 +147,9 @@ def _in_short(material: Material) -> Spans:
     joined = phrase(f" and {{}} ensemble{_s(material.joined)}", counted(material.joined)) if material.joined else ()
     first = max(material.ensembles, key=lambda e: float(e.at("val", "macro_f1").value))
     words = phrase(f"Compared were {{}} single model{_s(singles)}{{}}.", counted(singles), joined)
-    own = chosen.at("val", "macro_f1").number()
+    val_f1 = chosen.at("val", "macro_f1").number()
     if first.value["name"] == chosen.value["name"]:
-        words += phrase(" The adopted one has the highest macro-F1 on val, {}.", own)
+        words += phrase(" The adopted one has the highest macro-F1 on val, {}.", val_f1)
     else:
         top = (first["name"].quote(), first.at("val", "macro_f1").number())
         words += phrase(
@@ -157,7 +157,7 @@ def _in_short(material: Material) -> Spans:
                 " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by "
                 "another criterion below."
             ),
-            own,
+            val_f1,
             *top,
         )
     costs = (material.latency(chosen), material.latency(single))
@@ -360,10 +360,10 @@ def _below_threshold(chosen: Node) -> list[Spans]:
 
 
 def _worst_corruption(chosen: Node) -> list[Spans]:
-    found = chosen.get("corruptions")
-    if not found:
+    corruptions = chosen.get("corruptions")
+    if not corruptions:
         return []
-    name, levels = min(found.items(), key=lambda item: float(item[1].value[-1]["change"]["accuracy"]["value"]))
+    name, levels = min(corruptions.items(), key=lambda item: float(item[1].value[-1]["change"]["accuracy"]["value"]))
     change = levels[-1].at("change", "accuracy", "value")
     return [
         (

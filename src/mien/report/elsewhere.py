@@ -13,11 +13,11 @@ _GROUP_KEYS = ("accuracy", "macro_f1_present", "ece")  # a group may lack a clas
 
 def section(material: Material) -> Section:
     """Corruptions, groups, other sources and labels in doubt; what was not run names its command."""
-    shown = {
+    models_by_name = {
         m.value["name"]: m
         for m in (material.chosen, material.best_single, *([material.student] if material.student else []))
     }
-    models = list(shown.values())
+    models = list(models_by_name.values())
     return Section(
         "elsewhere",
         "Robustness, groups and other sources",
@@ -95,16 +95,16 @@ def _groups(models: list[Node]) -> list[Block]:
     for attribute in attributes:
         rows, gaps = [], list[Span | Spans]()
         for m in models:
-            found = m["groups"].get(attribute)
-            if found is None:
+            by_group = m["groups"].get(attribute)
+            if by_group is None:
                 continue
-            for value, score in found["groups"].items():
+            for value, score in by_group["groups"].items():
                 if "accuracy" in score.value:
                     rows.append(
                         row(named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _GROUP_KEYS))
                     )
-            if found.get("accuracy_gap"):
-                gaps.append((m["name"].quote(), " ", found["accuracy_gap"].number()))
+            if by_group.get("accuracy_gap"):
+                gaps.append((m["name"].quote(), " ", by_group["accuracy_gap"].number()))
         note: Spans = (
             (
                 "Largest difference in accuracy between two groups: ",

