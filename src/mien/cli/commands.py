@@ -146,7 +146,7 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
 
 
 def _print_best(run: Run, *, json: bool) -> None:
-    """What a finished training says of itself."""
+    """Print the best epoch and the events of a finished training."""
     best, events = run.manifest["best"], run.manifest["events"]
     lines = [f"{run.folder}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]
     lines += [f"  {event['kind']}: {event['text']}" for event in events]

@@ -195,7 +195,7 @@ def evaluate(
 
 
 def _access_text(opened: AccessesBefore) -> str:
-    """How often test was opened before what was judged, and before its selection."""
+    """How often test was opened before this evaluation, its selection and its calibration."""
     from mien.core.artifacts.test_accesses import told
 
     parts = [told(opened["before_selection"], "this selection was written"), told(opened["before"], "this evaluation")]

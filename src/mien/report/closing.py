@@ -27,7 +27,7 @@ _WIDE = 0.1
 
 
 def limitations(material: Material) -> Section:
-    """Drawn from the data: what is thin, what was not run, how often test was read."""
+    """Limitations by the data: small classes, what was not run, how often test was read."""
     thin, missing = _thin(material), _not_run(material)
     blocks: list[Block] = [Heading("What is thin"), Items(thin)] if thin else []
     if missing:
@@ -50,7 +50,7 @@ def _problems(material: Material) -> list[Block]:
 
 
 def _warnings(material: Material) -> list[Block]:
-    """What stages warned of, with the models that it concerns."""
+    """Warnings of the stages, each with its models."""
     models_by_text: dict[str, dict[str, Quote]] = {}
     quotes: dict[str, Quote] = {}
     for model in [*material.models, material.chosen]:

@@ -132,7 +132,7 @@ def _table(material: Material) -> Table:
 
 
 def _guessers(material: Material) -> Spans:
-    """What guessing scores, to measure the rows against."""
+    """Scores of guessing, for comparison with the rows."""
     parts: list[Span | Spans] = [
         (named(name, row), " has accuracy ", row["accuracy"].number(), " and macro-F1 ", row["macro_f1"].number())
         for name, row in material.study.at("baselines", "test").items()
@@ -141,7 +141,7 @@ def _guessers(material: Material) -> Spans:
 
 
 def _in_short(material: Material) -> Spans:
-    """What was compared, where the adopted one stood on val, and what it costs."""
+    """What was compared, the adopted model's rank on val, and its cost."""
     chosen, single = material.chosen, material.best_single
     singles = [e for e in material.ensembles if len(e.value["members"]) == 1]
     joined = phrase(f" and {{}} ensemble{_s(material.joined)}", counted(material.joined)) if material.joined else ()

@@ -35,7 +35,7 @@ DPI = 200
 _WIDTH_CM = 17.0  # of the text on A4
 _SIZES = (8.5, 7.5, 6.5)  # of letters in tables (pt), the first that fits
 _FILLS = {"note": "FFF6E0", "warning": "FDEBEA", "code": "F1F3F5", "strong": "E8F1FB"}
-_DATE = datetime(2000, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # no date of making: the content alone counts
+_DATE = datetime(2000, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # fixed, so that the bytes depend on the content alone
 
 
 def to_docx(document: Document) -> bytes:
@@ -192,7 +192,7 @@ class _Writer:
 
 
 def _set_widths(word_table: WordTable, table: Table) -> float:
-    """Columns get what their longest words need, and share what is left by the length of their texts.
+    """Columns get the width of their longest words, and share the rest by the length of their texts.
 
     Returns the size of letters (pt) at which this fits.
     """

@@ -1,4 +1,4 @@
-"""How models hold on other images than clean test ones: corrupted, of a group, of another source."""
+"""The section on images other than clean test ones: corrupted, of a group, of another source."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _left_out(transfer: Node) -> Span:
 
 
 def _noise(material: Material) -> list[Block]:
-    """Whether labels in doubt were dealt with in any training."""
+    """Whether any training treated labels in doubt."""
     treated = [
         name
         for name, config in material.configs.items()

@@ -42,7 +42,7 @@ _STYLE: dict[RcKeyType, object] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure that is there as vectors and as pixels, the same bytes each time."""
+    """A figure as vectors and as pixels, the same bytes each time."""
 
     figure: Figure
 
@@ -235,7 +235,7 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
         for number, (name, curve) in enumerate(models.items()):
-            dashes = ("-", "--", ":")[number // len(COLOURS) % 3]  # a colour that comes twice is told apart by dashes
+            dashes = ("-", "--", ":")[number // len(COLOURS) % 3]  # a repeated colour gets other dashes
             colour = COLOURS[number % len(COLOURS)]
             axis.plot(curve["coverage"], curve["risk"], color=colour, ls=dashes, lw=1.3, label=name)
         axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
@@ -285,7 +285,7 @@ def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> Chart:
 
 
 def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> Chart:
-    """NLL and ECE over temperature on test (for the eye only) with the temperature found on calib."""
+    """NLL and ECE over temperature on test (for illustration only) with the temperature fitted on calib."""
     with mpl.rc_context(_STYLE):
         figure, (left, right) = _grid(2, 4.4, 2.8, columns=2)
         for colour, (name, (sweep, chosen)) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
@@ -326,7 +326,7 @@ def confusions(models: dict[str, list[list[int]]]) -> Chart:
 
 
 def matrix(names: list[str], panels: dict[str, NDArray[np.float64]]) -> Chart:
-    """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
+    """Square tables as heat maps, a panel a metric: rows are train sources, columns test sources."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
         figure, axes = _grid(len(panels), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
         for axis, (title, values) in zip(axes, panels.items(), strict=True):
@@ -358,7 +358,7 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
             x = np.arange(len(LABELS)) + (number - (len(models) - 1) / 2) * width
             y = np.array([f1[label] for label in LABELS])
             ends = np.array([intervals[name][f"f1_{label}"] for label in LABELS]).T
-            again = "///" if number >= len(COLOURS) else None  # a colour that comes twice is told apart by lines
+            again = "///" if number >= len(COLOURS) else None  # a repeated colour gets hatching
             axis.bar(
                 x, y, width, color=COLOURS[number % len(COLOURS)], hatch=again, edgecolor="white", lw=0, label=name
             )

@@ -23,7 +23,7 @@ _HEAD = (
 
 
 def given_weights(material: Material) -> list[Block]:
-    """A sentence an ensemble on its adoption, and a table; nothing where all weights are equal or searched."""
+    """One sentence per ensemble on its adoption, and a table; empty where all weights are equal or searched."""
     given = [e for e in material.joined if e.value["weighting"] == "fixed"]
     if not given:
         return []

@@ -1,4 +1,4 @@
-"""Hybrids of CNN and transformer beside the same pool of their CNNs alone: do they smooth what the CNNs know?"""
+"""Hybrids of CNN and transformer beside the same pool of their CNNs alone: do they over-smooth?"""
 
 from __future__ import annotations
 

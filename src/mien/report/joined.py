@@ -66,7 +66,7 @@ def _kinds(joined: list[Node]) -> list[str]:
 
 
 def _best_of_each_kind(material: Material) -> tuple[Spans, ...]:
-    """What a second and a third model bring: the best of each kind on val, by its scores on test."""
+    """The gain of a second and a third model: the best of each kind on val, by its scores on test."""
     points: list[Spans] = []
     before: Node | None = material.best_single
     for kind in _kinds(material.joined):
@@ -249,7 +249,7 @@ def selection(material: Material) -> Section:
 
 
 def _candidates_in_figure(candidates: list[Node], adopted: str) -> list[Node]:
-    """What a figure of one page has room for: single models, the adopted one, given weights, then the best on val."""
+    """The candidates that fit a page: single models, the adopted one, given weights, then the best on val."""
     must = [
         len(e.value["members"]) == 1 or e.value["name"] == adopted or e.value["weighting"] == "fixed"
         for e in candidates
@@ -260,7 +260,7 @@ def _candidates_in_figure(candidates: list[Node], adopted: str) -> list[Node]:
 
 
 def comment(material: Material, e: Node) -> Spans:
-    """What is to be said of a candidate, from its figures."""
+    """A comment on a candidate by its figures."""
     selected = material.study.value["selected"]
     parts = []
     if e.value["name"] == selected["name"]:

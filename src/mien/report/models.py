@@ -115,7 +115,7 @@ def singles(material: Material) -> Section:
 
 
 def _note(material: Material, model: Node) -> Spans:
-    """What is to be said of a single model: its role, and the epoch whose weights it has."""
+    """A note on a single model: its role, and the epoch whose weights it has."""
     role = {material.study.value["selected"]["best_single"]: "best single model on val; "}
     student = material.student is not None and model.value["name"] == material.student.value["name"]
     words = "student; " if student else role.get(model.value["name"], "")

@@ -45,7 +45,7 @@ _PREAMBLE = """#set document(title: {title}, date: none)
 #let note(edge, body) = block(width: 100%, inset: 8pt, stroke: (left: 3pt + edge), fill: luma(244), body)
 #text(size: 20pt, weight: "bold")[#{title}]
 """
-_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may go on in the next line
+_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may break
 _EDGES = {"note": "orange", "warning": "red"}
 _SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 _TEXT_WIDTH = 480  # points between the margins

@@ -1,4 +1,4 @@
-"""Several trainings of one network beside each other: what was changed, and what that brought."""
+"""Several trainings of one network beside each other: what was changed, and its effect."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _SILENT_S = 10.0  # a camera without a frame for so long counts as gone
 
 
 def _nominal_rate(capture: cv2.VideoCapture) -> float:
-    """Frames a second as a source states them, `NOMINAL` where it states none that can be meant."""
+    """Frames a second as a source states them, `NOMINAL` where it states none that is plausible."""
     stated = float(capture.get(cv2.CAP_PROP_FPS))
     return stated if _RATES[0] <= stated <= _RATES[1] else NOMINAL
 
@@ -118,7 +118,7 @@ class VideoFile:
                 rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
                 yield Frame(number, moment, rgb, 1000 * (time.perf_counter() - began))
                 number += 1
-            # Containers without an index of frames state an estimate: a few frames less are no fault.
+            # Containers without an index of frames state an estimate: a few frames less are no error.
             if number and self.expected - number > max(2, 0.02 * self.expected):
                 message = f"{self._path} ends after {number} of {self.expected} frames: it is truncated or damaged"
                 yield Frame(number, moment + 1 / self.fps, None, 0.0, message)
@@ -204,7 +204,7 @@ class Camera:
             number += 1
 
     def __iter__(self) -> Iterator[Frame]:
-        """Newest frames until the camera ends. Raises `MienError` where it falls silent."""
+        """Newest frames until the camera ends. Raises `MienError` where no frame arrives for long."""
         thread = threading.Thread(target=self._read, daemon=True)
         thread.start()
         start: float | None = None

@@ -76,7 +76,7 @@ def unfiltered(value: Floats, time_s: float) -> Floats:
 
 
 def make_filter(rules: LiveRules) -> Filter:
-    """A new filter as the rules say."""
+    """A new filter by the rules."""
     if rules.filter == "one_euro":
         return OneEuro(cutoff=rules.cutoff, beta=rules.beta, speed_cutoff=rules.speed_cutoff)
     return Ema(time_constant=rules.time_constant) if rules.filter == "ema" else unfiltered

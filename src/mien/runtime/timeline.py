@@ -15,7 +15,7 @@ from mien.runtime.overlay import COLOURS
 
 WIDTH, LEFT, RIGHT, BAND, AREA, HEAD, FOOT, GAP = 1400, 120, 20, 18, 110, 70, 40, 26
 PAPER, INK, NOTHING, UNSURE = (255, 255, 255), (40, 40, 40), (238, 238, 238), (90, 90, 90)
-MOST_FACES = 8  # those that are seen longest
+MOST_FACES = 8  # those that are present longest
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Course:
 
 
 def courses(table: pa.Table) -> list[Course]:
-    """Faces of a frame table, those that are seen longest first."""
+    """Faces of a frame table, those that are present longest first."""
     ids = np.array([-1 if v is None else v for v in table["face_id"].to_pylist()])
     times = table["time_s"].to_numpy()
     smooth = np.stack([table[f"smooth_{name}"].to_numpy() for name in LABELS], 1).astype(np.float64)
@@ -78,7 +78,7 @@ def _legend(draw: ImageDraw.ImageDraw) -> None:
 
 
 def _columns(face: Course, last: float) -> NDArray[np.int64]:
-    """For each pixel column the face's row that is shown there, -1 where it is not seen."""
+    """For each pixel column the face's row that is drawn there, -1 where the face is absent."""
     plot = WIDTH - LEFT - RIGHT
     moments = (np.arange(plot) + 0.5) / plot * max(last, 1e-9)
     row = np.searchsorted(face.times, moments, side="right") - 1

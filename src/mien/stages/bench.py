@@ -45,7 +45,7 @@ class Cost(TypedDict):
 
 
 class Benchmark(TypedDict):
-    """What models cost, and what one image takes them on this machine."""
+    """The cost of models, and their time for one image on this machine."""
 
     img_size: int
     batch: int
@@ -172,7 +172,7 @@ def _cost(name: str, members: dict[str, _Member]) -> Cost:
 def _contenders(
     engine: Engine, threads: int, built: dict[str, _Member], config: LatencyConfig, device: torch.device
 ) -> Iterator[Contender]:
-    """Every model in one engine with so many threads; members that several models have are opened once."""
+    """Every model in one engine with so many threads; members that several models share are opened once."""
     from mien.nn.latency import Contender, onnx_call, onnx_session, torch_call  # noqa: PLC0415  (torch)
 
     opened = {name: onnx_session(m.graph, threads) for name, m in built.items()} if engine == "onnxruntime" else {}

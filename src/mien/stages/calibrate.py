@@ -54,7 +54,7 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
     _check_classes(run_folder, predictions, config)
     opened = accesses.read_accesses([accesses.origin_of(run_folder, predictions.meta)])
     calibration = _fit(source, predictions, config, fingerprint, len(opened))
-    # Asked for only now: a calibration that cannot be right fails as it would on an unopened test.
+    # Checked last, so that a calibration that cannot be right fails with its own error.
     accesses.check_unopened(opened, "this calibration was fitted", again=again)
     for text in [*calibration.warnings, *calibration.decisions.warnings]:
         warn(f"{source.name}: {text}")

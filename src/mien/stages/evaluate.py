@@ -1,4 +1,4 @@
-"""The only door to test: a run or an ensemble, after a selection was written, to `evaluation.json`."""
+"""Opens test: a run or an ensemble, after a selection was written, to `evaluation.json`."""
 
 from __future__ import annotations
 
@@ -175,12 +175,12 @@ def _evaluate_ensemble(target: Path, job: _Job) -> EvaluationDocument:
     scores = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)
     best, versus = selection["best_single"], Versus()
     if best != ensemble.name:
-        rival, theirs = _pooled_test(target.parent / best, job)
-        store.check_same_rows([test, theirs])
-        rival_t = read_ensemble(target.parent / best).temperature
+        rival_logits, rival_test = _pooled_test(target.parent / best, job)
+        store.check_same_rows([test, rival_test])
+        rival_temperature = read_ensemble(target.parent / best).temperature
         difference = paired(
             probabilities,
-            softmax(rival / rival_t),
+            softmax(rival_logits / rival_temperature),
             test.labels,
             resamples=job.config.resamples,
             seed=job.config.seed,
@@ -240,7 +240,7 @@ def _check_images(index_folder: Path | None, config: EvaluateConfig) -> None:
 def _done(target: Path, fingerprint: str) -> EvaluationDocument | None:
     try:
         evaluation = read_evaluation(target)
-    except ArtifactError:  # there is none, or one of another format
+    except ArtifactError:  # absent, or of another format
         return None
     return evaluation if evaluation["fingerprint"] == fingerprint else None
 

@@ -290,13 +290,15 @@ def _logits(trained: Run, pixels: PixelRows, rows: Rows, config: EvaluateConfig)
 
 def _check_crop(model: _Model, target: Path, other: Index) -> None:
     """Raise unless the index is cropped as the model was taught; a grey model also takes images in colour."""
-    mine, theirs = model.crop.model_dump(), other.crop.model_dump()
-    if mine["color"] == "grey":
-        theirs["color"] = "grey"
-    differ = [f"{key} {mine[key]!r} and {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
-    if differ:
+    model_crop, index_crop = model.crop.model_dump(), other.crop.model_dump()
+    if model_crop["color"] == "grey":
+        index_crop["color"] = "grey"
+    differences = [
+        f"{key} {model_crop[key]!r} and {index_crop[key]!r}" for key in model_crop if model_crop[key] != index_crop[key]
+    ]
+    if differences:
         raise InputError(
-            f"{target} learned other crops than {other.folder} has: {', '.join(differ)}.",
+            f"{target} learned other crops than {other.folder} has: {', '.join(differences)}.",
             rule="A model sees what it was trained on: the same size, colour and crop.",
             fix=f"Build the other index with --like {target}.",
         )

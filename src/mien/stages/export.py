@@ -227,8 +227,8 @@ def _as_predicted_by(
     meta: PredictionsMeta = {
         **float_predictions.meta,
         "weights_hash": weights_hash,
-        "head": "linear",
-    }  # log-probabilities
+        "head": "linear",  # log-probabilities
+    }
     return replace(float_predictions, logits=logits, meta=meta)
 
 

@@ -192,7 +192,7 @@ def under(labels: str, whole: Path, out: Path) -> Index:
 
 @dataclass(frozen=True)
 class _FinderMaker:
-    """Makes the detector in the process that detects; equal settings are equal makers."""
+    """Makes the detector in the process that detects; makers of equal settings are equal."""
 
     config: DetectConfig
 
@@ -241,7 +241,7 @@ def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
 
 
 def _begin(building: Path, fingerprint: str) -> None:
-    """The folder in which to build: an interrupted build of the same goes on, anything else makes way."""
+    """Prepare the folder in which to build: an interrupted build of the same goes on, anything else is removed."""
     started = building / base.STARTED
     if started.is_file() and base.read_json(started, kind="start marker").get("fingerprint") == fingerprint:
         _clear(building)
@@ -261,7 +261,7 @@ def _clear(building: Path) -> None:
 
 
 def _keep_pieces(building: Path, out: Path) -> None:
-    """After an error: the pieces stay for the next attempt; a folder without any goes."""
+    """After an error: keep the pieces for the next attempt; remove a folder without any."""
     if not any((building / _PIECES).glob("*.arrow")):
         base.remove_folder(building)
         return

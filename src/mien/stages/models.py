@@ -1,4 +1,4 @@
-"""What ships with the package and what may be fetched: listed, verified, fetched."""
+"""Shipped models and pinned downloads: listed, verified, fetched."""
 
 from __future__ import annotations
 

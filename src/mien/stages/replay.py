@@ -1,4 +1,4 @@
-"""A frame table once more with other rules, and its score against marked intervals; no video and no model is needed."""
+"""A frame table decided anew with other rules, and its score against marked intervals; no video or model is needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mien.core.progress import warn
 from mien.evaluate.intervals import Interval, LabelScores, changes, score, switch_seconds, truth
 from mien.runtime.policy import LabelPolicy, thresholds_of
 
-LEAST = 1e-30  # probabilities below count as this: their logarithm is needed
+LEAST = 1e-30  # lower bound of probabilities, so that their logarithm is finite
 NUMBERS = {name: k for k, name in enumerate(LABELS)}
 
 
@@ -54,7 +54,7 @@ class Flips(TypedDict):
 
 
 class ReplayScores(LabelScores):
-    """Labels against what was marked, and how soon an interval's label is said, where it ever is."""
+    """Labels against marked intervals, and how soon an interval's label is shown, where it ever is."""
 
     median_seconds_to_switch: float | None
     never_said: int
@@ -212,7 +212,7 @@ def _intervals_of(face: Face, rows: list[Marked]) -> list[Interval]:
 
 
 def _scores(faces: list[Face], rows: list[Marked]) -> dict[str, ReplayScores]:
-    """Raw and smoothed labels against what was marked, and how soon an interval's label is said."""
+    """Raw and smoothed labels against marked intervals, and how soon an interval's label is shown."""
     pairs = [(face, _intervals_of(face, rows)) for face in faces]
     marked = [truth(face.times, intervals) for face, intervals in pairs]
     if not any((m >= 0).any() for m in marked):

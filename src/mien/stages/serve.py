@@ -108,7 +108,7 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
 
 
 def _page_files(path: Path, card: ModelCard) -> dict[str, bytes]:
-    """What the page loads beside its own files, by name."""
+    """The files that the page loads beside its own, by name."""
     detector, network = page_detector()
     documents = {"model": page_card(card, detector["name"]), "live": SHIPPED_RULES, "detector": detector}
     texts = {f"{name}.json": json.dumps(document).encode() for name, document in documents.items()}

@@ -172,7 +172,7 @@ def _variants(runs: list[PredictionSource]) -> list[Variant]:
             continue
         pair = [_calibrated_test(source) for source in (run, origin)]
         check_same_rows([test for _, test in pair])
-        (mine, test), (theirs, _) = pair
+        (probabilities, test), (first_probabilities, _) = pair
         keys = [k for k, v in run.settings.items() if k not in NEUTRAL and v != origin.settings.get(k)]
         rows.append(
             {
@@ -180,7 +180,7 @@ def _variants(runs: list[PredictionSource]) -> list[Variant]:
                 "first": origin.name,
                 "name": run.name,
                 "differs": {k: [run.settings[k], origin.settings.get(k)] for k in keys},
-                **paired(mine, theirs, test.labels, groups=test.groups),
+                **paired(probabilities, first_probabilities, test.labels, groups=test.groups),
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""A run's calibration error over a grid of temperatures: a table and a figure, beside what was fitted."""
+"""A run's calibration error over a grid of temperatures: a table and a figure, with the fitted temperature."""
 
 from __future__ import annotations
 

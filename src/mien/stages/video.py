@@ -187,7 +187,7 @@ def _analyse(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
     if error:
         warn(error)
     wall = time.perf_counter() - started
-    unreadable = session.unreadable if session.frames else 1  # the one row that says so
+    unreadable = session.unreadable if session.frames else 1  # the one row with DECODE_ERROR
     summary: videos.VideoSummary = {
         **session.summary(wall, unreadable),
         "video": job.name,

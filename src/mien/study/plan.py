@@ -1,4 +1,4 @@
-"""What a study, sweep or matrix would do, and the question before it removes trainings."""
+"""What a study, sweep or matrix would do, and a confirmation before it removes trainings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The HTTP API: an image in, faces with calibrated probabilities out.
 
-One recogniser answers one image at a time; `WAITING` requests may wait, and further ones get 503. A body is read up
-to a limit. Nothing is stored or logged.
+One recogniser answers one image at a time; at most `WAITING` requests are open, and further ones get 503. A body is
+read up to a limit. Nothing is stored or logged.
 """
 
 from __future__ import annotations

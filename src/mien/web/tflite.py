@@ -1,4 +1,4 @@
-"""What a TensorFlow Lite file holds: tensors, operators and their options, read without TensorFlow.
+"""The content of a TensorFlow Lite file: tensors, operators and their options, read without TensorFlow.
 
 Field numbers are those of TensorFlow's `schema.fbs` (version 3); the layout of tables and vectors is FlatBuffers'
 (https://flatbuffers.dev/internals).
@@ -26,7 +26,7 @@ class Table:
         self._fields = position - struct.unpack_from("<i", data, position)[0]
 
     def _position_of(self, field: int) -> int | None:
-        """Where a field lies, None where the file leaves it at its default."""
+        """The position of a field, None where the file leaves it at its default."""
         size = struct.unpack_from("<H", self._data, self._fields)[0]
         entry = 4 + 2 * field
         offset = struct.unpack_from("<H", self._data, self._fields + entry)[0] if entry < size else 0
