@@ -29,5 +29,5 @@ def latency(
     """
     from mien.stages import bench as stage
 
-    found = stage.run(config or LatencyConfig(), out)
-    show(found, json=json, text=stage.table(found))
+    document = stage.run(config or LatencyConfig(), out)
+    show(document, json=json, text=stage.table(document))

@@ -35,7 +35,10 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs
 
 app = App(
     name="mien",
-    help=f"Facial-expression recognition that can be trusted, from images to a live student. `mien COMMAND --help` says what a command takes, {ALL} with every flag.",
+    help=(
+        "Facial-expression recognition that can be trusted, from images to a live student. "
+        f"`mien COMMAND --help` says what a command takes, {ALL} with every flag."
+    ),
     version=mien.__version__,
     suppress_keyboard_interrupt=False,
 )
@@ -106,7 +109,10 @@ def run(arguments: list[str]) -> int:
         if extra is None:
             raise
         return _fail(
-            f"This command needs {error.name}, which is not installed. Install it, in the folder of mien: pip install '.[{extra}]'",
+            (
+                f"This command needs {error.name}, which is not installed. Install it, in the folder of mien: "
+                f"pip install '.[{extra}]'"
+            ),
             2,
         )
     except OSError as error:
@@ -115,7 +121,10 @@ def run(arguments: list[str]) -> int:
             return 1
         if error.errno == errno.ENOSPC:
             return _fail(
-                f"The disk is full ({error.filename or 'while writing'}). What was complete before is whole; free space and run the same command again.",
+                (
+                    f"The disk is full ({error.filename or 'while writing'}). What was complete before is whole; "
+                    "free space and run the same command again."
+                ),
                 1,
             )
         if error.strerror:
@@ -137,7 +146,7 @@ def _usage_text(error: cyclopts.CycloptsError) -> str:
 
 
 def _print_best(run: Run, *, json: bool) -> None:
-    """What a finished training says of itself."""
+    """Print the best epoch and the events of a finished training."""
     best, events = run.manifest["best"], run.manifest["events"]
     lines = [f"{run.folder}: val macro-F1 {best['best_val_macro_f1']:.4f} at epoch {best['best_epoch']}"]
     lines += [f"  {event['kind']}: {event['text']}" for event in events]
@@ -202,7 +211,10 @@ def suspects(
     resolved, origin = resolve(TrainConfig, ("flag", given(config)))
     done = stage.run(resolved, origin, noise or SuspectsConfig(), index, out)
     classes = ", ".join(f"{name} {count}" for name, count in done["by_class"].items() if count)
-    text = f"{out}: {done['suspects']:,} of {done['rows']:,} train labels are in doubt ({done['share']:.1%}): {classes or 'none'}; look at {out / 'sheet.png'}"
+    text = (
+        f"{out}: {done['suspects']:,} of {done['rows']:,} train labels are in doubt ({done['share']:.1%}): "
+        f"{classes or 'none'}; look at {out / 'sheet.png'}"
+    )
     show(done, json=json, text=text)
 
 
@@ -251,7 +263,10 @@ def export(
     proven = f"probabilities within {done['max_probability_difference']:.1e} of torch"
     if done["int8"]:
         val = done["val"]
-        proven = f"int8, on val macro-F1 {val['float']['macro_f1']:.4f} → {val['int8']['macro_f1']:.4f}, ECE {val['float']['ece']:.4f} → {val['int8']['ece']:.4f}, {val['labels_changed']:.1%} of labels changed"
+        proven = (
+            f"int8, on val macro-F1 {val['float']['macro_f1']:.4f} → {val['int8']['macro_f1']:.4f}, "
+            f"ECE {val['float']['ece']:.4f} → {val['int8']['ece']:.4f}, {val['labels_changed']:.1%} of labels changed"
+        )
     text = f"{out}: {done['bytes'] / 1e6:.2f} MB, {proven}, {done['latency']['p50_ms']:.2f} ms a face"
     show(done, json=json, text=text)
 
@@ -290,8 +305,8 @@ def recognize(
     show({"pictures": done}, json=json, text="\n".join(lines))
     failed = [image["error"] for image in done if "error" in image]
     if failed:
-        seen = f"{len(failed)} of {len(done)} images were not recognised: " + "; ".join(failed)
-        raise InputError(seen) if len(failed) == len(done) else MienError(seen)
+        message = f"{len(failed)} of {len(done)} images were not recognised: " + "; ".join(failed)
+        raise InputError(message) if len(failed) == len(done) else MienError(message)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ Jobs = Annotated[
     Parameter(
         name=["--jobs", "-j"],
         validator=Number(gte=1),
-        help="trainings at a time, each in a process of its own: for a large GPU, or many cores; what they say is in OUT/logs",
+        help=(
+            "trainings at a time, each in a process of its own: for a large GPU, or many cores; "
+            "what they say is in OUT/logs"
+        ),
     ),
 ]
 Model = Annotated[Path | None, Parameter(name=["--model", "-m"])]

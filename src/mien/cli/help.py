@@ -16,7 +16,9 @@ PLAIN = 12
 """Flags that a command may have before its help is divided by topic."""
 
 TOPICS: dict[str, str] = {
-    "Network": "backbone stem img_size patch_size pretrained pretrained_license init_from attention drop_rate drop_path",
+    "Network": (
+        "backbone stem img_size patch_size pretrained pretrained_license init_from attention drop_rate drop_path"
+    ),
     "Distillation": "kd_loss kd_temperature kd_weight kd_views dkd_alpha dkd_beta",
     "Head and loss": "head scale margin subcenters joint_weight plain_logits_epochs arcface_warmup_epochs scale_start"
     " scale_warmup_epochs loss focal_gamma logit_adjust_tau label_smoothing soft_votes center_weight balanced_sampling"
@@ -108,10 +110,10 @@ def topics(panel: HelpPanel, *, everything: bool) -> Iterator[HelpPanel]:
     everything = everything or len(panel.entries) <= LONGEST
     placed = {name: topic for topic, names in TOPICS.items() for name in names.split()}
     # A name may stand in two topics (`patience` of a training and of a face): the command's other flags decide.
-    here = {setting(entry) for entry in panel.entries}
+    settings = {setting(entry) for entry in panel.entries}
     for topic, names in TOPICS.items():
         listed = names.split()
-        if sum(name in here for name in listed) == len(listed):
+        if sum(name in settings for name in listed) == len(listed):
             placed |= dict.fromkeys(listed, topic)
     for topic in ("", *TOPICS):
         entries = [
@@ -143,12 +145,12 @@ class HelpByTopic:
         if panel.format != "parameter":
             self.inner(console, options, panel)
             return
-        shown = 0
+        count = 0
         for part in topics(panel, everything=self.everything):
-            shown += len(part.entries)
+            count += len(part.entries)
             self.inner(console, options, part if self.everything else evolve(part, entries=_without_empties(part)))
-        if shown < len(panel.entries):
-            console.print(f"{len(panel.entries) - shown} more flags, with good defaults: {ALL}.", style="dim")
+        if count < len(panel.entries):
+            console.print(f"{len(panel.entries) - count} more flags, with good defaults: {ALL}.", style="dim")
 
 
 def _without_empties(panel: HelpPanel) -> list[HelpEntry]:

@@ -36,8 +36,8 @@ def index_build(
 
     settings = config or IndexConfig()
     index.run(settings if like is None else index.like(settings, like), out, work=work)
-    found = index.audit(out, verify=False)  # just written, or just verified
-    show(found, json=json, text=audit_text(found))
+    audit = index.audit(out, verify=False)  # just written, or just verified
+    show(audit, json=json, text=audit_text(audit))
 
 
 @index_app.command(name="audit")
@@ -54,9 +54,9 @@ def index_audit(folder: Path, *, figures: Path | None = None, json: Json = False
     from mien.data.audit.text import audit_text
     from mien.stages import index
 
-    found = index.audit(folder)
+    audit = index.audit(folder)
     written = {} if figures is None else {"figures": [str(path) for path in index.figures(folder, figures)]}
-    show({**found, **written}, json=json, text=audit_text(found))
+    show({**audit, **written}, json=json, text=audit_text(audit))
 
 
 @index_app.command(name="diff")
@@ -73,8 +73,8 @@ def index_diff(first: Path, second: Path, *, json: Json = False) -> None:
     from mien.data.audit.text import diff_text
     from mien.stages import index
 
-    found = index.diff(first, second)
-    show(found, json=json, text=diff_text(found))
+    differences = index.diff(first, second)
+    show(differences, json=json, text=diff_text(differences))
 
 
 @index_app.command(name="sources")

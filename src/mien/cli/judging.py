@@ -91,21 +91,24 @@ def calibrate(
     """
     from mien.stages import calibrate as stage
 
-    found = stage.run(run, config or CalibrateConfig(), again=again)
-    shown = found.model_dump()
+    calibration = stage.run(run, config or CalibrateConfig(), again=again)
+    document = calibration.model_dump()
+    (low, high), before, after = calibration.temperature_ci95, calibration.before, calibration.after
     text = (
-        f"{found.method} scaling; T = {found.temperature:.4f} [{found.temperature_ci95[0]:.4f}, {found.temperature_ci95[1]:.4f}] on {found.n:,} images; on {found.after['n']:,} others "
-        f"ECE {found.before['ece']:.4f} -> {found.after['ece']:.4f} (floor {found.after['ece_floor']:.4f}), NLL {found.before['nll']:.4f} -> {found.after['nll']:.4f}, "
-        f"mean confidence - accuracy {found.before['signed_gap']:+.4f} -> {found.after['signed_gap']:+.4f}"
+        f"{calibration.method} scaling; T = {calibration.temperature:.4f} [{low:.4f}, {high:.4f}] "
+        f"on {calibration.n:,} images; on {after['n']:,} others "
+        f"ECE {before['ece']:.4f} -> {after['ece']:.4f} (floor {after['ece_floor']:.4f}), "
+        f"NLL {before['nll']:.4f} -> {after['nll']:.4f}, "
+        f"mean confidence - accuracy {before['signed_gap']:+.4f} -> {after['signed_gap']:+.4f}"
     )
     if sweep is not None:
         from mien.stages import temperature_sweep
 
-        curve = temperature_sweep.run(run, found, low=sweep[0], high=sweep[1], step=step, bins=bins)
-        shown["temperature_sweep"] = curve
+        curve = temperature_sweep.run(run, calibration, low=sweep[0], high=sweep[1], step=step, bins=bins)
+        document["temperature_sweep"] = curve
         text += f"\n{run / temperature_sweep.NAME}.csv: least NLL at T = {curve['best_temperature']:.4g}"
         text += ", an edge of the sweep: the least lies there or beyond" if curve["at_edge"] else ""
-    show(shown, json=json, text=text)
+    show(document, json=json, text=text)
 
 
 def ensemble(
@@ -154,7 +157,8 @@ def evaluate(
     target
         a run, an ensemble, or a folder of ensembles; with --on a model file (.onnx) too
     index
-        the index whose test split is opened; left out for predictions that were imported without one. With --on the one that the model learned from
+        the index whose test split is opened; left out for predictions that were imported without one. With --on the
+        one that the model learned from
     selection
         the selected.json that knows this run; found by itself in a folder beside it
     on
@@ -185,13 +189,13 @@ def evaluate(
         lines.append(f"  {key:12} {test[key]:8.4f}  [{ends[key][0]:.4f}, {ends[key][1]:.4f}]{floor}")
     answers = done["abstain"]
     right = answers["accuracy_answered"]
-    said = "nothing" if right is None else f"{answers['coverage']:.1%}, of these right {right:.1%}"
-    lines += [f"  answers {said}; AURC {answers['aurc']:.4f}", _told(done["test_accesses"])]
+    answered = "nothing" if right is None else f"{answers['coverage']:.1%}, of these right {right:.1%}"
+    lines += [f"  answers {answered}; AURC {answers['aurc']:.4f}", _access_text(done["test_accesses"])]
     show(done, json=json, text="\n".join(lines))
 
 
-def _told(opened: AccessesBefore) -> str:
-    """How often test was opened before what was judged, and before its selection."""
+def _access_text(opened: AccessesBefore) -> str:
+    """How often test was opened before this evaluation, its selection and its calibration."""
     from mien.core.artifacts.test_accesses import told
 
     parts = [told(opened["before_selection"], "this selection was written"), told(opened["before"], "this evaluation")]
@@ -206,10 +210,12 @@ def _evaluate_on(
     from mien.stages import evaluate_on as stage
 
     done = stage.run(run, index, on, config, selection=selection)
-    test, left = done["test"], done["left_out"]
+    test, left_out = done["test"], done["left_out"]
     text = (
-        f"{done['name']} on {test['n']:,} test images of {on} (left out: {left['same']:,} that it may have seen, {left['near']:,} that look like such)\n"
-        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, {test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
-        f"{_told(done['test_accesses'])}"
+        f"{done['name']} on {test['n']:,} test images of {on} (left out: {left_out['same']:,} that it may have seen, "
+        f"{left_out['near']:,} that look like such)\n"
+        f"  accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} [{test['ci95']['macro_f1'][0]:.4f}, "
+        f"{test['ci95']['macro_f1'][1]:.4f}], ECE {test['ece']:.4f}\n"
+        f"{_access_text(done['test_accesses'])}"
     )
     show(done, json=json, text=text)

@@ -19,14 +19,14 @@ def models(*, json: Json = False) -> None:
     """List the models that ship, with their figures and terms, and what may be fetched."""
     from mien.stages import models as stage
 
-    found = stage.listing()
-    show(found.model_dump(mode="json"), json=json, text="\n".join([*_models(found), *_downloads(found)]))
+    listing = stage.listing()
+    show(listing.model_dump(mode="json"), json=json, text="\n".join([*_models(listing), *_downloads(listing)]))
 
 
-def _models(found: Listing) -> list[str]:
+def _models(listing: Listing) -> list[str]:
     lines = []
-    for model in found.models:
-        mark = " (default)" if model.name == found.default else ""
+    for model in listing.models:
+        mark = " (default)" if model.name == listing.default else ""
         lines.append(f"{model.name} {model.version}{mark}: {model.precision}, {model.bytes / 1e6:.1f} MB")
         lines += [f"  learned from: {'; '.join(model.data)}", f"  terms: {'; '.join(model.terms)}"]
         for name, figure in model.figures.items():
@@ -35,9 +35,9 @@ def _models(found: Listing) -> list[str]:
     return lines or ["No model ships with this version."]
 
 
-def _downloads(found: Listing) -> list[str]:
+def _downloads(listing: Listing) -> list[str]:
     lines = ["", "To be fetched (mien models get NAME):"]
-    for entry in found.downloads:
+    for entry in listing.downloads:
         state = "fetched" if entry.fetched else f"{entry.bytes / 1e6:.1f} MB"
         lines.append(f"  {entry.name}: {entry.purpose}; {state}; terms: {entry.terms}")
     return lines

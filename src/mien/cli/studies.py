@@ -33,7 +33,8 @@ def study(
     source
         NAME=WHERE instead of the sources that the study names (repeatable): the same study on other images
     dry_run
-        say what would be done: what is there, goes on, is to be made, or is made again since its settings or inputs changed
+        say what would be done: what is there, goes on, is to be made, or is made again since its settings or inputs
+        changed
     again
         calibrate and select with other settings although test was opened; results state how often
     """
@@ -81,7 +82,8 @@ def matrix(
     Parameters
     ----------
     file
-        a matrix (TOML): sources, settings of their indexes and of the training, seeds; the names of shipped ones work too
+        a matrix (TOML): sources, settings of their indexes and of the training, seeds; the names of shipped ones work
+        too
     out
         the matrix's folder: indexes, runs, matrix.json, matrix.md, matrix.png
     again
@@ -159,7 +161,7 @@ def report(
     formats = tuple(filter(None, format.replace(" ", "").split(",")))
     for root in (folder, *(compare or ())):
         if root is not None and (root / SELECTION).is_file():
-            study_summary.judged(root)
+            study_summary.summarize_ensembles(root)
     if compare is not None:
         files = stage.run_comparison(compare_studies.compare(*compare), *compare, formats)
     elif folder is not None:

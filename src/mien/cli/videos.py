@@ -45,7 +45,11 @@ def live(
     latency = done["latency_ms"].get("total")
     spent = f"{latency['p50']:.1f} ms a frame (p99 {latency['p99']:.1f}), " if latency else ""
     skipped = f", {done['skipped_detections']} detections that cannot be cropped" if done["skipped_detections"] else ""
-    text = f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities{skipped}; {spent}{done['fps']:.0f} frames/s, {done['dropped']} dropped; label flips a minute: {flips['raw']} raw, {flips['smoothed']} smoothed"
+    text = (
+        f"{done['frames']} frames, a face in {done['frames_with_face']}, {done['identities']} identities{skipped}; "
+        f"{spent}{done['fps']:.0f} frames/s, {done['dropped']} dropped; label flips a minute: {flips['raw']} raw, "
+        f"{flips['smoothed']} smoothed"
+    )
     show(done, json=json, text=text)
 
 
@@ -74,11 +78,14 @@ def video(
     if not sources:
         raise UsageError("No video was named.", fix="mien video FOLDER --out DIR")
     done = stage.run(list(sources), model, config or VideoConfig(), out)
-    text = f"{out}: {done['videos']} videos, {done['frames']:,} frames; {done['analysed']} were analysed now; {out / 'frames.csv'}"
+    text = (
+        f"{out}: {done['videos']} videos, {done['frames']:,} frames; {done['analysed']} were analysed now; "
+        f"{out / 'frames.csv'}"
+    )
     show(done, json=json, text=text)
     if done["failed"]:
-        seen = f"{len(done['failed'])} of {done['videos']} videos could not be read to their end: "
-        raise MienError(seen + "; ".join(done["failed"].values()))
+        message = f"{len(done['failed'])} of {done['videos']} videos could not be read to their end: "
+        raise MienError(message + "; ".join(done["failed"].values()))
 
 
 def replay(
@@ -105,11 +112,14 @@ def replay(
     done = stage.run(table, given(config), out=out, intervals=intervals)
     flips = done["flips_per_minute"]
     lines = [
-        f"{done['faces']} faces, {done['rows']:,} rows; flips a minute: {flips['raw']} raw, {flips['before']} in the table, {flips['smoothed']} now"
+        f"{done['faces']} faces, {done['rows']:,} rows; flips a minute: {flips['raw']} raw, "
+        f"{flips['before']} in the table, {flips['smoothed']} now"
     ]
     for name, scores in (done["scores"] or {}).items():
         wait = scores["median_seconds_to_switch"]
         lines.append(
-            f"  {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}, answered {scores['answered']:.3f}, median time to switch {'never' if wait is None else f'{wait:.2f} s'} (n = {scores['n']:,} rows)"
+            f"  {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}, "
+            f"answered {scores['answered']:.3f}, median time to switch {'never' if wait is None else f'{wait:.2f} s'} "
+            f"(n = {scores['n']:,} rows)"
         )
     show(done, json=json, text="\n".join(lines))

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever format it is written in. Every number in it knows where it comes from.
+"""The parts of a report, whatever its format. Every number in it has its source.
 
 A document is sections of blocks; a block's text is a sequence of spans. A number that was computed is a `Number`,
 which carries file, JSON path and rounding; prose with a figure in it that has no source does not build.
@@ -66,7 +66,7 @@ class Number:
     operation: str = "value"
 
     def __post_init__(self) -> None:
-        """Refuse a number that nobody could look up."""
+        """Refuse a number without a source."""
         if not self.sources:
             raise ValueError(f"the number {self.value} has no source")
         if not math.isfinite(self.value):
@@ -74,7 +74,7 @@ class Number:
 
     @property
     def text(self) -> str:
-        """As it is shown."""
+        """The number as it is written."""
         return self.rounding.apply(self.value)
 
 
@@ -88,13 +88,13 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """As it is shown: `value [low, high]`."""
+        """The estimate as it is written: `value [low, high]`."""
         return f"{self.value.text} [{self.low.text}, {self.high.text}]"
 
 
 @dataclass(frozen=True)
 class Quote:
-    """Words that an artefact holds, shown as they stand there."""
+    """Words of an artefact, quoted as they are."""
 
     text: str
     source: Source
@@ -116,7 +116,7 @@ class Blank:
     command: str
 
     def __post_init__(self) -> None:
-        """A gap that nobody can fill is left out of a table, not shown."""
+        """Refuse a blank without words or without a command that fills it."""
         if not self.text or not self.command:
             raise ValueError("a cell without a number needs words and a command")
 
@@ -142,11 +142,11 @@ def row(*cells: Span | Spans) -> Row:
 
 def spans(content: Span | Spans) -> Spans:
     """The spans of a text or cell. Raises `ValueError` for prose with a figure that has no source."""
-    found = content if isinstance(content, tuple) else (content,)
-    for span in found:
+    parts = content if isinstance(content, tuple) else (content,)
+    for span in parts:
         if isinstance(span, str) and _FIGURE.search(_CODE.sub("", span)):
             raise ValueError(f"a number without a source: {span!r}")
-    return found
+    return parts
 
 
 def marked(text: str) -> list[tuple[str, bool]]:
@@ -223,17 +223,17 @@ class Table:
                     raise ValueError(f"table {self.name}: an empty cell in the row {plain(row[0])!r}")
 
     def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers, and is set right."""
+        """Whether a column holds numbers; it is then aligned right."""
         cells = [spans(row[column]) for row in self.rows]
         return bool(column) and all(isinstance(c[0], Number | Estimate | Blank) for c in cells)
 
     def wordy(self, column: int) -> bool:
-        """Whether a column holds sentences, and needs room."""
+        """Whether a column holds sentences; it then gets more room."""
         return not self.numeric(column) and any(len(plain(row[column])) > 30 for row in self.rows)
 
 
 class Drawing(Protocol):
-    """A figure that can be had as vectors and as pixels."""
+    """A figure that can be written as vectors and as pixels."""
 
     def svg(self) -> bytes:
         """The figure as an SVG file."""
@@ -246,7 +246,7 @@ class Drawing(Protocol):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, words for those who cannot see it, and the table behind it.
+    """A figure, its alternative text, and the table of its numbers.
 
     `data` is a table of its own, the name of one that stands in the same document, or None for images.
     """
@@ -302,12 +302,12 @@ class Document:
         return [block for section in self.sections for block in section.blocks if isinstance(block, Figure)]
 
     def numbering(self) -> dict[str, int]:
-        """The number of each table and figure by its name. Raises `ValueError` for a name that comes twice."""
-        found: dict[str, int] = {}
+        """The number of each table and figure by its name. Raises `ValueError` for a name that occurs twice."""
+        numbers: dict[str, int] = {}
         kinds: tuple[Sequence[Table | Figure], ...] = (self.tables(), self.figures())
         for kind in kinds:
             for number, block in enumerate(kind, 1):
-                if block.name in found:
+                if block.name in numbers:
                     raise ValueError(f"two blocks are called {block.name!r}")
-                found[block.name] = number
-        return found
+                numbers[block.name] = number
+        return numbers

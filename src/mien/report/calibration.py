@@ -54,7 +54,11 @@ def calibration(material: Material) -> Section:
             note=(
                 "An interval is that of the ",
                 Constant("95 %", "level"),
-                " bootstrap. A temperature on the edge of its range would be an error, never a result. Vector and Dirichlet scaling are used only where they are significantly better on held-out folds of calib.",
+                (
+                    " bootstrap. A temperature on the edge of its range would be an error, never a result. "
+                    "Vector and Dirichlet scaling are used only where they are significantly better on held-out folds "
+                    "of calib."
+                ),
             ),
         ),
         Table(
@@ -75,7 +79,10 @@ def calibration(material: Material) -> Section:
             note=(
                 "ECE has ",
                 Constant("15", "bins of the ECE"),
-                " bins. The floor is what a perfectly calibrated model would show at this number of images. Gap: mean confidence minus accuracy.",
+                (
+                    " bins. The floor is what a perfectly calibrated model would show at this number of images. "
+                    "Gap: mean confidence minus accuracy."
+                ),
             ),
         ),
         *_joined(material),
@@ -110,7 +117,11 @@ def _reliability(material: Material) -> Table:
         for m, t in several
     )
     head = ("model", "accuracy", "macro-F1", "ECE", "ECE floor", "Brier", "NLL", "temperature", "note")
-    note = "A single model stands here under its own calibration, as it is used alone. As a candidate it has a temperature of its own, fitted on the rows on which those of pools are fitted, so its ECE and NLL differ a little there."
+    note = (
+        "A single model stands here under its own calibration, as it is used alone. "
+        "As a candidate it has a temperature of its own, fitted on the rows on which those of pools are fitted, "
+        "so its ECE and NLL differ a little there."
+    )
     return Table(
         "reliability-metrics", "Scores and calibration on test, each model as it is used", head, rows, strong, note
     )
@@ -138,7 +149,7 @@ def _effect(models: list[Node]) -> Spans:
 
 
 def _effect_on_adopted(material: Material) -> Spans:
-    """The adopted ensemble's ECE before and after its temperature; nothing for a single model, which stands among the models."""
+    """The adopted ensemble's ECE before and after its temperature; nothing for a single model."""
     chosen = material.chosen
     evaluation = material.evaluations.get(chosen.value["name"])
     if len(chosen.value["members"]) == 1 or evaluation is None or not evaluation.get("test_uncalibrated"):
@@ -185,30 +196,30 @@ def _joined(material: Material) -> list[Block]:
 def _diagrams(material: Material) -> list[Block]:
     given = [e.value["name"] for e in material.joined if e.value["weighting"] == "fixed"]
     names = dict.fromkeys([material.chosen.value["name"], *given, *(m.value["name"] for m in material.models)])
-    found = {name: material.evaluations[name] for name in names if name in material.evaluations}
-    if not found:
+    evaluations = {name: material.evaluations[name] for name in names if name in material.evaluations}
+    if not evaluations:
         return []
-    diagrams = {name: e.value["reliability"] for name, e in found.items()}
-    lines = {name: (e.value["sweep"], e.value["temperature"]) for name, e in found.items()}
+    diagrams = {name: e.value["reliability"] for name, e in evaluations.items()}
+    lines = {name: (e.value["sweep"], e.value["temperature"]) for name, e in evaluations.items()}
     return [
         Figure(
             "reliability",
             "Reliability before and after calibration, on test; the larger a dot, the more images",
             figures.reliability(diagrams),
             "Reliability diagrams: accuracy over confidence, a panel a model",
-            _bins(found),
+            _bins(evaluations),
         ),
         Figure(
             "temperature-sweep",
             "NLL and ECE over temperature on test, for the eye only; dotted: the temperature found on calib",
             figures.sweeps(lines),
             "Curves of NLL and ECE over temperature, a line a model",
-            _sweep(found),
+            _sweep(evaluations),
         ),
     ]
 
 
-def _bins(found: dict[str, Node]) -> Table:
+def _bins(evaluations: dict[str, Node]) -> Table:
     rows = tuple(
         row(
             e["name"].quote(),
@@ -218,7 +229,7 @@ def _bins(found: dict[str, Node]) -> Table:
                 for key in ("count", "confidence", "accuracy")
             ),
         )
-        for e in found.values()
+        for e in evaluations.values()
         for when in ("before", "after")
         for i, n in enumerate(e.value["reliability"][when]["count"])
         if n > 0
@@ -231,12 +242,12 @@ def _bins(found: dict[str, Node]) -> Table:
     )
 
 
-def _sweep(found: dict[str, Node]) -> Table:
-    shown = range(0, min(len(e.value["sweep"]["temperature"]) for e in found.values()), 4)
+def _sweep(evaluations: dict[str, Node]) -> Table:
+    positions = range(0, min(len(e.value["sweep"]["temperature"]) for e in evaluations.values()), 4)
     rows = tuple(
         row(e["name"].quote(), *(e.at("sweep", key, i).number() for key in ("temperature", "nll", "ece")))
-        for e in found.values()
-        for i in shown
+        for e in evaluations.values()
+        for i in positions
     )
     return Table("temperature-sweep-points", "Points of these curves", ("model", "temperature", "NLL", "ECE"), rows)
 

@@ -27,7 +27,7 @@ _WIDE = 0.1
 
 
 def limitations(material: Material) -> Section:
-    """Drawn from the data: what is thin, what was not run, how often test was read."""
+    """Limitations by the data: small classes, what was not run, how often test was read."""
     thin, missing = _thin(material), _not_run(material)
     blocks: list[Block] = [Heading("What is thin"), Items(thin)] if thin else []
     if missing:
@@ -50,14 +50,14 @@ def _problems(material: Material) -> list[Block]:
 
 
 def _warnings(material: Material) -> list[Block]:
-    """What stages warned of, with the models that it concerns."""
-    said: dict[str, dict[str, Quote]] = {}
+    """Warnings of the stages, each with its models."""
+    models_by_text: dict[str, dict[str, Quote]] = {}
     quotes: dict[str, Quote] = {}
     for model in [*material.models, material.chosen]:
         for warning in model["warnings"]:
-            said.setdefault(warning.text, {})[model.value["name"]] = model["name"].quote()
+            models_by_text.setdefault(warning.text, {})[model.value["name"]] = model["name"].quote()
             quotes.setdefault(warning.text, warning.quote())
-    rows = tuple((listed(list(models.values()), ", "), quotes[text]) for text, models in said.items())
+    rows = tuple((listed(list(models.values()), ", "), quotes[text]) for text, models in models_by_text.items())
     return (
         [Heading("Warnings"), Table("warnings", "What the stages warned of", ("models", "warning"), rows)]
         if rows
@@ -81,7 +81,10 @@ def _thin(material: Material) -> tuple[Spans, ...]:
         if len(material.index.value["by_source"]) == 1:
             points.append(
                 (
-                    "All images come from one source: what other cameras and people would give is not known from these figures.",
+                    (
+                        "All images come from one source: what other cameras and people would give is not known from "
+                        "these figures."
+                    ),
                 )
             )
     return tuple(points)
@@ -94,7 +97,10 @@ def _not_run(material: Material) -> tuple[Spans, ...]:
     if settings and len(set(backbones)) == len(backbones):
         points.append(
             (
-                "No training was repeated with another seed: how much of a difference is luck of the start is not known. `mien sweep` repeats trainings.",
+                (
+                    "No training was repeated with another seed: how much of a difference is luck of the start is not "
+                    "known. `mien sweep` repeats trainings."
+                ),
             )
         )
     if settings and all(s["pretrained"]["value"] == "none" for s in settings.values()):
@@ -143,14 +149,18 @@ def reproduction(material: Material) -> Section:
     if material.index is None:
         blocks.append(
             Code(
-                "mien calibrate RUN                        # for each run\nmien ensemble RUN RUN --out ENS\nmien evaluate ENS --all                   # with --index DIR where there is one\nmien report ENS --format html,docx,pdf,md"
+                "mien calibrate RUN                        # for each run\n"
+                "mien ensemble RUN RUN --out ENS\n"
+                "mien evaluate ENS --all                   # with --index DIR where there is one\n"
+                "mien report ENS --format html,docx,pdf,md"
             )
         )
     else:
         blocks.append(Code("mien study study.toml --out DIR\nmien report DIR --format html,docx,pdf,md"))
         blocks.append(
             Text(
-                "`study.toml` lies beside this report's folder where the study was run from a file; `request.json` there holds the same with every default."
+                "`study.toml` lies beside this report's folder where the study was run from a file; "
+                "`request.json` there holds the same with every default."
             )
         )
     blocks += [*_environment(material), *_hashes(material), *_times(material), *_terms(material)]

@@ -11,19 +11,24 @@ from mien.report.node import Node, counted, shortened
 from mien.report.settings import setting
 
 
-def compose_comparison(found: Node, first: Node, second: Node) -> Document:
-    """The document of a comparison: `found` are its statistics, `first` and `second` the two `study.json`."""
-    both = (found["first"].quote(), found["second"].quote())
-    sections = [_outcome(found, first, second), _models(found), _settings(found), _data(found, first, second)]
-    title = f"mien: {found['second'].text} beside {found['first'].text}"
-    subtitle = phrase("{} test images, the same for {} and {}", found["n"].count(), *both)
+def compose_comparison(comparison: Node, first: Node, second: Node) -> Document:
+    """The document of a `comparison`, whose studies are `first` and `second` (`study.json`)."""
+    both = (comparison["first"].quote(), comparison["second"].quote())
+    sections = [
+        _outcome(comparison, first, second),
+        _models(comparison),
+        _settings(comparison),
+        _data(comparison, first, second),
+    ]
+    title = f"mien: {comparison['second'].text} beside {comparison['first'].text}"
+    subtitle = phrase("{} test images, the same for {} and {}", comparison["n"].count(), *both)
     return Document(title, subtitle, [s for s in sections if s.blocks])
 
 
-def _outcome(found: Node, first: Node, second: Node) -> Section:
+def _outcome(comparison: Node, first: Node, second: Node) -> Section:
     """The two adopted models, paired."""
-    entry = found["selected"]
-    names = (entry["second"].quote(), found["second"].quote(), entry["first"].quote(), found["first"].quote())
+    entry = comparison["selected"]
+    names = (entry["second"].quote(), comparison["second"].quote(), entry["first"].quote(), comparison["first"].quote())
     less = difference(entry, "macro_f1")
     clear = "includes zero, so that these images do not show a difference"
     if excludes_zero(entry.at("ci95", "macro_f1")):
@@ -33,7 +38,12 @@ def _outcome(found: Node, first: Node, second: Node) -> Section:
         name = study.at("selected", "name").value
         chosen = next(e for e in study["ensembles"] if e.value["name"] == name)
         rows.append(
-            row(chosen["name"].quote(), found[role].quote(), *scores(chosen["test"]), chosen.at("test", "nll").number())
+            row(
+                chosen["name"].quote(),
+                comparison[role].quote(),
+                *scores(chosen["test"]),
+                chosen.at("test", "nll").number(),
+            )
         )
     head = ("adopted model", "of", "accuracy", "macro-F1", "minority-F1", "ECE", "NLL")
     blocks: list[Block] = [
@@ -41,7 +51,10 @@ def _outcome(found: Node, first: Node, second: Node) -> Section:
         Table("adopted", phrase("The adopted models on test, with {} bootstrap intervals", LEVEL), head, tuple(rows)),
         _table("adopted-paired", "Paired difference of the adopted models: second less first", [entry]),
         Text(
-            "Both were chosen on their own val, and test images are the same, so that the difference is paired. Reports that were opened on test before, and then changed, are optimistic.",
+            (
+                "Both were chosen on their own val, and test images are the same, so that the difference is paired. "
+                "Reports that were opened on test before, and then changed, are optimistic."
+            ),
             "note",
         ),
     ]
@@ -61,15 +74,18 @@ def _table(name: str, caption: str, entries: list[Node]) -> Table:
         )
         rows.append(row(label, *cells, entry.at("mcnemar", "p").number(2, style="significant"), corrected))
     note = phrase(
-        "Intervals are {} paired bootstrap intervals and not corrected; p is of McNemar's test of accuracy, corrected by Holm for the number of rows.",
+        (
+            "Intervals are {} paired bootstrap intervals and not corrected; p is of McNemar's test of accuracy, "
+            "corrected by Holm for the number of rows."
+        ),
         LEVEL,
     )
     return Table(name, caption, head, tuple(rows), note=note)
 
 
-def _models(found: Node) -> Section:
+def _models(comparison: Node) -> Section:
     """Models that both have by one name."""
-    entries = list(found["models"])
+    entries = list(comparison["models"])
     part = Section("models", "Models of one name")
     if not entries:
         part.blocks.append(Text("No candidate has the same name in both."))
@@ -99,21 +115,26 @@ def _models(found: Node) -> Section:
     return part
 
 
-def _settings(found: Node) -> Section:
+def _settings(comparison: Node) -> Section:
     """Settings that the two do not share."""
     part = Section("settings", "What differs in settings")
-    heads = (found["first"].quote(), found["second"].quote())
+    heads = (comparison["first"].quote(), comparison["second"].quote())
     rows = tuple(
-        row(f"`{e['key'].text}`", e["of"].quote(), _value(e, "first"), _value(e, "second")) for e in found["settings"]
+        row(f"`{e['key'].text}`", e["of"].quote(), _value(e, "first"), _value(e, "second"))
+        for e in comparison["settings"]
     )
     if rows:
         part.blocks.append(Table("settings-that-differ", "Settings that differ", ("setting", "of", *heads), rows))
     else:
         part.blocks.append(Text("No setting of the studies or of models of one name differs."))
     alone = [
-        phrase("Only {} has: {}.", found[which].quote(), ", ".join(f"`{n}`" for n in found.at("only", which).value))
+        phrase(
+            "Only {} has: {}.",
+            comparison[which].quote(),
+            ", ".join(f"`{n}`" for n in comparison.at("only", which).value),
+        )
         for which in ("first", "second")
-        if found.at("only", which).value
+        if comparison.at("only", which).value
     ]
     if alone:
         part.blocks.append(Items(tuple(alone)))
@@ -127,15 +148,16 @@ def _value(entry: Node, which: str) -> Span | Spans:
     return setting(value)
 
 
-def _data(found: Node, first: Node, second: Node) -> Section:
+def _data(comparison: Node, first: Node, second: Node) -> Section:
     """Images of each split and class in the two indexes."""
     part = Section("data", "What differs in data")
-    heads = (found["first"].quote(), found["second"].quote())
+    heads = (comparison["first"].quote(), comparison["second"].quote())
     audits = [study.get("index") for study in (first, second)]
     if any(audit is None for audit in audits):
         part.blocks.append(
             Text(
-                "At least one of the two has imported predictions alone, without an index. The test images and labels were compared and are the same."
+                "At least one of the two has imported predictions alone, without an index. "
+                "The test images and labels were compared and are the same."
             )
         )
         return part

@@ -1,4 +1,4 @@
-"""All sections in the order of a reader: the decision and its reasons first, what stands behind it after."""
+"""All sections in reading order: the decision and its reasons first, the evidence after."""
 
 from __future__ import annotations
 

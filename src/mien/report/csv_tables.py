@@ -27,11 +27,11 @@ def to_csv(table: Table) -> str:
 
 
 def _cell(cell: Span | Spans, wide: bool) -> list[str]:
-    found = spans(cell)
-    first = found[0]
+    parts = spans(cell)
+    first = parts[0]
     if wide and isinstance(first, Estimate):
         return [_bare(first.value), _bare(first.low), _bare(first.high)]
-    text = _bare(first) if len(found) == 1 and isinstance(first, Number) else plain(cell)
+    text = _bare(first) if len(parts) == 1 and isinstance(first, Number) else plain(cell)
     return [text, "", ""] if wide else [text]
 
 

@@ -50,7 +50,10 @@ def section(material: Material) -> Section:
                 crop["size"].count(),
                 " pixels, ",
                 crop["color"].quote(),
-                ". An image that official splits show in several of them stands in the strictest: test over val over calib over train.",
+                (
+                    ". An image that official splits show in several of them stands in the strictest: "
+                    "test over val over calib over train."
+                ),
             )
         ),
         *_suspicious(audit),
@@ -99,14 +102,14 @@ def _distribution(audit: Node) -> Table:
 
 
 def _sources(material: Material, audit: Node) -> Table:
-    known = {}
+    licenses = {}
     if material.provenance is not None:
-        known = {entry.value["name"]: entry["license"] for entry in material.provenance["sources"]}
+        licenses = {entry.value["name"]: entry["license"] for entry in material.provenance["sources"]}
     rows: list[tuple[Span | Spans, ...]] = []
     for name, counts in audit["by_source"].items():
         terms = (
-            known[name].quote()
-            if name in known
+            licenses[name].quote()
+            if name in licenses
             else Blank("not recorded", "mien index build --source NAME=WHERE --out DIR")
         )
         cells = [counts[s].count() for s in SPLITS]
@@ -142,8 +145,8 @@ def _facts(audit: Node) -> Table:
 
 
 def _suspicious(audit: Node) -> list[Block]:
-    found = audit.get("suspicious")
-    if not found:
+    findings = audit.get("suspicious")
+    if not findings:
         return []
-    rows = tuple((one["what"].quote(), one["count"].count(), one["rule"].quote()) for one in found)
+    rows = tuple((finding["what"].quote(), finding["count"].count(), finding["rule"].quote()) for finding in findings)
     return [Table("suspicious", "What looks unusual in this index", ("what", "count", "rule"), rows)]

@@ -30,7 +30,10 @@ def section(material: Material) -> Section:
     if material.is_synthetic:
         blocks.append(
             Text(
-                "All images of this study are drawn by mien. Its figures show that every stage works; they say nothing about real faces.",
+                (
+                    "All images of this study are drawn by mien. Its figures show that every stage works; "
+                    "they say nothing about real faces."
+                ),
                 "note",
             )
         )
@@ -129,7 +132,7 @@ def _table(material: Material) -> Table:
 
 
 def _guessers(material: Material) -> Spans:
-    """What guessing scores, to measure the rows against."""
+    """Scores of guessing, for comparison with the rows."""
     parts: list[Span | Spans] = [
         (named(name, row), " has accuracy ", row["accuracy"].number(), " and macro-F1 ", row["macro_f1"].number())
         for name, row in material.study.at("baselines", "test").items()
@@ -138,20 +141,23 @@ def _guessers(material: Material) -> Spans:
 
 
 def _in_short(material: Material) -> Spans:
-    """What was compared, where the adopted one stood on val, and what it costs."""
+    """What was compared, the adopted model's rank on val, and its cost."""
     chosen, single = material.chosen, material.best_single
     singles = [e for e in material.ensembles if len(e.value["members"]) == 1]
     joined = phrase(f" and {{}} ensemble{_s(material.joined)}", counted(material.joined)) if material.joined else ()
     first = max(material.ensembles, key=lambda e: float(e.at("val", "macro_f1").value))
     words = phrase(f"Compared were {{}} single model{_s(singles)}{{}}.", counted(singles), joined)
-    own = chosen.at("val", "macro_f1").number()
+    val_f1 = chosen.at("val", "macro_f1").number()
     if first.value["name"] == chosen.value["name"]:
-        words += phrase(" The adopted one has the highest macro-F1 on val, {}.", own)
+        words += phrase(" The adopted one has the highest macro-F1 on val, {}.", val_f1)
     else:
         top = (first["name"].quote(), first.at("val", "macro_f1").number())
         words += phrase(
-            " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by another criterion below.",
-            own,
+            (
+                " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by "
+                "another criterion below."
+            ),
+            val_f1,
             *top,
         )
     costs = (material.latency(chosen), material.latency(single))
@@ -166,7 +172,11 @@ def _s(several: list[Node]) -> str:
 
 
 def _rule() -> str:
-    return "Candidates are compared on val alone, criterion by criterion in this order. A criterion removes a candidate only where it is worse by more than chance explains; what is left is settled by stability, cost and the log likelihood."
+    return (
+        "Candidates are compared on val alone, criterion by criterion in this order. "
+        "A criterion removes a candidate only where it is worse by more than chance explains; "
+        "what is left is settled by stability, cost and the log likelihood."
+    )
 
 
 def _how_sure(material: Material) -> tuple[Spans, ...]:
@@ -219,7 +229,10 @@ def _against(material: Material) -> list[Spans]:
         if not better:
             return [
                 (
-                    "No combination of models is better on test by more than chance explains (macro-F1, paired bootstrap); a single model is cheaper.",
+                    (
+                        "No combination of models is better on test by more than chance explains (macro-F1, "
+                        "paired bootstrap); a single model is cheaper."
+                    ),
                 )
             ]
         return [
@@ -272,7 +285,10 @@ def accesses(material: Material) -> Spans:
         *first,
         " By now it was opened ",
         *_times(in_all),
-        ": once for each model under each calibration (a single model has its own, and as a candidate a second one). These scores decide nothing.",
+        (
+            ": once for each model under each calibration (a single model has its own, "
+            "and as a candidate a second one). These scores decide nothing."
+        ),
     )
 
 
@@ -288,7 +304,10 @@ def _forbidden(material: Material) -> tuple[Spans, ...]:
     points += [
         ("Do not take its answer for what a person feels. It names an apparent expression.",),
         (
-            "Do not use it to infer emotions at work or in education in the EU: that is prohibited except for medical or safety reasons (",
+            (
+                "Do not use it to infer emotions at work or in education in the EU: "
+                "that is prohibited except for medical or safety reasons ("
+            ),
             Constant("Regulation (EU) 2024/1689, Art. 5(1)(f)", "the law's number"),
             "). People exposed to emotion recognition must be told (",
             Constant("Art. 50(3)", "the law's number"),
@@ -321,7 +340,10 @@ def _below_threshold(chosen: Node) -> list[Spans]:
     if abstain.value["threshold"] > 1 or abstain.get("accuracy_answered") is None:
         return [
             (
-                "Do not take its answers without a look of your own: no threshold reaches the precision that was asked for.",
+                (
+                    "Do not take its answers without a look of your own: no threshold reaches the precision that was "
+                    "asked for."
+                ),
             )
         ]
     return [
@@ -338,10 +360,10 @@ def _below_threshold(chosen: Node) -> list[Spans]:
 
 
 def _worst_corruption(chosen: Node) -> list[Spans]:
-    found = chosen.get("corruptions")
-    if not found:
+    corruptions = chosen.get("corruptions")
+    if not corruptions:
         return []
-    name, levels = min(found.items(), key=lambda item: float(item[1].value[-1]["change"]["accuracy"]["value"]))
+    name, levels = min(corruptions.items(), key=lambda item: float(item[1].value[-1]["change"]["accuracy"]["value"]))
     change = levels[-1].at("change", "accuracy", "value")
     return [
         (

@@ -10,16 +10,17 @@ from mien.report.material import Material, scores
 def deployment(material: Material) -> Section:
     """Size and latency of models and ensembles, and of every engine that was measured."""
     candidates = material.ensembles + ([material.student] if material.student else [])
-    known = [
+    measured = [
         m
         for m in candidates
         if not any(t.value["latency"] is None for t in ([m] if "members" not in m.value else material.teachers_of(m)))
     ]
     section = Section("deployment", "Deployment: size and latency")
-    if not known:
+    if not measured:
         section.blocks.append(
             Text(
-                "Imported predictions have no network whose size and latency could be measured. `mien train --index DIR --out RUN --backbone NAME` makes one."
+                "Imported predictions have no network whose size and latency could be measured. "
+                "`mien train --index DIR --out RUN --backbone NAME` makes one."
             )
         )
         return section
@@ -31,7 +32,7 @@ def deployment(material: Material) -> Section:
             material.latency(m),
             "one after the other" if len(m.value.get("members", "x")) > 1 else "one network",
         )
-        for m in known
+        for m in measured
     )
     engines = tuple(
         (

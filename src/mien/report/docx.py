@@ -12,7 +12,7 @@ from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 from docx.oxml.xmlchemy import BaseOxmlElement
 from docx.shared import Cm, Emu, Pt, RGBColor
-from docx.table import Table as Made
+from docx.table import Table as WordTable
 from docx.text.paragraph import Paragraph
 
 from mien.report.blocks import (
@@ -35,7 +35,7 @@ DPI = 200
 _WIDTH_CM = 17.0  # of the text on A4
 _SIZES = (8.5, 7.5, 6.5)  # of letters in tables (pt), the first that fits
 _FILLS = {"note": "FFF6E0", "warning": "FDEBEA", "code": "F1F3F5", "strong": "E8F1FB"}
-_DATE = datetime(2000, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # no date of making: the content alone counts
+_DATE = datetime(2000, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # fixed, so that the bytes depend on the content alone
 
 
 def to_docx(document: Document) -> bytes:
@@ -168,11 +168,11 @@ class _Writer:
 
     def _table(self, table: Table) -> None:
         self._caption("Table", table.name, table.caption, above=True)
-        made = self.file.add_table(rows=1 + len(table.rows), cols=len(table.head))
-        made.autofit = False
-        _lines(made)
-        size = _set_widths(made, table)
-        cells = [cell for row in made.rows for cell in row.cells]
+        word_table = self.file.add_table(rows=1 + len(table.rows), cols=len(table.head))
+        word_table.autofit = False
+        _lines(word_table)
+        size = _set_widths(word_table, table)
+        cells = [cell for row in word_table.rows for cell in row.cells]
         for number, row in enumerate((table.head, *table.rows)):
             for column, content in enumerate(row):
                 cell = cells[number * len(table.head) + column]
@@ -183,27 +183,27 @@ class _Writer:
                 self._runs(paragraph, content, size=size, bold=number == 0 or number - 1 in table.strong)
                 if number - 1 in table.strong:
                     _shade(cell._tc.get_or_add_tcPr(), _FILLS["strong"])
-        for row in made.rows:
+        for row in word_table.rows:
             row._tr.get_or_add_trPr().append(_element("w:cantSplit", {}))
-        made.rows[0]._tr.get_or_add_trPr().append(_element("w:tblHeader", {"w:val": "true"}))
+        word_table.rows[0]._tr.get_or_add_trPr().append(_element("w:tblHeader", {"w:val": "true"}))
         paragraph = self.file.add_paragraph()
         if table.note:
             self._runs(paragraph, table.note, size=9)
 
 
-def _set_widths(made: Made, table: Table) -> float:
-    """Columns get what their longest words need, and share what is left by the length of their texts.
+def _set_widths(word_table: WordTable, table: Table) -> float:
+    """Columns get the width of their longest words, and share the rest by the length of their texts.
 
     Returns the size of letters (pt) at which this fits.
     """
     texts = [[plain(row[i]) for row in (table.head, *table.rows)] for i in range(len(table.head))]
     least = [1 + max(len(word) for text in column for word in (text.split() or [""])) for column in texts]
-    wanted = [max(a, min(36, max(map(len, column)))) for a, column in zip(least, texts, strict=True)]
-    size = next((s for s in _SIZES if sum(map(_width_cm(s), wanted)) <= _WIDTH_CM), _SIZES[-1])
-    low, high = (list(map(_width_cm(size), counts)) for counts in (least, wanted))
+    preferred = [max(a, min(36, max(map(len, column)))) for a, column in zip(least, texts, strict=True)]
+    size = next((s for s in _SIZES if sum(map(_width_cm(s), preferred)) <= _WIDTH_CM), _SIZES[-1])
+    low, high = (list(map(_width_cm(size), counts)) for counts in (least, preferred))
     room, more = _WIDTH_CM - sum(low), sum(high) - sum(low)
     share = min(1.0, max(0.0, room / more)) if more else 0.0
-    for column, a, b in zip(made.columns, low, high, strict=True):
+    for column, a, b in zip(word_table.columns, low, high, strict=True):
         column.width = Cm(a + share * (b - a))
         for cell in column.cells:
             cell.width = column.width
@@ -215,7 +215,7 @@ def _width_cm(size: float) -> Callable[[int], float]:
     return lambda letters: 0.32 + 0.0225 * size * letters
 
 
-def _lines(made: Made) -> None:
+def _lines(word_table: WordTable) -> None:
     """Fine lines between rows, none between columns."""
     borders = _element("w:tblBorders", {})
     for side, size in (("top", "8"), ("bottom", "8"), ("insideH", "4")):
@@ -223,8 +223,8 @@ def _lines(made: Made) -> None:
     margins = _element("w:tblCellMar", {})
     for side in ("left", "right"):
         margins.append(_element(f"w:{side}", {"w:w": "70", "w:type": "dxa"}))
-    made._tbl.tblPr.append(borders)
-    made._tbl.tblPr.append(margins)
+    word_table._tbl.tblPr.append(borders)
+    word_table._tbl.tblPr.append(margins)
 
 
 def _anchor(name: str) -> str:

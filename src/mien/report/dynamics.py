@@ -16,26 +16,29 @@ def section(material: Material) -> Section:
     part = Section("training", "Training dynamics")
     if not models:
         return part
-    found = {m.value["name"]: material.histories[m.value["name"]] for m in models}
-    plain = {name: h.value for name, h in found.items()}
+    histories = {m.value["name"]: material.histories[m.value["name"]] for m in models}
+    plain = {name: h.value for name, h in histories.items()}
     part.blocks += [
         *_events(models),
-        Items(tuple(_in_words(m, found[m.value["name"]]) for m in models)),
+        Items(tuple(_in_words(m, histories[m.value["name"]]) for m in models)),
         Table(
             "peaks",
             "Trainings: val macro-F1 at its peak, whose weights are kept, and at the end",
             ("run", "peak", "at epoch", "of", "at the end", "fall since", "raw weights at the peak"),
-            tuple(_peak(m, found[m.value["name"]]) for m in models),
-            note="Kept and evaluated are the moving averages of the weights, where a run has them; the last column is what the weights themselves scored.",
+            tuple(_peak(m, histories[m.value["name"]]) for m in models),
+            note=(
+                "Kept and evaluated are the moving averages of the weights, where a run has them; "
+                "the last column is what the weights themselves scored."
+            ),
         ),
         Figure(
             "training-curves",
             "Training curves: loss, val macro-F1, learning rate and margin over epochs",
             figures.curves(plain),
             "Four panels over epochs, a line a run: training loss, val macro-F1, learning rate, margin",
-            _epochs(found),
+            _epochs(histories),
         ),
-        *_class_curves(found),
+        *_class_curves(histories),
         Table(
             "training-cost",
             "Cost of the trainings",
@@ -46,13 +49,14 @@ def section(material: Material) -> Section:
     return part
 
 
-def _at(history: Node, epoch: int) -> Node:
+def _line(history: Node, epoch: int) -> Node:
     return next(line for line in history if line.value["epoch"] == epoch)
 
 
 def _ends(history: Node) -> tuple[Node, Node]:
     """The epochs whose weights are kept and with which val was validated last."""
-    return _at(history, best_epoch(history.value)["epoch"]), _at(history, validated_epochs(history.value)[-1]["epoch"])
+    best, last = best_epoch(history.value), validated_epochs(history.value)[-1]
+    return _line(history, best["epoch"]), _line(history, last["epoch"])
 
 
 def _peak(model: Node, history: Node) -> tuple[Span | Spans, ...]:
@@ -112,9 +116,9 @@ def _events(models: list[Node]) -> list[Block]:
     return blocks or [Text("No training diverged or collapsed.")]
 
 
-def _epochs(found: dict[str, Node]) -> Table:
+def _epochs(histories: dict[str, Node]) -> Table:
     rows = []
-    for name, history in found.items():
+    for name, history in histories.items():
         for line in history:
             validated = line.get("val")
             score = "not validated" if validated is None else validated["macro_f1"].number()
@@ -136,9 +140,11 @@ def _epochs(found: dict[str, Node]) -> Table:
     )
 
 
-def _class_curves(found: dict[str, Node]) -> list[Block]:
+def _class_curves(histories: dict[str, Node]) -> list[Block]:
     whole = {
-        name: h for name, h in found.items() if all("per_class_f1" in line["val"] for line in validated_epochs(h.value))
+        name: h
+        for name, h in histories.items()
+        if all("per_class_f1" in line["val"] for line in validated_epochs(h.value))
     }
     if not whole:
         return []

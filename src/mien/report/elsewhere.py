@@ -1,4 +1,4 @@
-"""How models hold on other images than clean test ones: corrupted, of a group, of another source."""
+"""The section on images other than clean test ones: corrupted, of a group, of another source."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _GROUP_KEYS = ("accuracy", "macro_f1_present", "ece")  # a group may lack a clas
 
 def section(material: Material) -> Section:
     """Corruptions, groups, other sources and labels in doubt; what was not run names its command."""
-    shown = {
+    models_by_name = {
         m.value["name"]: m
         for m in (material.chosen, material.best_single, *([material.student] if material.student else []))
     }
-    models = list(shown.values())
+    models = list(models_by_name.values())
     return Section(
         "elsewhere",
         "Robustness, groups and other sources",
@@ -32,7 +32,8 @@ def _corruptions(models: list[Node]) -> list[Block]:
         return [
             *heading,
             Text(
-                "Corrupted images were not tried. `mien evaluate ENS --index DIR --all --corruptions` shows blur, noise, darkness and covered faces."
+                "Corrupted images were not tried. `mien evaluate ENS --index DIR --all --corruptions` shows blur, "
+                "noise, darkness and covered faces."
             ),
         ]
     rows, changes = [], []
@@ -62,7 +63,10 @@ def _corruptions(models: list[Node]) -> list[Block]:
         *heading,
         Figure(
             "corruptions",
-            "Accuracy on corrupted test images over strength, with intervals of the change; strength zero is the image as it is",
+            (
+                "Accuracy on corrupted test images over strength, with intervals of the change; "
+                "strength zero is the image as it is"
+            ),
             figures.degradations({m.value["name"]: m.value["corruptions"] for m in models}, WHAT),
             "Accuracy over strength, a panel a corruption, a line a model",
             "corruption-accuracy",
@@ -84,22 +88,23 @@ def _groups(models: list[Node]) -> list[Block]:
         return [
             *blocks,
             Text(
-                "The index has no attributes such as age or sex, so that groups cannot be compared. A source with such columns (`mien index sources`) makes it possible."
+                "The index has no attributes such as age or sex, so that groups cannot be compared. "
+                "A source with such columns (`mien index sources`) makes it possible."
             ),
         ]
     for attribute in attributes:
         rows, gaps = [], list[Span | Spans]()
         for m in models:
-            found = m["groups"].get(attribute)
-            if found is None:
+            by_group = m["groups"].get(attribute)
+            if by_group is None:
                 continue
-            for value, score in found["groups"].items():
+            for value, score in by_group["groups"].items():
                 if "accuracy" in score.value:
                     rows.append(
                         row(named(value, score), m["name"].quote(), score["n"].count(), *scores(score, _GROUP_KEYS))
                     )
-            if found.get("accuracy_gap"):
-                gaps.append((m["name"].quote(), " ", found["accuracy_gap"].number()))
+            if by_group.get("accuracy_gap"):
+                gaps.append((m["name"].quote(), " ", by_group["accuracy_gap"].number()))
         note: Spans = (
             (
                 "Largest difference in accuracy between two groups: ",
@@ -163,7 +168,7 @@ def _left_out(transfer: Node) -> Span:
 
 
 def _noise(material: Material) -> list[Block]:
-    """Whether labels in doubt were dealt with in any training."""
+    """Whether any training treated labels in doubt."""
     treated = [
         name
         for name, config in material.configs.items()
@@ -195,7 +200,10 @@ def _noise(material: Material) -> list[Block]:
         *blocks,
         Text(
             (
-                "No training treated labels in doubt. `mien suspects --index DIR --out FOLDER --backbone cnn` finds them.",
+                (
+                    "No training treated labels in doubt. `mien suspects --index DIR --out FOLDER --backbone cnn` "
+                    "finds them."
+                ),
                 *conflicts,
             )
         ),

@@ -1,4 +1,7 @@
-"""Figures, as SVG or PNG. Colours are Okabe & Ito's, which colour-blind people tell apart; lines also differ by marker."""
+"""Figures, as SVG or PNG.
+
+Colours are Okabe & Ito's, which colour-blind people tell apart; lines also differ by marker.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _STYLE: dict[RcKeyType, object] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure that is there as vectors and as pixels, the same bytes each time."""
+    """A figure as vectors and as pixels, the same bytes each time."""
 
     figure: Figure
 
@@ -121,25 +124,25 @@ def png(image: NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def temperature_sweep(found: TemperatureSweep) -> Chart:
-    """ECE and NLL over temperatures; a line marks the temperature that was fitted, dots the ECE that chance alone gives."""
-    curve = found["curve"]
+def temperature_sweep(document: TemperatureSweep) -> Chart:
+    """ECE and NLL over temperatures; a line marks the fitted temperature, dots the ECE that chance alone gives."""
+    curve = document["curve"]
     with mpl.rc_context(_STYLE):
         figure, (error, nll) = _grid(2, 4.2, 2.9, columns=2)
         error.plot(curve["temperature"], curve["ece"], color=COLOURS[0])
-        error.axhline(found["ece_floor"], color=COLOURS[6], lw=0.9, ls=":", label="of a perfectly calibrated model")
+        error.axhline(document["ece_floor"], color=COLOURS[6], lw=0.9, ls=":", label="of a perfectly calibrated model")
         nll.plot(curve["temperature"], curve["nll"], color=COLOURS[1])
-        for axis, title in ((error, f"ECE in {found['bins']} bins"), (nll, "NLL")):
-            axis.set(title=f"{title}, {found['rows']:,} rows of calib", xlabel="temperature")
-            if curve["temperature"][0] <= found["fitted_temperature"] <= curve["temperature"][-1]:
-                axis.axvline(found["fitted_temperature"], color=COLOURS[2], lw=0.9, ls="--", label="fitted T")
+        for axis, title in ((error, f"ECE in {document['bins']} bins"), (nll, "NLL")):
+            axis.set(title=f"{title}, {document['rows']:,} rows of calib", xlabel="temperature")
+            if curve["temperature"][0] <= document["fitted_temperature"] <= curve["temperature"][-1]:
+                axis.axvline(document["fitted_temperature"], color=COLOURS[2], lw=0.9, ls="--", label="fitted T")
         error.set_ylim(bottom=0)
         error.legend(frameon=False)
         return Chart(figure)
 
 
 def curves(histories: dict[str, list[Epoch]]) -> Chart:
-    """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch whose weights are kept."""
+    """Training loss, val macro-F1, learning rate and margin over epochs; a ring marks the epoch that is kept."""
     with mpl.rc_context(_STYLE):
         figure, (loss, score, rate, margin) = _grid(4, 4.4, 2.7, columns=2)
         for style, (name, lines) in zip(_styles(), histories.items(), strict=False):
@@ -232,7 +235,7 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 3.2, columns=1)
         for number, (name, curve) in enumerate(models.items()):
-            dashes = ("-", "--", ":")[number // len(COLOURS) % 3]  # a colour that comes twice is told apart by dashes
+            dashes = ("-", "--", ":")[number // len(COLOURS) % 3]  # a repeated colour gets other dashes
             colour = COLOURS[number % len(COLOURS)]
             axis.plot(curve["coverage"], curve["risk"], color=colour, ls=dashes, lw=1.3, label=name)
         axis.set(xlabel="share answered", ylabel="error rate of the answers", xlim=(0, 1), ylim=(0, None))
@@ -241,13 +244,13 @@ def risk_coverage(models: dict[str, dict[str, list[float]]]) -> Chart:
 
 
 def degradations(models: dict[str, dict[str, list[CorruptionScores]]], titles: dict[str, str]) -> Chart:
-    """Accuracy over strength, a panel a corruption, a line a model; shaded: the interval of the change from strength 0."""
+    """Accuracy over strength, one panel per corruption; shaded is the interval of the change from strength 0."""
     with mpl.rc_context(_STYLE):
         names = list(next(iter(models.values())))
         figure, axes = _grid(len(names), 2.5, 2.1, columns=4)
         for axis, name in zip(axes, names, strict=True):
-            for colour, (model, found) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
-                levels = found[name]
+            for colour, (model, corruptions) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
+                levels = corruptions[name]
                 clean = levels[0]["accuracy"] - levels[0]["change"]["accuracy"]["value"]
                 x = np.array([0, *(level["strength"] for level in levels)])
                 y = np.array([clean, *(level["accuracy"] for level in levels)])
@@ -282,7 +285,7 @@ def reliability(models: dict[str, dict[str, dict[str, list[float]]]]) -> Chart:
 
 
 def sweeps(models: dict[str, tuple[dict[str, list[float]], float]]) -> Chart:
-    """NLL and ECE over temperature on test (for the eye only) with the temperature found on calib."""
+    """NLL and ECE over temperature on test (for illustration only) with the temperature fitted on calib."""
     with mpl.rc_context(_STYLE):
         figure, (left, right) = _grid(2, 4.4, 2.8, columns=2)
         for colour, (name, (sweep, chosen)) in zip(np.tile(COLOURS, 8), models.items(), strict=False):
@@ -322,11 +325,11 @@ def confusions(models: dict[str, list[list[int]]]) -> Chart:
         return Chart(figure)
 
 
-def matrix(names: list[str], shown: dict[str, NDArray[np.float64]]) -> Chart:
-    """Square tables as heat maps, a panel a metric: rows are learned from, columns judged on."""
+def matrix(names: list[str], panels: dict[str, NDArray[np.float64]]) -> Chart:
+    """Square tables as heat maps, a panel a metric: rows are train sources, columns test sources."""
     with mpl.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
-        figure, axes = _grid(len(shown), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
-        for axis, (title, values) in zip(axes, shown.items(), strict=True):
+        figure, axes = _grid(len(panels), 1.4 + 0.6 * len(names), 1.2 + 0.55 * len(names))
+        for axis, (title, values) in zip(axes, panels.items(), strict=True):
             axis.imshow(values, cmap="Blues", vmin=0, vmax=max(1e-9, float(values.max()) / 0.9))
             for i, j in np.ndindex(values.shape):
                 dark = values[i, j] > 0.55 * values.max() / 0.9
@@ -355,7 +358,7 @@ def class_f1(models: dict[str, dict[str, float]], intervals: dict[str, dict[str,
             x = np.arange(len(LABELS)) + (number - (len(models) - 1) / 2) * width
             y = np.array([f1[label] for label in LABELS])
             ends = np.array([intervals[name][f"f1_{label}"] for label in LABELS]).T
-            again = "///" if number >= len(COLOURS) else None  # a colour that comes twice is told apart by lines
+            again = "///" if number >= len(COLOURS) else None  # a repeated colour gets hatching
             axis.bar(
                 x, y, width, color=COLOURS[number % len(COLOURS)], hatch=again, edgecolor="white", lw=0, label=name
             )
@@ -390,7 +393,7 @@ def confusion_less(first: list[list[int]], second: list[list[int]]) -> Chart:
     top = max(1, int(np.abs(less).max()))
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _grid(1, 5.2, 4.0, columns=1)
-        shown = axis.imshow(less, cmap="PuOr_r", vmin=-top, vmax=top)
+        image = axis.imshow(less, cmap="PuOr_r", vmin=-top, vmax=top)
         for i, row in enumerate(less):
             for j, value in enumerate(row):
                 ink = "white" if abs(value) > 0.6 * top else "black"
@@ -399,18 +402,18 @@ def confusion_less(first: list[list[int]], second: list[list[int]]) -> Chart:
         axis.set_yticks(range(len(LABELS)), LABELS)
         axis.set(xlabel="named", ylabel="label")
         axis.tick_params(length=0)
-        figure.colorbar(shown, ax=axis, shrink=0.8, label="more or fewer images")
+        figure.colorbar(image, ax=axis, shrink=0.8, label="more or fewer images")
         return Chart(figure)
 
 
-def differences(found: dict[str, tuple[float, float, float]]) -> Chart:
+def differences(estimates: dict[str, tuple[float, float, float]]) -> Chart:
     """A difference and its interval of each model around a line at zero."""
     with mpl.rc_context(_STYLE):
-        figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(found), columns=1)
+        figure, (axis,) = _grid(1, 6.8, 0.9 + 0.24 * len(estimates), columns=1)
         axis.axvline(0, color="0.6", lw=1, ls=":")
-        for y, (value, low, high) in enumerate(found.values()):
+        for y, (value, low, high) in enumerate(estimates.values()):
             ends = [[max(0, value - low)], [max(0, high - value)]]
             axis.errorbar(value, y, xerr=ends, fmt="o", color=COLOURS[0], ms=4, lw=1.2, capsize=2)
-        axis.set_yticks(range(len(found)), list(found))
-        axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(found) - 0.3))
+        axis.set_yticks(range(len(estimates)), list(estimates))
+        axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(estimates) - 0.3))
         return Chart(figure)

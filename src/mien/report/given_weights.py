@@ -23,7 +23,7 @@ _HEAD = (
 
 
 def given_weights(material: Material) -> list[Block]:
-    """A sentence an ensemble on its adoption, and a table; nothing where all weights are equal or searched."""
+    """One sentence per ensemble on its adoption, and a table; empty where all weights are equal or searched."""
     given = [e for e in material.joined if e.value["weighting"] == "fixed"]
     if not given:
         return []
@@ -57,8 +57,8 @@ def _row(material: Material, e: Node) -> tuple[Span | Spans, ...]:
     test = e["test"]
     scores = (test["accuracy"].number(), test.scored("macro_f1"), test["minority_f1"].number())
     after = (test[key].number() for key in ("ece", "ece_floor", "nll"))
-    made = (e["weighting"].quote(), weights(e), e["T"].number())
-    return row(e["name"].quote(), *made, *scores, uncalibrated_ece(material, e), *after)
+    settings = (e["weighting"].quote(), weights(e), e["T"].number())
+    return row(e["name"].quote(), *settings, *scores, uncalibrated_ece(material, e), *after)
 
 
 def _adoption(material: Material, e: Node) -> Spans:
@@ -68,15 +68,19 @@ def _adoption(material: Material, e: Node) -> Spans:
     if e.value["name"] == chosen.value["name"]:
         words = phrase("{} was adopted: on val its macro-F1 is {}.", name, f1)
     else:
-        theirs = (chosen["name"].quote(), chosen.at("val", "macro_f1").number())
+        adopted = (chosen["name"].quote(), chosen.at("val", "macro_f1").number())
         words = phrase(
-            "{} was not adopted: on val its macro-F1 is {}, and that of {}, which was, is {}.", name, f1, *theirs
+            "{} was not adopted: on val its macro-F1 is {}, and that of {}, which was, is {}.", name, f1, *adopted
         )
     clear = "which chance may explain"
     if excludes_zero(versus.at("ci95", "macro_f1")):
         clear = "more than chance explains"
     return words + phrase(
-        " On test it has accuracy {}, macro-F1 {}, minority-F1 {}, and an ECE of {} before and {} after its temperature. Against the best single model, {}, its macro-F1 differs by {}, {}.",
+        (
+            " On test it has accuracy {}, macro-F1 {}, minority-F1 {}, "
+            "and an ECE of {} before and {} after its temperature. Against the best single model, {}, "
+            "its macro-F1 differs by {}, {}."
+        ),
         *(test[key].number() for key in ("accuracy", "macro_f1", "minority_f1")),
         uncalibrated_ece(material, e),
         test["ece"].number(),

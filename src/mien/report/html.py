@@ -1,8 +1,9 @@
-"""A document as one HTML file that asks for nothing beside it."""
+"""A document as one self-contained HTML file."""
 
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
@@ -24,40 +25,13 @@ from mien.report.blocks import (
     spans,
 )
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark"><title>{{ doc.title }}</title>
-<style>
-:root{color-scheme:light dark;--ink:#1c1e21;--soft:#4f5862;--line:#d5dbe1;--back:#fff;--mark:#e8f1fb;--note:#fff6e0;--edge:#a87900;--bad:#fdebea;--link:#0b57a4}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--soft:#aeb7c0;--line:#3a4149;--back:#16191c;--mark:#1f2f42;--note:#3a3115;--edge:#d9a400;--bad:#42211f;--link:#8ab8ea}}
-html{scroll-behavior:smooth}body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}
-@media(min-width:92rem){body{padding-left:19rem;max-width:88rem}nav{position:fixed;top:0;left:0;bottom:0;width:16rem;overflow-y:auto;padding:1.5rem 1rem;border-right:1px solid var(--line);box-sizing:border-box}}
-a{color:var(--link)}.skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:1rem;background:var(--back);padding:.5rem}
-h1{margin:0;font-size:1.8rem;line-height:1.25}h2{margin:3rem 0 1rem;border-bottom:1px solid var(--line);padding-bottom:.25rem;font-size:1.35rem}h3{margin:2rem 0 .5rem;font-size:1.08rem}
-p,ul{max-width:46rem}.sub,figcaption,.under{color:var(--soft);font-size:.92rem}nav h2{font-size:1rem;margin:1rem 0 .3rem;border:0}nav ol{padding-left:1.6rem;margin:0;font-size:.94rem}nav li{padding:.12rem 0}
-.wide{overflow-x:auto;margin:1.3rem 0}table{border-collapse:collapse;font-size:.88rem;line-height:1.4;font-variant-numeric:tabular-nums}
-caption{text-align:left;font-weight:600;padding:.3rem 0 .4rem}caption>span{display:inline-block;position:sticky;left:0;max-width:min(46rem,calc(100vw - 2rem))}th,td{padding:.32rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-thead th{border-bottom:2px solid var(--soft);vertical-align:bottom}tbody th{font-weight:400}.n{text-align:right}td.n{white-space:nowrap}td{min-width:2.5rem}td.w{min-width:14rem}tr.strong{background:var(--mark)}tr.strong>*{font-weight:600}
-.note,.warning{background:var(--note);padding:.6rem .9rem;border-left:4px solid var(--edge)}.warning{background:var(--bad)}
-figure{margin:1.6rem 0}figure>img{max-width:100%;height:auto;background:#fff;border-radius:4px;padding:6px;box-sizing:border-box}summary{cursor:pointer;color:var(--link);font-size:.92rem}
-code{font-size:.88em;overflow-wrap:anywhere}pre{background:var(--mark);padding:.8rem 1rem;overflow-x:auto;font-size:.9rem;line-height:1.5}
-@media print{nav,.skip{display:none}body{max-width:none;padding:0}.wide{overflow:visible}h2,h3{break-after:avoid}tr,figure{break-inside:avoid}}
-</style></head><body>
-<a class="skip" href="#main">To the report</a>
-<header><h1>{{ doc.title }}</h1><p class="sub">{{ inline(doc.subtitle) }}</p></header>
-<nav aria-label="Contents"><h2>Contents</h2><ol>{% for s in doc.sections %}<li><a href="#{{ s.name }}">{{ s.title }}</a></li>{% endfor %}</ol></nav>
-<main id="main">{% for s in doc.sections %}<section aria-labelledby="{{ s.name }}"><h2 id="{{ s.name }}">{{ loop.index }}. {{ s.title }}</h2>
-{% for b in s.blocks %}{{ render(b) }}
-{% endfor %}</section>
-{% endfor %}</main></body></html>
-"""
+_TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def to_html(document: Document) -> str:
     """The whole page as text."""
     writer = _Writer(document.numbering())
-    template = Environment(autoescape=True).from_string(_TEMPLATE)
+    template = Environment(autoescape=True).from_string(_TEMPLATE.read_text("utf-8"))
     return template.render(doc=document, render=writer.block, inline=_inline)
 
 
@@ -115,7 +89,8 @@ class _Writer:
                 block.data, self.numbering[block.data]
             )
         return Markup(
-            '<figure id="{}"><img alt="{}" src="data:image/svg+xml;base64,{}"><figcaption>Figure {}. {}</figcaption>{}</figure>'
+            '<figure id="{}"><img alt="{}" src="data:image/svg+xml;base64,{}"><figcaption>Figure {}. '
+            "{}</figcaption>{}</figure>"
         ).format(block.name, block.alt, data, self.numbering[block.name], _inline(block.caption), behind)
 
     def _table(self, table: Table) -> Markup:
@@ -126,7 +101,8 @@ class _Writer:
         body = Markup("").join(_row(row, classes, number in table.strong) for number, row in enumerate(table.rows))
         note = Markup('<p class="under">{}</p>').format(_inline(table.note)) if table.note else ""
         return Markup(
-            '<div class="wide" tabindex="0" role="region" aria-labelledby="{0}"><table><caption id="{0}"><span>Table {1}. {2}</span></caption><thead><tr>{3}</tr></thead><tbody>\n{4}</tbody></table></div>{5}'
+            '<div class="wide" tabindex="0" role="region" aria-labelledby="{0}"><table><caption id="{0}"><span>Table '
+            "{1}. {2}</span></caption><thead><tr>{3}</tr></thead><tbody>\n{4}</tbody></table></div>{5}"
         ).format(table.name, self.numbering[table.name], _inline(table.caption), head, body, note)
 
 

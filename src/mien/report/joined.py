@@ -23,7 +23,7 @@ def ensembles(material: Material) -> Section:
         )
         return section
     strong = frozenset(i for i, e in enumerate(joined) if e.value["name"] == material.study.value["selected"]["name"])
-    made = tuple(
+    settings = tuple(
         row(
             e["name"].quote(),
             e["kind"].quote(),
@@ -37,7 +37,10 @@ def ensembles(material: Material) -> Section:
         for e in joined
     )
     head = ("ensemble", "kind", "pool", "weights", "weighting", "temperature", "val macro-F1", "val ECE")
-    note = "Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on held-out folds and a score test rejects equal ones. A marked row was selected on val."
+    note = (
+        "Weights and temperatures are fitted on calib; searched weights are used only where they beat equal ones on "
+        "held-out folds and a score test rejects equal ones. A marked row was selected on val."
+    )
     section.blocks += [
         Items(_best_of_each_kind(material)),
         *(table for kind in _kinds(joined) for table in _tested(material, kind)),
@@ -47,7 +50,7 @@ def ensembles(material: Material) -> Section:
             "combinations",
             "Every combination: how it joins its members, and its scores on val",
             head,
-            made,
+            settings,
             strong,
             note,
         ),
@@ -63,7 +66,7 @@ def _kinds(joined: list[Node]) -> list[str]:
 
 
 def _best_of_each_kind(material: Material) -> tuple[Spans, ...]:
-    """What a second and a third model bring: the best of each kind on val, by its scores on test."""
+    """The gain of a second and a third model: the best of each kind on val, by its scores on test."""
     points: list[Spans] = []
     before: Node | None = material.best_single
     for kind in _kinds(material.joined):
@@ -178,7 +181,7 @@ def _differences(material: Material) -> list[Block]:
             "greedy": "greedy",
             "stacking": "stacking",
         }
-        rows = tuple(row(pool, *(found[way].number(4) for way in ways)) for pool, found in s["rivals"].items())
+        rows = tuple(row(pool, *(losses[way].number(4) for way in ways)) for pool, losses in s["rivals"].items())
         blocks.append(
             Table("ways-to-join", "Held-out NLL of all models joined, on calib", ("pool", *ways.values()), rows)
         )
@@ -202,12 +205,12 @@ def selection(material: Material) -> Section:
         for e in candidates
     )
     strong = frozenset(i for i, e in enumerate(candidates) if e.value["name"] == s.value["name"])
-    shown = _candidates_in_figure(candidates, s.value["name"])
+    plotted = _candidates_in_figure(candidates, s.value["name"])
     drawn = {
-        e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(shown)
+        e.value["name"]: (e.value["test"]["macro_f1"], *e.value["test"]["ci95"]["macro_f1"]) for e in reversed(plotted)
     }
-    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in shown)
-    rest = () if len(shown) == len(candidates) else (" Of ensembles those are drawn that val puts first.",)
+    behind = tuple(row(e["name"].quote(), e["test"].scored("macro_f1")) for e in plotted)
+    rest = () if len(plotted) == len(candidates) else (" Of ensembles those are drawn that val puts first.",)
     return Section(
         "selection",
         "Selection",
@@ -229,7 +232,10 @@ def selection(material: Material) -> Section:
                 ("model", "macro-F1 on val", "macro-F1", "minority-F1", "ECE", "latency (ms)", "comment"),
                 rows,
                 strong,
-                "Comments speak of macro-F1 on test. Latency is the median of one image on this study's processor, summed over members.",
+                (
+                    "Comments speak of macro-F1 on test. Latency is the median of one image on this study's "
+                    "processor, summed over members."
+                ),
             ),
             Figure(
                 "single-against-ensemble",
@@ -243,7 +249,7 @@ def selection(material: Material) -> Section:
 
 
 def _candidates_in_figure(candidates: list[Node], adopted: str) -> list[Node]:
-    """What a figure of one page has room for: single models, the adopted one, given weights, then the best on val."""
+    """The candidates that fit a page: single models, the adopted one, given weights, then the best on val."""
     must = [
         len(e.value["members"]) == 1 or e.value["name"] == adopted or e.value["weighting"] == "fixed"
         for e in candidates
@@ -254,7 +260,7 @@ def _candidates_in_figure(candidates: list[Node], adopted: str) -> list[Node]:
 
 
 def comment(material: Material, e: Node) -> Spans:
-    """What is to be said of a candidate, from its figures."""
+    """A comment on a candidate by its figures."""
     selected = material.study.value["selected"]
     parts = []
     if e.value["name"] == selected["name"]:

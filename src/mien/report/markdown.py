@@ -57,12 +57,18 @@ def _block(block: Block, numbering: dict[str, int]) -> str:
 
 
 def _figure(block: Figure, numbering: dict[str, int]) -> str:
-    shown = f"![{_escape(block.alt)}]({FIGURES}/{block.name}.svg)\n\n**Figure {numbering[block.name]}.** {_inline(block.caption)}"
+    figure = (
+        f"![{_escape(block.alt)}]({FIGURES}/{block.name}.svg)\n\n"
+        f"**Figure {numbering[block.name]}.** {_inline(block.caption)}"
+    )
     if block.data is None:
-        return shown
+        return figure
     if isinstance(block.data, str):
-        return f"{shown.rstrip('.')}. Its numbers: table {numbering[block.data]}."
-    return f"{shown}\n\n<details><summary>The numbers of this figure</summary>\n\n{_table(block.data, numbering)}\n\n</details>"
+        return f"{figure.rstrip('.')}. Its numbers: table {numbering[block.data]}."
+    return (
+        f"{figure}\n\n<details><summary>The numbers of this figure</summary>\n\n"
+        f"{_table(block.data, numbering)}\n\n</details>"
+    )
 
 
 def _table(table: Table, numbering: dict[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""What a report is made from: the artefacts of a study or of a folder of ensembles, as nodes that know their place."""
+"""The material of a report: artefacts of a study or of a folder of ensembles, as nodes with their sources."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def listed(parts: list[Span | Spans], last: str = " and ") -> Spans:
 
 
 def excludes_zero(ends: Node) -> bool:
-    """Whether an interval has zero outside."""
+    """Whether an interval excludes zero."""
     low, high = ends.value
     return bool(low > 0 or high < 0)

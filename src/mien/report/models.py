@@ -10,7 +10,7 @@ from mien.report.node import Node, combined, estimate
 from mien.report.settings import setting
 from mien.report.variants import variants
 
-# What a reader of such a report looks for first; everything else that differs between runs follows in a table of its own.
+# What a reader looks for first; all else that differs between runs follows in a table of its own.
 _MAIN = ("backbone", "pretrained", "head", "loss", "optimizer", "lr", "epochs", "batch_size")
 _NO_RESULT = {"save_every_steps", "tracker", "eval_every", "eval_raw"}  # settings that change no result
 
@@ -21,15 +21,15 @@ def settings(material: Material) -> Section:
     section = Section("settings", "Architectures and settings")
     if not configs:
         return section
-    known = {m.value["name"]: m for m in material.models}
+    models_by_name = {m.value["name"]: m for m in material.models}
     rows = tuple(
         row(
-            known[name]["name"].quote(),
+            models_by_name[name]["name"].quote(),
             *(setting(config[key]["value"]) for key in _MAIN),
-            material.parameters(known[name]),
+            material.parameters(models_by_name[name]),
         )
         for name, config in configs.items()
-        if name in known
+        if name in models_by_name
     )
     head = ("run", *(key.replace("_", " ") for key in _MAIN), "parameters (M)")
     section.blocks.append(Table("main-settings", "Main settings of each run", head, rows))
@@ -115,7 +115,7 @@ def singles(material: Material) -> Section:
 
 
 def _note(material: Material, model: Node) -> Spans:
-    """What is to be said of a single model: its role, and the epoch whose weights it has."""
+    """A note on a single model: its role, and the epoch whose weights it has."""
     role = {material.study.value["selected"]["best_single"]: "best single model on val; "}
     student = material.student is not None and model.value["name"] == material.student.value["name"]
     words = "student; " if student else role.get(model.value["name"], "")
@@ -137,12 +137,12 @@ def _as_distributed(models: list[Node]) -> list[Block]:
     """Test as its source distributes it, for comparison with published figures; nothing without official rows."""
     rows = []
     for m in models:
-        theirs = m.get("test_as_distributed")
-        if theirs is not None:
+        distributed = m.get("test_as_distributed")
+        if distributed is not None:
             cells: list[Number] = []
-            for score in (m["test"], theirs):
+            for score in (m["test"], distributed):
                 cells += [score["n"].count(), score["accuracy"].number(), score["macro_f1"].number()]
-            rows.append(row(m["name"].quote(), *cells, theirs["left_out"].count()))
+            rows.append(row(m["name"].quote(), *cells, distributed["left_out"].count()))
     if not rows:
         return []
     head = (
@@ -155,7 +155,10 @@ def _as_distributed(models: list[Node]) -> list[Block]:
         "macro-F1 there",
         "left out",
     )
-    note = "As distributed: every official test row with its own label, repeats included; left out are rows whose image has no majority label."
+    note = (
+        "As distributed: every official test row with its own label, repeats included; "
+        "left out are rows whose image has no majority label."
+    )
     return [
         Table(
             "as-distributed",
@@ -169,16 +172,16 @@ def _as_distributed(models: list[Node]) -> list[Block]:
 
 def _taken_for(counts: Node, most: int = 5) -> Spans:
     """The confusions that take the largest shares of a label's images: `counts` (k, k), labels down, names across."""
-    found = []
+    confusions = []
     for i, label in enumerate(LABELS):
         whole = sum(counts.value[i])
         for j, name in enumerate(LABELS):
             if i != j and counts.value[i][j]:
                 others = [counts[i][k] for k in range(len(LABELS)) if k != j]
                 share = combined("share", [counts[i][j], *others], Rounding(0, 100))
-                found.append((counts.value[i][j] / whole, (f"{label} called {name} (", share, " per cent of it)")))
-    found.sort(key=lambda one: -one[0])
-    parts: list[Span | Spans] = [words for _, words in found[:most]]
+                confusions.append((counts.value[i][j] / whole, (f"{label} called {name} (", share, " per cent of it)")))
+    confusions.sort(key=lambda entry: -entry[0])
+    parts: list[Span | Spans] = [words for _, words in confusions[:most]]
     return ("Most often confused: ", *listed(parts), ".") if parts else ()
 
 
@@ -192,7 +195,7 @@ def classes(material: Material) -> Section:
         for m in [*models, *material.joined]
     )
     confusion = tuple(row(name, *(counts[i][j].count() for j in range(len(LABELS)))) for i, name in enumerate(LABELS))
-    shown = {chosen.value["name"]: chosen} | {m.value["name"]: m for m in models}
+    compared = {chosen.value["name"]: chosen} | {m.value["name"]: m for m in models}
     weakest, best = (pick(LABELS, key=lambda name: float(f1.value[name])) for pick in (min, max))
     blocks: list[Block] = [
         Text(
@@ -211,8 +214,8 @@ def classes(material: Material) -> Section:
             "class-f1",
             "F1 of each class on test, with intervals",
             figures.class_f1(
-                {n: m.value["test"]["per_class_f1"] for n, m in shown.items()},
-                {n: m.value["test"]["ci95"] for n, m in shown.items()},
+                {n: m.value["test"]["per_class_f1"] for n, m in compared.items()},
+                {n: m.value["test"]["ci95"] for n, m in compared.items()},
             ),
             "Bars: F1 by class, a colour a model",
             "per-class-f1-all",
@@ -227,9 +230,9 @@ def classes(material: Material) -> Section:
         Figure(
             "confusions",
             "Per cent of each label's test images that get each name",
-            figures.confusions({n: m.value["test"]["confusion"] for n, m in shown.items()}),
+            figures.confusions({n: m.value["test"]["confusion"] for n, m in compared.items()}),
             "Confusion matrices, a panel a model",
-            _confusions(shown),
+            _confusions(compared),
         ),
     ]
     return Section("classes", "Classes", blocks)

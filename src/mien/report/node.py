@@ -1,4 +1,4 @@
-"""JSON that remembers where it stands, so that a number taken from it can say so."""
+"""JSON values with their file and path, the source of every number of a report."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _PREAMBLE = """#set document(title: {title}, date: none)
 #let note(edge, body) = block(width: 100%, inset: 8pt, stroke: (left: 3pt + edge), fill: luma(244), body)
 #text(size: 20pt, weight: "bold")[#{title}]
 """
-_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may go on in the next line
+_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may break
 _EDGES = {"note": "orange", "warning": "red"}
 _SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 _TEXT_WIDTH = 480  # points between the margins
@@ -59,8 +59,8 @@ def to_pdf(document: Document) -> bytes:
         "main": to_typst(document).encode(),
         **files,
     }  # typst takes such files in memory; its types do not say so
-    made: bytes = typst.compile(source, ignore_system_fonts=True, timestamp=0, format="pdf")
-    return made
+    pdf: bytes = typst.compile(source, ignore_system_fonts=True, timestamp=0, format="pdf")
+    return pdf
 
 
 def to_typst(document: Document) -> str:
@@ -114,13 +114,16 @@ def _figure(block: Figure) -> str:
     if block.data is not None:
         name = block.data if isinstance(block.data, str) else block.data.name
         see = f'#". Its numbers: ";#ref(<{name}>).'
-    return f"#figure(image({_string(block.name + '.svg')}, alt: {_string(block.alt)}, width: {_width(block)}), caption: [{_inline(block.caption)}{see}]) <{block.name}>"
+    return (
+        f"#figure(image({_string(block.name + '.svg')}, alt: {_string(block.alt)}, width: {_width(block)}), "
+        f"caption: [{_inline(block.caption)}{see}]) <{block.name}>"
+    )
 
 
 def _width(block: Figure) -> str:
     """The figure's own width where the page has room for it, so that its letters have one size."""
-    found = _SVG_WIDTH.search(block.drawing.svg()[:2000])
-    return "100%" if found is None or float(found[1]) > _TEXT_WIDTH else f"{float(found[1])}pt"
+    match = _SVG_WIDTH.search(block.drawing.svg()[:2000])
+    return "100%" if match is None or float(match[1]) > _TEXT_WIDTH else f"{float(match[1])}pt"
 
 
 def _table(table: Table) -> str:
@@ -136,4 +139,7 @@ def _table(table: Table) -> str:
     ]
     body = ",\n  ".join([f"columns: ({widths})", f"align: ({align})", head, *rows])
     note = f"\n#text(size: 9pt, fill: luma(80))[{_inline(table.note)}]" if table.note else ""
-    return f"#[#set text(size: {size})\n#set par(leading: 0.5em)\n#figure(kind: table, align(left, table(\n  {body},\n)), caption: [{_inline(table.caption)}]) <{table.name}>]{note}"
+    return (
+        f"#[#set text(size: {size})\n#set par(leading: 0.5em)\n#figure(kind: table, align(left, table(\n"
+        f"  {body},\n)), caption: [{_inline(table.caption)}]) <{table.name}>]{note}"
+    )

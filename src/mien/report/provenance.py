@@ -42,7 +42,7 @@ class NumberRow(TypedDict):
 
 
 def numbers(document: Document) -> list[NumberRow]:
-    """A row a number."""
+    """One row per number."""
     return [
         {
             "where": where,
@@ -59,7 +59,7 @@ def numbers(document: Document) -> list[NumberRow]:
 
 
 def blanks(document: Document) -> list[dict[str, str]]:
-    """A row a cell without a number, with the command that makes it."""
+    """One row per cell without a number, with the command that fills it."""
     return [
         {"where": where, "text": span.text, "command": span.command}
         for where, span in _spans(document)

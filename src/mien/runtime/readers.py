@@ -19,7 +19,7 @@ from mien.core.errors import InputError, MienError
 from mien.core.geometry import as_rgb
 from mien.core.images import decode
 
-# FFmpeg's own messages about damaged frames name no file; what matters of them is said here. Who sets it hears them.
+# FFmpeg's messages about damaged frames name no file, and readers report such frames. The variable, where set, wins.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 NOMINAL = 25.0  # frames a second, where a source states none
@@ -42,11 +42,11 @@ VIDEOS = {
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 RULE = "A video file, a folder of images or a camera's number can be read."
 _RATES = (1.0, 240.0)  # a rate outside is the time base of a container (1,000 in WebM), not frames a second
-_SILENT_S = 10.0  # a camera that gives nothing for so long is taken to be gone
+_SILENT_S = 10.0  # a camera without a frame for so long counts as gone
 
 
 def _nominal_rate(capture: cv2.VideoCapture) -> float:
-    """Frames a second as a source states them, `NOMINAL` where it states none that can be meant."""
+    """Frames a second as a source states them, `NOMINAL` where it states none that is plausible."""
     stated = float(capture.get(cv2.CAP_PROP_FPS))
     return stated if _RATES[0] <= stated <= _RATES[1] else NOMINAL
 
@@ -92,7 +92,10 @@ class VideoFile:
             raise InputError(
                 f"{path} is no video that OpenCV can read.",
                 rule=RULE,
-                fix="A file whose end is missing (an interrupted copy or recording) cannot be opened either: copy it again.",
+                fix=(
+                    "A file whose end is missing (an interrupted copy or recording) cannot be opened either: "
+                    "copy it again."
+                ),
             )
         self.fps = _nominal_rate(self._capture)
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -115,10 +118,10 @@ class VideoFile:
                 rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
                 yield Frame(number, moment, rgb, 1000 * (time.perf_counter() - began))
                 number += 1
-            # Containers without an index of frames state an estimate: a few frames less are no fault.
+            # Containers without an index of frames state an estimate: a few frames less are no error.
             if number and self.expected - number > max(2, 0.02 * self.expected):
-                said = f"{self._path} ends after {number} of {self.expected} frames: it is truncated or damaged"
-                yield Frame(number, moment + 1 / self.fps, None, 0.0, said)
+                message = f"{self._path} ends after {number} of {self.expected} frames: it is truncated or damaged"
+                yield Frame(number, moment + 1 / self.fps, None, 0.0, message)
         finally:
             self._capture.release()
 
@@ -152,7 +155,7 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
-class _Taken(NamedTuple):
+class _CameraFrame(NamedTuple):
     """A camera's frame as OpenCV gives it (BGR), when it arrived, and how long reading it took."""
 
     number: int
@@ -162,7 +165,7 @@ class _Taken(NamedTuple):
 
 
 class Camera:
-    """A camera's newest frame, timed by a monotonic clock when it arrives; frames that nobody took are `missed`."""
+    """A camera's newest frame, timed by a monotonic clock when it arrives; `missed` counts frames replaced unread."""
 
     expected, endless = 0, True
 
@@ -173,11 +176,14 @@ class Camera:
             raise InputError(
                 f"Camera {number} cannot be opened.",
                 rule=RULE,
-                fix="Is one attached, is its number right (the first is 0), may this program use it, and does no other have it open?",
+                fix=(
+                    "Is one attached, is its number right (the first is 0), may this program use it, "
+                    "and does no other have it open?"
+                ),
             )
         self.fps = _nominal_rate(self._capture)
         self.missed = 0
-        self._slot: _Taken | None = None
+        self._slot: _CameraFrame | None = None
         self._ended = self._stop = False
         self._changed = threading.Condition()
 
@@ -190,7 +196,7 @@ class Camera:
             with self._changed:
                 if ok:
                     self.missed += self._slot is not None
-                    self._slot = _Taken(number, arrived, frame, 1000 * (arrived - began))
+                    self._slot = _CameraFrame(number, arrived, frame, 1000 * (arrived - began))
                 self._ended = not ok
                 self._changed.notify()
             if not ok:
@@ -198,26 +204,26 @@ class Camera:
             number += 1
 
     def __iter__(self) -> Iterator[Frame]:
-        """Newest frames until the camera ends. Raises `MienError` where it falls silent."""
+        """Newest frames until the camera ends. Raises `MienError` where no frame arrives for long."""
         thread = threading.Thread(target=self._read, daemon=True)
         thread.start()
         start: float | None = None
         try:
-            while (taken := self._take()) is not None:
-                start = taken.arrived if start is None else start
-                rgb = np.asarray(cv2.cvtColor(taken.bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(taken.number, taken.arrived - start, rgb, taken.ms)
+            while (newest := self._take()) is not None:
+                start = newest.arrived if start is None else start
+                rgb = np.asarray(cv2.cvtColor(newest.bgr, cv2.COLOR_BGR2RGB), np.uint8)
+                yield Frame(newest.number, newest.arrived - start, rgb, newest.ms)
         finally:
             self._stop = True
             thread.join(1.0)
             self._capture.release()
 
-    def _take(self) -> _Taken | None:
+    def _take(self) -> _CameraFrame | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._slot is not None or self._ended, _SILENT_S):
                 raise MienError(f"The camera gave no frame for {_SILENT_S:.0f} seconds.", fix="Attach it again.")
-            taken, self._slot = self._slot, None
-            return taken
+            newest, self._slot = self._slot, None
+            return newest
 
 
 def open_reader(source: str, rate: float | None = None) -> Reader:

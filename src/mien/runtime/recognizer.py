@@ -44,7 +44,10 @@ class Description(TypedDict):
 
 @dataclass(frozen=True)
 class Face:
-    """A recognised face. `label` is None where the model is not sure enough; `conformal_set` are the labels that it may have."""
+    """A recognised face; `label` is None where the model is not sure enough.
+
+    `conformal_set` holds the labels that the face may have.
+    """
 
     box: Box
     confidence: float
@@ -93,8 +96,8 @@ class Recognizer:
         Raises `InputError` for what is no RGB or grey uint8 image of at least one pixel.
         """
         rgb = as_rgb(image)
-        found, crops = self.crop(rgb, self.find(rgb))
-        if not found:
+        detections, crops = self.crop(rgb, self.find(rgb))
+        if not detections:
             return []
         probabilities, _ = self.infer(crops)
         return [
@@ -106,7 +109,7 @@ class Recognizer:
                 self.label(p),
                 self.card.decisions.conformal_set(p),
             )
-            for d, p in zip(found, probabilities, strict=True)
+            for d, p in zip(detections, probabilities, strict=True)
         ]
 
     def describe(self, image: NDArray[np.uint8]) -> Description:

@@ -1,4 +1,4 @@
-"""From frames to rows: search, follow, crop, recognise, smooth, decide, count. What is held does not grow with time."""
+"""Frames to rows: search, follow, crop, recognise, smooth, decide, count. Memory does not grow with time."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from mien.runtime.track import Tracked, Tracker
 
 
 @dataclass
-class Seen:
-    """A face that is present: how its label is decided, and when and as what it was seen last."""
+class FaceState:
+    """A face that is present: its policy, and the time and labels of its last frame."""
 
     policy: LabelPolicy
     time_s: float
@@ -45,7 +45,7 @@ class Pending:
 
 
 class Session:
-    """What is carried from frame to frame of one source.
+    """The state of one source from frame to frame.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Session:
         self.recognizer, self.rules, self.tables, self.batch = recognizer, rules, tables, batch
         self.thresholds = thresholds_of(rules, recognizer.card.decisions.thresholds)
         self.tracker = Tracker(rules)
-        self.faces: dict[int, Seen] = {}
+        self.faces: dict[int, FaceState] = {}
         self.pending: list[Pending] = []
         self.flips = Counter[str]()
         self.labels = Counter[str]()
@@ -89,9 +89,9 @@ class Session:
         """Search or follow the faces of a frame, and cut them out."""
         ms, began = {"decode": frame.decode_ms}, time.perf_counter()
         if self.tracker.due:
-            found = self.recognizer.find(rgb)
-            usable = [d for d in found if lies_in(d.box, rgb)]
-            self.skipped += len(found) - len(usable)
+            detections = self.recognizer.find(rgb)
+            usable = [d for d in detections if lies_in(d.box, rgb)]
+            self.skipped += len(detections) - len(usable)
             tracked = self.tracker.update(usable, frame.time_s)
             ms["detect"] = 1000 * (time.perf_counter() - began)
         else:
@@ -111,46 +111,46 @@ class Session:
         raw = logits = np.empty((0, len(LABELS)), np.float32)
         if count:
             raw, logits = self.recognizer.infer(np.concatenate([p.crops for p in self.pending]))
-        each = 1000 * (time.perf_counter() - began) / max(1, count)
-        at = 0
+        ms_per_face = 1000 * (time.perf_counter() - began) / max(1, count)
+        start = 0
         for pending in self.pending:
-            end = at + len(pending.faces)
+            end = start + len(pending.faces)
             if pending.faces:
-                pending.ms["recognize"] = each * len(pending.faces)
-            self._conclude(pending, raw[at:end], logits[at:end], draw=draw)
-            at = end
+                pending.ms["recognize"] = ms_per_face * len(pending.faces)
+            self._conclude(pending, raw[start:end], logits[start:end], draw=draw)
+            start = end
         self.pending.clear()
 
     def _conclude(self, pending: Pending, raw: Rows, logits: Rows, *, draw: bool) -> None:
         """Smooth and decide the faces of one frame, draw them, write their rows."""
         frame, began = pending.frame, time.perf_counter()
-        shown = []
+        results = []
         for face, p, z in zip(pending.faces, raw, logits, strict=True):
-            shown.append((face, p, *self._smooth(face.face_id, z, frame.time_s)))
+            results.append((face, p, *self._smooth(face.face_id, z, frame.time_s)))
         pending.ms["smooth"] = 1000 * (time.perf_counter() - began)
         if draw and frame.rgb is not None:
             began = time.perf_counter()
-            for face, _, smooth, label in shown:
+            for face, _, smooth, label in results:
                 draw_face(frame.rgb, face.detection.box, label, smooth, face.face_id)
             pending.ms["draw"] = 1000 * (time.perf_counter() - began)
         self.frames, self.seconds = self.frames + 1, frame.time_s
-        self.with_face += bool(shown)
-        for face, p, smooth, label in shown:
+        self.with_face += bool(results)
+        for face, p, smooth, label in results:
             raw_label = LABELS[int(np.argmax(p))]
             self._count(self.faces[face.face_id], raw_label, label, frame.time_s)
             self._add(_row(frame, face, p, smooth, raw_label, label))
-        if not shown:
+        if not results:
             self._add({"frame": frame.number, "time_s": frame.time_s, "status": NO_FACE})
         self._time(pending)
         present = self.tracker.present | {t.face_id for other in self.pending for t in other.faces}
-        self.faces = {face_id: seen for face_id, seen in self.faces.items() if face_id in present}
+        self.faces = {face_id: state for face_id, state in self.faces.items() if face_id in present}
 
     def _smooth(self, face_id: int, logits: Rows, time_s: float) -> tuple[Floats, str | None]:
         if face_id not in self.faces:
-            self.faces[face_id] = Seen(LabelPolicy(self.rules, self.thresholds), time_s)
+            self.faces[face_id] = FaceState(LabelPolicy(self.rules, self.thresholds), time_s)
         return self.faces[face_id].policy.update(logits, time_s)
 
-    def _count(self, face: Seen, raw_label: str, label: str | None, time_s: float) -> None:
+    def _count(self, face: FaceState, raw_label: str, label: str | None, time_s: float) -> None:
         """Count how the labels changed since the face was seen last, and the seconds since then."""
         self.labels[label or ABSTAINED] += 1
         if face.raw_label is not None:
@@ -173,12 +173,15 @@ class Session:
             self.tables.rows.add(row)
 
     def summary(self, wall_s: float, dropped: int) -> videos.SessionSummary:
-        """The figures that `--json` prints. Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done."""
+        """The figures that `--json` prints.
+
+        Flips are counted per minute that a face was seen; a stage's latency is that of frames where it was done.
+        """
         minutes = self.face_seconds / 60
         latency: dict[str, videos.Percentiles] = {
-            stage: {"p50": round(found(50), 3), "p95": round(found(95), 3), "p99": round(found(99), 3)}
-            for stage, found in self.latency.items()
-            if found.n
+            stage: {"p50": round(percentile(50), 3), "p95": round(percentile(95), 3), "p99": round(percentile(99), 3)}
+            for stage, percentile in self.latency.items()
+            if percentile.n
         }
         return {
             "frames": self.frames,
@@ -198,7 +201,7 @@ class Session:
         }
 
     def meta(self, source: str) -> FrameLogMeta:
-        """What travels in this source's frame table: everything that `mien replay` needs."""
+        """The metadata of this source's frame table: everything that `mien replay` needs."""
         card = self.recognizer.card
         return {
             "source": source,

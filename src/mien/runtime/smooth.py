@@ -21,8 +21,10 @@ class Filter(Protocol):
 
 
 class OneEuro:
-    """The One-Euro filter (Casiez, Roussel & Vogel 2012) on a vector: still signals are held calm,
-    fast ones followed closely. `cutoff` in Hz, `beta` per unit of speed."""
+    """The One-Euro filter (Casiez, Roussel & Vogel 2012) on a vector: the faster it changes, the less it is smoothed.
+
+    `cutoff` in Hz, `beta` per unit of speed.
+    """
 
     def __init__(self, *, cutoff: float, beta: float, speed_cutoff: float = 1.0) -> None:
         self.cutoff, self.beta, self.speed_cutoff = cutoff, beta, speed_cutoff
@@ -74,7 +76,7 @@ def unfiltered(value: Floats, time_s: float) -> Floats:
 
 
 def make_filter(rules: LiveRules) -> Filter:
-    """A new filter as the rules say."""
+    """A new filter by the rules."""
     if rules.filter == "one_euro":
         return OneEuro(cutoff=rules.cutoff, beta=rules.beta, speed_cutoff=rules.speed_cutoff)
     return Ema(time_constant=rules.time_constant) if rules.filter == "ema" else unfiltered

@@ -15,7 +15,7 @@ from mien.runtime.overlay import COLOURS
 
 WIDTH, LEFT, RIGHT, BAND, AREA, HEAD, FOOT, GAP = 1400, 120, 20, 18, 110, 70, 40, 26
 PAPER, INK, NOTHING, UNSURE = (255, 255, 255), (40, 40, 40), (238, 238, 238), (90, 90, 90)
-MOST_FACES = 8  # those that are seen longest
+MOST_FACES = 8  # those that are present longest
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Course:
     times: NDArray[np.float64]
     smooth: NDArray[np.float64]
     raw: NDArray[np.int64]
-    shown: NDArray[np.int64]
+    labels: NDArray[np.int64]
 
 
 def courses(table: pa.Table) -> list[Course]:
-    """Faces of a frame table, those that are seen longest first."""
+    """Faces of a frame table, those that are present longest first."""
     ids = np.array([-1 if v is None else v for v in table["face_id"].to_pylist()])
     times = table["time_s"].to_numpy()
     smooth = np.stack([table[f"smooth_{name}"].to_numpy() for name in LABELS], 1).astype(np.float64)
@@ -38,28 +38,28 @@ def courses(table: pa.Table) -> list[Course]:
     labels = {
         key: np.array([number.get(v, -1) for v in table[key].to_pylist()], np.int64) for key in ("raw_label", "label")
     }
-    found = []
+    faces = []
     for face_id in np.unique(ids[ids >= 0]):
         rows = ids == face_id
-        found.append(Course(int(face_id), times[rows], smooth[rows], labels["raw_label"][rows], labels["label"][rows]))
-    return sorted(found, key=lambda c: -len(c.times))
+        faces.append(Course(int(face_id), times[rows], smooth[rows], labels["raw_label"][rows], labels["label"][rows]))
+    return sorted(faces, key=lambda c: -len(c.times))
 
 
 def draw_timeline(table: pa.Table, title: str) -> bytes:
     """A PNG: for each face a band of raw labels, one of shown labels, and the smoothed probabilities stacked."""
     faces = courses(table)
-    shown, last = faces[:MOST_FACES], float(table["time_s"].to_numpy()[-1]) if len(table) else 0.0
+    drawn, last = faces[:MOST_FACES], float(table["time_s"].to_numpy()[-1]) if len(table) else 0.0
     block = 2 * BAND + AREA + GAP
-    image = Image.new("RGB", (WIDTH, HEAD + max(1, len(shown)) * block + FOOT), PAPER)
+    image = Image.new("RGB", (WIDTH, HEAD + max(1, len(drawn)) * block + FOOT), PAPER)
     draw = ImageDraw.Draw(image)
-    more = f"; {len(faces) - len(shown)} more faces are not shown" if len(faces) > len(shown) else ""
+    more = f"; {len(faces) - len(drawn)} more faces are not shown" if len(faces) > len(drawn) else ""
     draw.text((LEFT, 8), f"{title}: apparent expression{more}", INK, _font(18))
     _legend(draw)
-    for k, face in enumerate(shown):
+    for k, face in enumerate(drawn):
         _face(draw, image, face, HEAD + k * block, last)
-    if not shown:
+    if not drawn:
         draw.text((LEFT, HEAD + 20), "No face was seen.", INK, _font(16))
-    _axis(draw, HEAD + max(1, len(shown)) * block - GAP + 4, last)
+    _axis(draw, HEAD + max(1, len(drawn)) * block - GAP + 4, last)
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
@@ -78,7 +78,7 @@ def _legend(draw: ImageDraw.ImageDraw) -> None:
 
 
 def _columns(face: Course, last: float) -> NDArray[np.int64]:
-    """For each pixel column the face's row that is shown there, -1 where it is not seen."""
+    """For each pixel column the face's row that is drawn there, -1 where the face is absent."""
     plot = WIDTH - LEFT - RIGHT
     moments = (np.arange(plot) + 0.5) / plot * max(last, 1e-9)
     row = np.searchsorted(face.times, moments, side="right") - 1
@@ -93,16 +93,16 @@ def _face(draw: ImageDraw.ImageDraw, image: Image.Image, face: Course, top: int,
     palette = np.array([*(COLOURS[name] for name in LABELS), UNSURE], np.uint8)
     pixels = np.empty((2 * BAND + AREA, len(columns), 3), np.uint8)
     pixels[:] = NOTHING
-    seen = columns >= 0
-    rows = columns[seen]
-    pixels[: BAND - 2, seen] = palette[face.raw[rows]]
-    pixels[BAND : 2 * BAND - 2, seen] = palette[face.shown[rows]]
+    present = columns >= 0
+    rows = columns[present]
+    pixels[: BAND - 2, present] = palette[face.raw[rows]]
+    pixels[BAND : 2 * BAND - 2, present] = palette[face.labels[rows]]
     pixels[[BAND - 2, BAND - 1, 2 * BAND - 2, 2 * BAND - 1]] = PAPER
     # From below: angry first. A pixel belongs to the first class whose sum reaches it.
     heights = face.smooth[rows].cumsum(1)
     level = (AREA - np.arange(AREA) - 0.5) / AREA
     owner = np.minimum((heights[None] < level[:, None, None]).sum(2), len(LABELS) - 1)
-    pixels[2 * BAND :, seen] = palette[owner]
+    pixels[2 * BAND :, present] = palette[owner]
     image.paste(Image.fromarray(pixels), (LEFT, top))
     for text, y in (
         (f"face {face.face_id}", top - 16),

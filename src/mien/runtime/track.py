@@ -1,4 +1,4 @@
-"""Who is who from frame to frame, by position and motion alone: no face is recognised as a person's."""
+"""Faces followed from frame to frame by position and motion alone: no face is recognised as a person's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAST = 0.25  # box sides between two searches at which a face is searched for in
 
 @dataclass(frozen=True)
 class Tracked:
-    """A face in one frame: its number, and its box (and landmarks) as followed; `measured`: it was searched here."""
+    """A face in one frame: its number, and its box (and landmarks) as followed; `measured`: this frame was searched."""
 
     face_id: int
     detection: Detection
@@ -31,8 +31,10 @@ class Tracked:
 
 @dataclass
 class Track:
-    """One face over time. `anchor` is its last detection; the last search did not find it where it is `missed`, and
-    found one box for it and another face where it is `covered`."""
+    """One face over time; `anchor` is its last detection.
+
+    `missed`: the last search did not find it. `covered`: the last search found one box for it and another face.
+    """
 
     face_id: int
     motion: Motion
@@ -41,7 +43,7 @@ class Track:
     missed: bool = False
     covered: bool = False
 
-    def at(self, time_s: float, *, measured: bool) -> Tracked:
+    def face_at(self, time_s: float, *, measured: bool) -> Tracked:
         """The face where it is expected at `time_s`, its landmarks moved along with the box."""
         box = self.motion.box_at(time_s)
         landmarks = self.anchor.landmarks
@@ -65,10 +67,10 @@ def overlap(a: Box, b: Box) -> float:
 class Tracker:
     """Gives faces numbers and follows them between searches.
 
-    Ask `due`; then call `update` with what was found, or `follow`. Faces that the last search found are matched
-    first, so that one who stays keeps the number whoever comes or goes; then those that are missing for at most
-    `patience` seconds, near where they were last or were heading. Both by the Hungarian method (Kuhn 1955) on
-    the distance of centres in box sides. What is left begins a new face, whose number was never used.
+    If `due`, call `update` with the detections, else `follow`. Faces that the last search found are matched first, so
+    that a face that stays keeps its number while others come and go; then those that are missing for at most
+    `patience` seconds, near where they were last or were heading. Both by the Hungarian method (Kuhn 1955) on the
+    distance of centres in box sides. Each remaining detection begins a new face with a new number.
     """
 
     def __init__(self, rules: LiveRules) -> None:
@@ -97,7 +99,7 @@ class Tracker:
     def follow(self, time_s: float) -> list[Tracked]:
         """Faces of a frame that was not searched: where those that the last search found are expected."""
         self._unsearched += 1
-        return [t.at(time_s, measured=False) for t in self._tracks if not t.missed]
+        return [t.face_at(time_s, measured=False) for t in self._tracks if not t.missed]
 
     def update(self, detections: list[Detection], time_s: float) -> list[Tracked]:
         """Faces of a frame that was searched; the longest known ones first. Times must not fall."""
@@ -106,30 +108,32 @@ class Tracker:
             self._interval = (time_s - self._searched_s) / (self._unsearched + 1) * self.rules.detect_every
         self._unsearched, self._searched_s = 0, time_s
         self._tracks = [t for t in self._tracks if time_s - t.motion.time_s <= self.rules.patience]
-        left = [d for d in detections if np.isfinite(d.box).all() and min(d.box[2:]) >= 1]
-        left = self._without_shared(left, time_s)
+        remaining = [d for d in detections if np.isfinite(d.box).all() and min(d.box[2:]) >= 1]
+        remaining = self._without_shared(remaining, time_s)
         for missed in (False, True):
-            left = self._match([t for t in self._tracks if t.missed == missed and not t.covered], left, time_s)
+            remaining = self._match(
+                [t for t in self._tracks if t.missed == missed and not t.covered], remaining, time_s
+            )
         for track in self._tracks:
             track.missed = track.motion.time_s < time_s and not track.covered
-        found = [t for t in self._tracks if not t.missed]
-        for detection in left:
-            if self._is_new(detection, found, time_s):
-                found.append(Track(self.identities, Motion(detection.box, time_s, self.rules), detection))
-                self._tracks.append(found[-1])
+        tracks = [t for t in self._tracks if not t.missed]
+        for detection in remaining:
+            if self._is_new(detection, tracks, time_s):
+                tracks.append(Track(self.identities, Motion(detection.box, time_s, self.rules), detection))
+                self._tracks.append(tracks[-1])
                 self.identities += 1
-        return [t.at(time_s, measured=True) for t in found]
+        return [t.face_at(time_s, measured=True) for t in tracks]
 
     def _without_shared(self, detections: list[Detection], time_s: float) -> list[Detection]:
         """Mark faces that cross, of which one box was found, as covered; returns the other detections.
 
-        Nobody can tell whose box it is: both are followed by their motion until there are two boxes again, for as
+        The box may be either face's: both are followed by their motion until there are two boxes again, for as
         long as a motion can be trusted.
         """
         for track in self._tracks:
             track.covered = False
         moving = [t for t in self._tracks if not t.missed and t.hits >= SETTLED and time_s - t.motion.time_s <= LONGEST]
-        left = []
+        remaining = []
         for detection in detections:
             near = [t for t in moving if _cost(t, detection.box, time_s) < SHARED]
             others = [d for d in detections if d is not detection]
@@ -137,12 +141,12 @@ class Tracker:
                 for track in near:
                     track.covered = True
             else:
-                left.append(detection)
-        return left
+                remaining.append(detection)
+        return remaining
 
-    def _is_new(self, detection: Detection, found: list[Track], time_s: float) -> bool:
+    def _is_new(self, detection: Detection, tracks: list[Track], time_s: float) -> bool:
         sure = detection.confidence >= self.rules.start_confidence
-        return sure and all(overlap(detection.box, t.motion.box_at(time_s)) < DOUBLE for t in found)
+        return sure and all(overlap(detection.box, t.motion.box_at(time_s)) < DOUBLE for t in tracks)
 
     def _match(self, tracks: list[Track], detections: list[Detection], time_s: float) -> list[Detection]:
         """Correct `tracks` by the detections that are theirs; returns the others."""

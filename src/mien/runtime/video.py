@@ -1,4 +1,4 @@
-"""Frames out to a file."""
+"""Frames to a video file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mien.core.artifacts import base
 from mien.core.artifacts.framelog import MARGIN
 from mien.core.errors import InputError
 
-CHECK_EVERY = 25  # frames after which it is looked whether the disk is nearly full
+CHECK_EVERY = 25  # frames between two checks of the free disk space
 
 
 class VideoWriter:
@@ -30,10 +30,8 @@ class VideoWriter:
         self._temporary = path.with_name(f".{path.stem}.tmp{path.suffix or '.mp4'}")
         self._writer: cv2.VideoWriter | None = None
         self._start = 0.0
-        self._held: tuple[int, cv2.typing.MatLike | None] = (
-            0,
-            None,
-        )  # the place of the last frame, and the frame as BGR
+        # The place of the last frame, and the frame as BGR.
+        self._held: tuple[int, cv2.typing.MatLike | None] = (0, None)
         self._count = 0
 
     def write(self, frame: NDArray[np.uint8], moment: float) -> None:

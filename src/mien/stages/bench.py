@@ -1,4 +1,4 @@
-"""Untrained networks to what they cost for one image: parameters, multiply-accumulates, bytes, time."""
+"""The cost of untrained networks for one image: parameters, multiply-accumulates, bytes, time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Cost(TypedDict):
 
 
 class Benchmark(TypedDict):
-    """What models cost, and what one image takes them on this machine."""
+    """The cost of models, and their time for one image on this machine."""
 
     img_size: int
     batch: int
@@ -72,12 +72,12 @@ def run(config: LatencyConfig, out: Path | None = None) -> Benchmark:
 
     device = named_device(config.device)
     engines = _engines(config, device)
-    built = _build(config)
-    models = [_cost(name, built) for name in config.models]
-    for member in built.values():
+    members = _build(config)
+    models = [_cost(name, members) for name in config.models]
+    for member in members.values():
         member.network.to(device)
     threads = tuple(n for n in THREADS if n <= _cores()) if device.type == "cpu" else THREADS[:1]
-    contenders = [c for engine in engines for n in threads for c in _contenders(engine, n, built, config, device)]
+    contenders = [c for engine in engines for n in threads for c in _contenders(engine, n, members, config, device)]
     say(f"{len(contenders)} contenders take turns of {config.runs} runs each")
     timings = compare(contenders, runs=config.runs, warmup=config.warmup, synchronize=waiting_for(device))
     document: Benchmark = {
@@ -104,14 +104,21 @@ def table(document: Benchmark) -> str:
     wide = max(map(len, costs))
     amp = "" if document["amp"] == "no" else f", amp {document['amp']}"
     lines = [
-        f"one image of {document['img_size']} px on {document['device_name'] or document['environment']['processor']}{amp}; medians of turns in brackets",
-        f"{'model':{wide}}  params/M  GMACs  weights/MB  ONNX/MB  engine       threads  p50/ms                     p95/ms   p99/ms",
+        (
+            f"one image of {document['img_size']} px on "
+            f"{document['device_name'] or document['environment']['processor']}{amp}; medians of turns in brackets"
+        ),
+        (
+            f"{'model':{wide}}  params/M  GMACs  weights/MB  ONNX/MB  "
+            "engine       threads  p50/ms                     p95/ms   p99/ms"
+        ),
     ]
     for t in document["timings"]:
         c, (low, high) = costs[t["model"]], t["p50_of_turns_ms"]
         p50 = f"{t['p50_ms']:.2f} [{low:.2f}, {high:.2f}]"
         lines.append(
-            f"{t['model']:{wide}}  {c['parameters'] / 1e6:8.2f}  {c['macs'] / 1e9:5.2f}  {c['weight_bytes'] / 1e6:10.1f}  {c['onnx_bytes'] / 1e6:7.1f}"
+            f"{t['model']:{wide}}  {c['parameters'] / 1e6:8.2f}  {c['macs'] / 1e9:5.2f}  "
+            f"{c['weight_bytes'] / 1e6:10.1f}  {c['onnx_bytes'] / 1e6:7.1f}"
             f"  {t['engine']:11}  {t['threads']:7}  {p50:25}  {t['p95_ms']:7.2f}  {t['p99_ms']:7.2f}"
         )
     return "\n".join(lines)
@@ -139,33 +146,33 @@ def _build(config: LatencyConfig) -> dict[str, _Member]:
     for name in dict.fromkeys(name for members in config.models.values() for name in members):
         settings = TrainConfig(backbone=name, img_size=size, head="linear")
         networks[name] = make_network(settings, crop_size=size, color="rgb").eval()
-    built = {}
+    members_by_name = {}
     for name, network in networks.items():
         say(f"{name}: export and count")
         unchanged = Calibrated(network, np.eye(N_CLASSES).tolist(), [0.0] * N_CLASSES)
-        built[name] = _Member(network, trace(unchanged, size).SerializeToString())
-    return built
+        members_by_name[name] = _Member(network, trace(unchanged, size).SerializeToString())
+    return members_by_name
 
 
-def _cost(name: str, built: dict[str, _Member]) -> Cost:
+def _cost(name: str, members: dict[str, _Member]) -> Cost:
     """What does not depend on the machine; an ensemble's is its members' sum."""
     from mien.nn.latency import macs, weight_bytes  # noqa: PLC0415  (torch)
     from mien.nn.models.network import parameter_count  # noqa: PLC0415  (torch)
 
-    members = [built[member] for member in name.split(JOIN)]
+    parts = [members[member] for member in name.split(JOIN)]
     return {
         "name": name,
-        "parameters": sum(parameter_count(m.network) for m in members),
-        "macs": sum(macs(m.network, m.network.preprocess.img_size) for m in members),
-        "weight_bytes": sum(weight_bytes(m.network) for m in members),
-        "onnx_bytes": sum(len(m.graph) for m in members),
+        "parameters": sum(parameter_count(m.network) for m in parts),
+        "macs": sum(macs(m.network, m.network.preprocess.img_size) for m in parts),
+        "weight_bytes": sum(weight_bytes(m.network) for m in parts),
+        "onnx_bytes": sum(len(m.graph) for m in parts),
     }
 
 
 def _contenders(
     engine: Engine, threads: int, built: dict[str, _Member], config: LatencyConfig, device: torch.device
 ) -> Iterator[Contender]:
-    """Every model in one engine with so many threads; members that several models have are opened once."""
+    """Every model in one engine with so many threads; members that several models share are opened once."""
     from mien.nn.latency import Contender, onnx_call, onnx_session, torch_call  # noqa: PLC0415  (torch)
 
     opened = {name: onnx_session(m.graph, threads) for name, m in built.items()} if engine == "onnxruntime" else {}

@@ -23,7 +23,7 @@ from mien.evaluate.priors import assumed_by
 from mien.evaluate.scaling import METHODS, Choice, by_temperature, choose, fit_dirichlet, fit_vector
 from mien.evaluate.temperature import RANGE, Temperature, fit_by_sweep, fit_temperature
 
-FELT = 0.005  # of macro-F1: what a calibration may cost before it is said
+MACRO_F1_LOSS = 0.005  # a calibration that costs more macro-F1 gets a warning
 
 
 def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> store.Calibration:
@@ -31,11 +31,11 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
 
     Raises `SplitError` for a new one after test was opened, unless `again`: it then states how often that was.
     """
-    judged = read_prediction_source(run_folder)
-    if judged.run is None and not predictions_path(run_folder, "calib").is_file():
+    source = read_prediction_source(run_folder)
+    if source.run is None and not predictions_path(run_folder, "calib").is_file():
         raise CalibrationError(f"{run_folder} was imported without calib rows.", fix="Import them with the others.")
     predictions = read_predictions(predictions_path(run_folder, "calib"))
-    if predictions.meta["weights_hash"] != judged.weights_hash:
+    if predictions.meta["weights_hash"] != source.weights_hash:
         raise CalibrationError(
             f"The calib predictions in {run_folder} were made with other weights.",
             rule="A calibration belongs to the weights and predictions it was fitted on.",
@@ -45,19 +45,19 @@ def run(run_folder: Path, config: CalibrateConfig, *, again: bool = False) -> st
         store.KIND,
         store.VERSION,
         config.model_dump(mode="json"),
-        {"weights": judged.weights_hash, "predictions": predictions.hash},
+        {"weights": source.weights_hash, "predictions": predictions.hash},
     )
     path = run_folder / "calibration.json"
     if store.stored_fingerprint(path) == fingerprint:
-        return store.read_calibration(path, weights_hash=judged.weights_hash)
+        return store.read_calibration(path, weights_hash=source.weights_hash)
     about_to_make(path)
     _check_classes(run_folder, predictions, config)
     opened = accesses.read_accesses([accesses.origin_of(run_folder, predictions.meta)])
-    calibration = _fit(judged, predictions, config, fingerprint, len(opened))
-    # Asked for only now: a calibration that cannot be right fails as it would on an unopened test.
+    calibration = _fit(source, predictions, config, fingerprint, len(opened))
+    # Checked last, so that a calibration that cannot be right fails with its own error.
     accesses.check_unopened(opened, "this calibration was fitted", again=again)
     for text in [*calibration.warnings, *calibration.decisions.warnings]:
-        warn(f"{judged.name}: {text}")
+        warn(f"{source.name}: {text}")
     store.write_calibration(path, calibration)
     return calibration
 
@@ -75,7 +75,7 @@ def _check_classes(run_folder: Path, predictions: Predictions, config: Calibrate
 
 
 def _fit(
-    judged: PredictionSource, predictions: Predictions, config: CalibrateConfig, fingerprint: str, accesses_before: int
+    source: PredictionSource, predictions: Predictions, config: CalibrateConfig, fingerprint: str, accesses_before: int
 ) -> store.Calibration:
     whole = CalibrationRows.of(predictions)
     rows, last = whole.part("temperature"), whole.part("thresholds")
@@ -85,8 +85,8 @@ def _fit(
         else fit_temperature(rows, resamples=config.resamples, seed=config.seed)
     )
     choice = _choose(rows, temperature, config)
-    held = [whole.part("weights"), last]
-    logits, labels = np.concatenate([r.logits for r in held]), np.concatenate([r.labels for r in held])
+    heldout_rows = [whole.part("weights"), last]
+    logits, labels = np.concatenate([r.logits for r in heldout_rows]), np.concatenate([r.labels for r in heldout_rows])
     before, after = metrics(softmax(logits), labels), metrics(softmax(choice.scaling.apply(logits)), labels)
     prior, assumed = parse_prior(config.prior), None
     scaling = choice.scaling
@@ -101,17 +101,19 @@ def _fit(
         alpha=config.alpha,
     )
     warnings = [*alarms(before), *rows.shortcomings()]
-    if after["macro_f1"] < before["macro_f1"] - FELT:
+    if after["macro_f1"] < before["macro_f1"] - MACRO_F1_LOSS:
         warnings.append(
-            f"labels: {scaling.method} scaling gives rows other labels than the logits did, and macro-F1 falls from {before['macro_f1']:.3f} to {after['macro_f1']:.3f}: "
-            "probabilities are right for calib's class shares, under which rare classes are named less often; --method temperature keeps the labels"
+            f"labels: {scaling.method} scaling gives rows other labels than the logits did, "
+            f"and macro-F1 falls from {before['macro_f1']:.3f} to {after['macro_f1']:.3f}: "
+            "probabilities are right for calib's class shares, under which rare classes are named less often; "
+            "--method temperature keeps the labels"
         )
     if prior is not None:
         warnings.append("prior: before, after, thresholds and sets are of calib's rows, whose class shares are others")
     low, high = temperature.ci95
     if low <= 1.01 * RANGE[0] or high >= 0.99 * RANGE[1]:
         warnings.append(f"the interval of T reaches the edge of its range {RANGE}: {len(rows)} rows do not settle it")
-    fitted = store.map_hash(choice.scaling.matrix.tolist(), choice.scaling.bias.tolist(), judged.weights_hash)
+    fitted = store.map_hash(choice.scaling.matrix.tolist(), choice.scaling.bias.tolist(), source.weights_hash)
     return store.Calibration(
         fingerprint=fingerprint,
         map_hash=fitted,
@@ -126,7 +128,7 @@ def _fit(
         temperature=temperature.value,
         temperature_ci95=temperature.ci95,
         n=len(rows),
-        weights_hash=judged.weights_hash,
+        weights_hash=source.weights_hash,
         predictions_hash=predictions.hash,
         test_accesses=accesses_before,
         decisions=decisions,
@@ -140,6 +142,6 @@ def _choose(rows: CalibrationRows, temperature: Temperature, config: CalibrateCo
     if config.method == "auto":
         return choose(rows, temperature.value, methods=METHODS, folds=config.folds, seed=config.seed)
     if config.method in ("vector", "dirichlet"):
-        found = fit_vector(rows) if config.method == "vector" else fit_dirichlet(rows)
-        return Choice(found, {}, f"{config.method}, as was asked")
+        scaling = fit_vector(rows) if config.method == "vector" else fit_dirichlet(rows)
+        return Choice(scaling, {}, f"{config.method}, as was asked")
     return Choice(by_temperature(temperature.value, config.method), {}, f"{config.method}, as was asked")

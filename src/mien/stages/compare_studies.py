@@ -56,7 +56,7 @@ class Comparison(TypedDict):
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """What a comparison says: names, paired statistics (second less first), settings that differ.
+    """The comparison of two folders: names, paired statistics (second less first), settings that differ.
 
     Raises `InputError` where the test images or their labels are not the same.
     """
@@ -67,24 +67,24 @@ def compare(first: Path, second: Path) -> Comparison:
     pair = [_predictions(root, name) for root, name in zip((first, second), chosen, strict=True)]
     _check_same_test(first, second, pair)
     names = [e["name"] for e in studies[0]["ensembles"] if e["name"] in {o["name"] for o in studies[1]["ensembles"]}]
-    entries = [_entry(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
+    entries = [_compared(name, name, *(_predictions(root, name) for root in (first, second))) for name in names]
     corrected = holm(np.array([m["mcnemar"]["p"] for m in entries])).tolist() if entries else list[float]()
     models: list[CorrectedModel] = [{**m, "p_holm": float(p)} for m, p in zip(entries, corrected, strict=True)]
     return {
         "first": _name(first, second),
         "second": _name(second, first),
         "n": len(pair[0].labels),
-        "selected": _entry(chosen[0], chosen[1], *pair),
+        "selected": _compared(chosen[0], chosen[1], *pair),
         "models": models,
-        "settings": [*_of_studies(first, second), *_of_runs(first, second)],
+        "settings": [*_study_differences(first, second), *_run_differences(first, second)],
         "only": _only(studies),
     }
 
 
 def _name(root: Path, other: Path) -> str:
     """A folder's name, with its parent's where both have the same."""
-    here, there = root.resolve(), other.resolve()
-    return here.name if here.name != there.name else f"{here.parent.name}/{here.name}"
+    folder, other_folder = root.resolve(), other.resolve()
+    return folder.name if folder.name != other_folder.name else f"{folder.parent.name}/{folder.name}"
 
 
 def _ensembles(root: Path) -> Path:
@@ -93,21 +93,32 @@ def _ensembles(root: Path) -> Path:
 
 def _predictions(root: Path, candidate: str) -> Predictions:
     """A candidate's calibrated test predictions, rows in the order of their ids."""
-    found = read_predictions(predictions_path(_ensembles(root) / candidate, "test"), allow_test=True)
-    order = np.argsort(found.image_ids, kind="stable")
-    groups = None if found.groups is None else found.groups[order]
+    predictions = read_predictions(predictions_path(_ensembles(root) / candidate, "test"), allow_test=True)
+    order = np.argsort(predictions.image_ids, kind="stable")
+    groups = None if predictions.groups is None else predictions.groups[order]
     return Predictions(
-        found.split, found.image_ids[order], found.labels[order], found.logits[order], found.meta, groups
+        predictions.split,
+        predictions.image_ids[order],
+        predictions.labels[order],
+        predictions.logits[order],
+        predictions.meta,
+        groups,
     )
 
 
 def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None:
     ids = [set(p.image_ids.tolist()) for p in pair]
     rule = "Paired statistics need the same test images with the same labels."
-    fix = "Judge both on one test: run the second study on the first one's sources and settings of [index], or import predictions of the same images."
+    fix = (
+        "Judge both on one test: run the second study on the first one's sources and settings of [index], "
+        "or import predictions of the same images."
+    )
     if ids[0] != ids[1] or len(pair[0].labels) != len(pair[1].labels):
         raise InputError(
-            f"{first} has {len(ids[0]):,} test images and {second} {len(ids[1]):,}; {len(ids[0] & ids[1]):,} are the same.",
+            (
+                f"{first} has {len(ids[0]):,} test images and {second} {len(ids[1]):,}; "
+                f"{len(ids[0] & ids[1]):,} are the same."
+            ),
             rule=rule,
             fix=fix,
         )
@@ -120,8 +131,8 @@ def _check_same_test(first: Path, second: Path, pair: list[Predictions]) -> None
         )
 
 
-def _entry(first: str, second: str, one: Predictions, other: Predictions) -> ComparedModel:
-    difference = paired(softmax(other.logits), softmax(one.logits), one.labels, groups=one.groups)
+def _compared(first: str, second: str, reference: Predictions, compared: Predictions) -> ComparedModel:
+    difference = paired(softmax(compared.logits), softmax(reference.logits), reference.labels, groups=reference.groups)
     return {"first": first, "second": second, **difference}
 
 
@@ -131,20 +142,20 @@ def _flat(value: object, place: str = "") -> dict[str, object]:
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{place}.{key}" if place else key).items()}
 
 
-def _differing(one: dict[str, object], other: dict[str, object], of: str) -> list[DifferingSetting]:
-    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-    return [{"key": key, "of": of, "first": one.get(key), "second": other.get(key)} for key in keys]
+def _differences(first: dict[str, object], second: dict[str, object], of: str) -> list[DifferingSetting]:
+    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    return [{"key": key, "of": of, "first": first.get(key), "second": second.get(key)} for key in keys]
 
 
-def _of_studies(first: Path, second: Path) -> list[DifferingSetting]:
+def _study_differences(first: Path, second: Path) -> list[DifferingSetting]:
     if not all((root / REQUEST).is_file() for root in (first, second)):
         return []
-    asked = [read_request(root)["study"] for root in (first, second)]
-    one, other = (_flat({k: v for k, v in study.items() if k not in _WORDS}) for study in asked)
-    return _differing(one, other, "the study")
+    requests = [read_request(root)["study"] for root in (first, second)]
+    first_settings, second_settings = (_flat({k: v for k, v in study.items() if k not in _WORDS}) for study in requests)
+    return _differences(first_settings, second_settings, "the study")
 
 
-def _of_runs(first: Path, second: Path) -> list[DifferingSetting]:
+def _run_differences(first: Path, second: Path) -> list[DifferingSetting]:
     runs = [runs_of(_ensembles(root)) for root in (first, second)]
     for folders, root in zip(runs, (first, second), strict=True):
         if (StudyFolder(root).student / base.MANIFEST).is_file():
@@ -153,7 +164,7 @@ def _of_runs(first: Path, second: Path) -> list[DifferingSetting]:
         row
         for name in runs[0]
         if name in runs[1]
-        for row in _differing(_settings(runs[0][name]), _settings(runs[1][name]), name)
+        for row in _differences(_settings(runs[0][name]), _settings(runs[1][name]), name)
     ]
 
 

@@ -39,7 +39,7 @@ from mien.evaluate.temperature import minimum
 if TYPE_CHECKING:
     from mien.nn.distillation.teacher import Teacher
 
-_TRAIN_SAMPLE = 2000  # images of train on which the teacher's confidence is looked at
+_TRAIN_SAMPLE = 2000  # images of train on which the teacher's confidence is measured
 _TRAIN_EXCESS = 0.03  # of (confidence - accuracy) on train over that on calib: beyond it the teacher gets a temperature
 
 
@@ -77,7 +77,7 @@ def run(
     from mien.nn.distillation.teacher import tempered_teacher  # noqa: PLC0415  (torch)
     from mien.nn.training.run import train_run  # noqa: PLC0415
 
-    loaded = cache(lambda: _load(ensemble, members))  # its networks need memory: made where they are needed
+    loaded = cache(lambda: _load(ensemble, members))  # made when needed: its networks take memory
     teaching = _teaching(loaded, folder, index)
     taught_by: TaughtBy = {
         "name": ensemble.name,
@@ -91,8 +91,10 @@ def run(
         return tempered_teacher(loaded(), teaching["teaching_temperature"])
 
     tempered = {"teaching_temperature": teaching["teaching_temperature"]}
-    known = base.fingerprint("teacher", 2, tempered, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)})
-    views = views_folder(folder, known)
+    views_fingerprint = base.fingerprint(
+        "teacher", 2, tempered, {"weights": ensemble.weights_hash, "T": str(ensemble.temperature)}
+    )
+    views = views_folder(folder, views_fingerprint)
     return train_run(
         config,
         origin,
@@ -124,9 +126,9 @@ def _load(ensemble: Ensemble, members: list[Run]) -> Teacher:
 def _teaching(teacher: Callable[[], Teacher], folder: Path, index: Index) -> Teaching:
     """The teacher's confidence less its accuracy on train (a sample, not augmented) and on calib, and a temperature.
 
-    A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own for
-    teaching, fitted on that sample: a student learns from the teacher's probabilities there, and its own calibration
-    follows them (arXiv 2508.20224).
+    A teacher that is over-confident on the images it teaches, beyond what it is on calib, gets a temperature of its own
+    for teaching, fitted on that sample: a student learns from the teacher's probabilities there, and its own
+    calibration follows them (arXiv 2508.20224).
     """
     from mien.nn.devices import processes  # noqa: PLC0415  (torch)
     from mien.nn.distillation.teacher import teacher_log_probabilities  # noqa: PLC0415
@@ -136,10 +138,10 @@ def _teaching(teacher: Callable[[], Teacher], folder: Path, index: Index) -> Tea
     labels = index.labels[np.sort(train)]
     calib = read_predictions(predictions_path(folder, "calib"))
     gaps = [_confidence_gap(logs, labels), _confidence_gap(calib.logits, calib.labels)]
-    # Rounded, so that students beside each other on an accelerator, whose last bits differ, share the teacher's views.
+    # Rounded: last bits differ between processes on an accelerator, and all students must share the teacher's views.
     temperature = round(minimum(logs, labels), 4) if gaps[0] - gaps[1] > _TRAIN_EXCESS else 1.0
-    own = "" if temperature == 1 else f"; it teaches at a temperature of its own, {temperature:.2f}"
-    say(f"the teacher's confidence less its accuracy: {gaps[0]:+.3f} on train, {gaps[1]:+.3f} on calib{own}")
+    note = "" if temperature == 1 else f"; it teaches at a temperature of its own, {temperature:.2f}"
+    say(f"the teacher's confidence less its accuracy: {gaps[0]:+.3f} on train, {gaps[1]:+.3f} on calib{note}")
     return {"train_gap": gaps[0], "calib_gap": gaps[1], "teaching_temperature": temperature}
 
 

@@ -42,14 +42,14 @@ KINDS = {1: "single", 2: "pair", 3: "triple"}
 
 @dataclass(frozen=True)
 class _Member:
-    judged: PredictionSource
+    source: PredictionSource
     calibration: Calibration
     val: Predictions
     calib: Predictions
 
     @property
     def name(self) -> str:
-        return self.judged.name
+        return self.source.name
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,18 @@ class _Made:
     @property
     def kind(self) -> str:
         """single, pair, triple …; hybrid where convolutions and attention are joined."""
-        mixed = {is_transformer(m.judged.backbone) for m in self.members}
+        mixed = {is_transformer(m.source.backbone) for m in self.members}
         return "hybrid" if len(mixed) > 1 else KINDS.get(len(self.members), f"{len(self.members)} members")
 
     @property
     def parameters(self) -> int | None:
-        known = [m.judged.parameters for m in self.members if m.judged.parameters is not None]
-        return sum(known) if len(known) == len(self.members) else None
+        counts = [m.source.parameters for m in self.members if m.source.parameters is not None]
+        return sum(counts) if len(counts) == len(self.members) else None
 
     def latency_ms(self, of: dict[str, float | None]) -> float | None:
         """Milliseconds of one image through all members, from each one's."""
-        known = [t for m in self.members if (t := of[m.name]) is not None]
-        return sum(known) if len(known) == len(self.members) else None
+        times = [t for m in self.members if (t := of[m.name]) is not None]
+        return sum(times) if len(times) == len(self.members) else None
 
 
 def run(
@@ -106,11 +106,11 @@ def run(
         )
     for split in ("val", "calib"):
         check_same_rows([getattr(m, split) for m in members])
-    first = members[0].judged
+    first = members[0].source
     for other in members[1:]:
-        if other.judged.index_hash != first.index_hash:
+        if other.source.index_hash != first.index_hash:
             raise UsageError(
-                f"{first.folder} and {other.judged.folder} were not made for the same images.",
+                f"{first.folder} and {other.source.folder} were not made for the same images.",
                 rule="All members have the same rows of val, calib and test, of one index or of one import.",
                 fix="Predict them with one --index, or import files that have the same ids, labels and splits.",
             )
@@ -124,7 +124,7 @@ def run(
     if is_made(out, fingerprint, holds="holds these ensembles already"):
         return store.read_selection(out / store.SELECTION)
     opened = accesses.read_accesses(
-        [accesses.origin_of(m.judged.folder, m.calib.meta) for m in members], out.resolve().parent
+        [accesses.origin_of(m.source.folder, m.calib.meta) for m in members], out.resolve().parent
     )
     count = accesses.check_unopened(opened, "this selection was written", again=again)
     if replace:
@@ -139,27 +139,30 @@ def run(
 
 
 def _open(folder: Path) -> _Member:
-    judged = read_prediction_source(folder)
+    source = read_prediction_source(folder)
     val, calib = (read_predictions(predictions_path(folder, split)) for split in ("val", "calib"))
-    calibration = read_calibration(folder / "calibration.json", weights_hash=judged.weights_hash)
+    calibration = read_calibration(folder / "calibration.json", weights_hash=source.weights_hash)
     if calibration.prior is not None:
         raise UsageError(
             f"{folder} is calibrated for other class shares than calib's.",
             rule="Members are joined and compared on val and calib, with the shares that these have.",
-            fix="Calibrate it without --prior, make the ensembles, then calibrate it with --prior: the selection still knows it.",
+            fix=(
+                "Calibrate it without --prior, make the ensembles, then calibrate it with --prior: "
+                "the selection still knows it."
+            ),
         )
     for predictions in (val, calib):
-        if predictions.meta["weights_hash"] != judged.weights_hash:
+        if predictions.meta["weights_hash"] != source.weights_hash:
             raise UsageError(
                 f"{folder} has {predictions.split} predictions of other weights.",
                 fix="Predict again with `mien predict`.",
             )
-        if predictions.meta["index"] != judged.index_hash:
+        if predictions.meta["index"] != source.index_hash:
             raise UsageError(
                 f"{folder} has {predictions.split} predictions of another index than it was trained on.",
                 fix="Predict again with `mien predict`.",
             )
-    return _Member(judged, calibration, val, calib)
+    return _Member(source, calibration, val, calib)
 
 
 def _jobs(members: list[_Member], config: EnsembleConfig) -> list[_Job]:
@@ -179,14 +182,14 @@ def _jobs(members: list[_Member], config: EnsembleConfig) -> list[_Job]:
 
 def _weighted(members: list[_Member], entry: str) -> tuple[list[_Member], tuple[float, ...]]:
     """The runs and weights that an entry of `fixed` names."""
-    weights, known = parse_weights(entry), {m.name: m for m in members}
+    weights, by_name = parse_weights(entry), {m.name: m for m in members}
     for name in weights:
-        if name not in known:
+        if name not in by_name:
             raise UsageError(
-                f"fixed {entry!r} names no run {name!r}.{nearest(name, known)}",
-                rule=f"Weights are fixed for runs that are joined: {', '.join(known)}.",
+                f"fixed {entry!r} names no run {name!r}.{nearest(name, by_name)}",
+                rule=f"Weights are fixed for runs that are joined: {', '.join(by_name)}.",
             )
-    return [known[name] for name in weights], tuple(weights.values())
+    return [by_name[name] for name in weights], tuple(weights.values())
 
 
 def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[_Made]:
@@ -202,7 +205,7 @@ def _combine(members: list[_Member], out: Path, config: EnsembleConfig) -> list[
 def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
     group, pool, name = job.group, job.pool, job.name
     rows = [_calibrated(m) for m in group]
-    plain = [1.0] * len(group)  # members come as their own calibration makes them
+    plain = [1.0] * len(group)  # members are calibrated already
     fixed = None if job.weights is None else np.array(job.weights)
     fitted = fit_pool(rows, plain, pool, searches=config.searches, folds=config.folds, seed=config.seed, fixed=fixed)
     folder = out / name
@@ -233,8 +236,8 @@ def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
         members=tuple(
             store.Member(
                 name=m.name,
-                run=os.path.relpath(m.judged.folder.resolve(), folder.resolve()),
-                weights_hash=m.judged.weights_hash,
+                run=os.path.relpath(m.source.folder.resolve(), folder.resolve()),
+                weights_hash=m.source.weights_hash,
                 weight=float(w),
                 method=m.calibration.method,
                 temperature=m.calibration.temperature,
@@ -313,8 +316,8 @@ def _choose(made: list[_Made], members: list[_Member], out: Path, config: Ensemb
                 for m in made
             },
             "warnings": _shortcomings(CalibrationRows.of(members[0].calib)),
-            "runs": {m.name: m.judged.weights_hash for m in members},
-            "calibrations": [store.known_as(m.judged.weights_hash, m.calibration) for m in members],
+            "runs": {m.name: m.source.weights_hash for m in members},
+            "calibrations": [store.known_as(m.source.weights_hash, m.calibration) for m in members],
             "diversity": diversity({m.name: m.val.logits.argmax(1) for m in members}, labels),
             "rivals": _rivals(members, config),
         },
@@ -329,7 +332,7 @@ def _reruns(members: list[_Member]) -> dict[str, tuple[float, ...]]:
     }
 
     def key(member: _Member) -> str:
-        settings = {k: v for k, v in member.judged.settings.items() if k != "seed"}
+        settings = {k: v for k, v in member.source.settings.items() if k != "seed"}
         return base.canonical(settings) if settings else member.name
 
     return {m.name: tuple(scores[o.name] for o in members if key(o) == key(m)) for m in members}
@@ -339,17 +342,19 @@ ARCHITECTURE = ("backbone", "stem", "img_size", "patch_size", "attention")
 
 
 def _latencies(members: list[_Member]) -> dict[str, float | None]:
-    """What one image takes each member: the least that was measured of its architecture, so that a busy moment
-    tells no two trainings of one network apart."""
+    """Each member's latency for one image: the least measured of its architecture.
+
+    A busy moment during one measurement so makes no difference between two trainings of one network.
+    """
 
     def key(member: _Member) -> str:
-        settings = member.judged.settings
+        settings = member.source.settings
         return base.canonical({k: settings.get(k) for k in ARCHITECTURE}) if settings else member.name
 
     out: dict[str, float | None] = {}
     for m in members:
-        known = [t for o in members if key(o) == key(m) and (t := o.judged.latency_ms) is not None]
-        out[m.name] = min(known, default=None)
+        times = [t for o in members if key(o) == key(m) and (t := o.source.latency_ms) is not None]
+        out[m.name] = min(times, default=None)
     return out
 
 
@@ -365,8 +370,8 @@ def _against_best(
     probabilities: dict[str, Floats], best: str, val: Predictions, config: EnsembleConfig
 ) -> dict[str, dict[str, float]]:
     """Each candidate's macro-F1 less the best single's on val, with its paired interval, and McNemar's p."""
-    labels, wanted = val.labels, {"resamples": config.resamples, "seed": config.seed}
-    several = resampled_many(list(probabilities.values()), labels, **wanted, full=False, groups=val.groups)
+    labels, resampling = val.labels, {"resamples": config.resamples, "seed": config.seed}
+    several = resampled_many(list(probabilities.values()), labels, **resampling, full=False, groups=val.groups)
     drawn = dict(zip(probabilities, several, strict=True))
     f1 = {
         name: float(f1_scores(confusion(labels, p.argmax(1), p.shape[1])).mean()) for name, p in probabilities.items()

@@ -1,4 +1,4 @@
-"""The only door to test: a run or an ensemble, after a selection was written, to `evaluation.json`."""
+"""Opens test: a run or an ensemble, after a selection was written, to `evaluation.json`."""
 
 from __future__ import annotations
 
@@ -88,48 +88,48 @@ def run(
 def run_all(ensembles: Path, index_folder: Path | None, config: EvaluateConfig) -> EvaluationDocument:
     """Score every run and every candidate of a folder of ensembles; returns what the selected one got.
 
-    Corrupted images, where asked for, are shown to the selected one and to the best single model alone.
+    Corrupted images, where requested, are used for the selected one and the best single model alone.
     """
     _check_images(index_folder, config)
     selection = read_selection(ensembles / SELECTION)
     plain = config.model_copy(update={"corruptions": False})
-    shown = {selection["name"], selection["best_single"]}
+    corrupted = {selection["name"], selection["best_single"]}
     runs = runs_of(ensembles)
     with meter("test", len(runs) + len(selection["candidates"])) as progress:
         for folder in runs.values():
             run(folder, index_folder, plain, selection=ensembles / SELECTION)
             progress.advance()
         for name in selection["candidates"]:
-            run(ensembles / name, index_folder, config if name in shown else plain)
+            run(ensembles / name, index_folder, config if name in corrupted else plain)
             progress.advance()
     return read_evaluation(ensembles / selection["name"])
 
 
 def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> EvaluationDocument:
-    judged = read_prediction_source(target)
-    _check_index(judged, job.index)
-    calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
-    selection, selection_path = selection_of(judged, selection_path, calibration)
-    fingerprint = job.fingerprint(judged.weights_hash, selection["hash"], {"calibration": calibration.hash})
+    source = read_prediction_source(target)
+    _check_index(source, job.index)
+    calibration = read_calibration(target / "calibration.json", weights_hash=source.weights_hash)
+    selection, selection_path = selection_of(source, selection_path, calibration)
+    fingerprint = job.fingerprint(source.weights_hash, selection["hash"], {"calibration": calibration.hash})
     if (done := _done(target, fingerprint)) is not None:
         return done
     about_to_make(target / "evaluation.json")
-    test = _test_predictions(judged, job)
+    test = _test_predictions(source, job)
     map_ = scaling_of(calibration)
     probabilities = softmax(map_.apply(test.logits))
-    scores = _scores(judged.name, test.logits, probabilities, calibration.temperature, test, job)
-    elsewhere = _elsewhere([judged], probabilities, test, job, lambda several: map_.apply(several[0]))
-    warnings = judging_warnings(judged, selection, calibration)
+    scores = _scores(source.name, test.logits, probabilities, calibration.temperature, test, job)
+    elsewhere = _elsewhere([source], probabilities, test, job, lambda several: map_.apply(several[0]))
+    warnings = judging_warnings(source, selection, calibration)
     for text in warnings:
-        warn(f"{judged.name}: {text}")
+        warn(f"{source.name}: {text}")
     abstain = judge(probabilities, test.labels, calibration.decisions)
     before = accesses.record(
-        judged.name,
+        source.name,
         scores["test"],
         test.image_ids.tolist(),
         accesses.places_of([target], job.folder, selection_path),
-        index=judged.index_hash,
-        weights_hash=judged.weights_hash,
+        index=source.index_hash,
+        weights_hash=source.weights_hash,
         calibration_hash=calibration.hash,
         selection_hash=selection["hash"],
     )
@@ -160,8 +160,8 @@ def _evaluate_run(target: Path, job: _Job, selection_path: Path | None) -> Evalu
 
 def _evaluate_ensemble(target: Path, job: _Job) -> EvaluationDocument:
     ensemble, selection = read_ensemble(target), read_selection(target.parent / SELECTION)
-    known = selection["candidates"].get(ensemble.name)
-    if known is None or known["hash"] != ensemble.hash:
+    candidate = selection["candidates"].get(ensemble.name)
+    if candidate is None or candidate["hash"] != ensemble.hash:
         raise SplitError(
             f"{target} is not among the candidates of {target.parent / SELECTION}.",
             rule="Test is opened for what the selection knew.",
@@ -175,12 +175,12 @@ def _evaluate_ensemble(target: Path, job: _Job) -> EvaluationDocument:
     scores = _scores(ensemble.name, logits, probabilities, ensemble.temperature, test, job)
     best, versus = selection["best_single"], Versus()
     if best != ensemble.name:
-        rival, theirs = _pooled_test(target.parent / best, job)
-        store.check_same_rows([test, theirs])
-        rival_t = read_ensemble(target.parent / best).temperature
+        rival_logits, rival_test = _pooled_test(target.parent / best, job)
+        store.check_same_rows([test, rival_test])
+        rival_temperature = read_ensemble(target.parent / best).temperature
         difference = paired(
             probabilities,
-            softmax(rival / rival_t),
+            softmax(rival_logits / rival_temperature),
             test.labels,
             resamples=job.config.resamples,
             seed=job.config.seed,
@@ -239,41 +239,41 @@ def _check_images(index_folder: Path | None, config: EvaluateConfig) -> None:
 
 def _done(target: Path, fingerprint: str) -> EvaluationDocument | None:
     try:
-        found = read_evaluation(target)
-    except ArtifactError:  # there is none, or one of another format
+        evaluation = read_evaluation(target)
+    except ArtifactError:  # absent, or of another format
         return None
-    return found if found["fingerprint"] == fingerprint else None
+    return evaluation if evaluation["fingerprint"] == fingerprint else None
 
 
-def _check_index(judged: PredictionSource, index: Index | None) -> None:
+def _check_index(source: PredictionSource, index: Index | None) -> None:
     """Raise unless `index` is what these predictions need: their own, or none for those that have none."""
-    if judged.run is not None and index is not None:
-        return check_index(judged.run, index)
-    if index is None and judged.run is None:
+    if source.run is not None and index is not None:
+        return check_index(source.run, index)
+    if index is None and source.run is None:
         return None
     if index is None:
-        raise UsageError(f"{judged.folder} was trained on an index.", fix="Name it: --index DIR.")
-    if judged.index_hash != index.content_hash:
+        raise UsageError(f"{source.folder} was trained on an index.", fix="Name it: --index DIR.")
+    if source.index_hash != index.content_hash:
         raise InputError(
-            f"{judged.folder} was not imported with the index {index.folder}.",
+            f"{source.folder} was not imported with the index {index.folder}.",
             rule="Predictions are judged with the index that they were checked against, or without one.",
             fix="Import them with --index, or leave --index out here.",
         )
     return None
 
 
-def _test_predictions(judged: PredictionSource, job: _Job) -> store.Predictions:
-    """The model's test predictions: made once by a run of ours, kept from the import of another."""
-    path = store.predictions_path(judged.folder, "test")
-    if judged.run is not None and job.index is not None:
-        fingerprint = store.fingerprint_of(judged.weights_hash, job.index.content_hash, "test")
+def _test_predictions(source: PredictionSource, job: _Job) -> store.Predictions:
+    """The model's test predictions: computed once for a run of ours, imported for others."""
+    path = store.predictions_path(source.folder, "test")
+    if source.run is not None and job.index is not None:
+        fingerprint = store.fingerprint_of(source.weights_hash, job.index.content_hash, "test")
         if store.stored_fingerprint(path) != fingerprint:
             from mien.nn.inference import predict_split  # noqa: PLC0415  (torch)
 
-            made = predict_split(judged.run, job.index, "test", job.config.batch_size)
-            store.write_predictions(path, made, fingerprint=fingerprint)
+            predictions = predict_split(source.run, job.index, "test", job.config.batch_size)
+            store.write_predictions(path, predictions, fingerprint=fingerprint)
     elif not path.is_file():
-        raise ArtifactError(f"{judged.folder} was imported without test rows.", fix="Import them with the others.")
+        raise ArtifactError(f"{source.folder} was imported without test rows.", fix="Import them with the others.")
     return store.read_predictions(path, allow_test=True)
 
 
@@ -282,13 +282,13 @@ def _pooled_test(folder: Path, job: _Job) -> tuple[Floats, store.Predictions]:
     ensemble = read_ensemble(folder)
     tests = []
     for member in ensemble.members:
-        judged = read_prediction_source(folder / member.run)
-        if judged.weights_hash != member.weights_hash:
+        source = read_prediction_source(folder / member.run)
+        if source.weights_hash != member.weights_hash:
             raise ArtifactError(
-                f"{judged.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
+                f"{source.folder} was trained again after {ensemble.name} was made.", fix="Make the ensembles again."
             )
-        _check_index(judged, job.index)
-        tests.append(_test_predictions(judged, job))
+        _check_index(source, job.index)
+        tests.append(_test_predictions(source, job))
     store.check_same_rows(tests)
     return ensemble_logits([t.logits for t in tests], ensemble), tests[0]
 
@@ -326,13 +326,13 @@ def _elsewhere(
         return {"groups": {}, "corruptions": {}}
     rows = index.rows("test")
     sources = index.table["source"].take(rows).to_pylist()
-    known = [{"source": source, **given} for source, given in zip(sources, index.attributes(rows), strict=True)]
-    found: Elsewhere = {
-        "groups": by_group(clean, test.labels, known, seed=config.seed, groups=test.groups),
+    attributes = [{"source": source, **values} for source, values in zip(sources, index.attributes(rows), strict=True)]
+    figures: Elsewhere = {
+        "groups": by_group(clean, test.labels, attributes, seed=config.seed, groups=test.groups),
         "corruptions": {},
     }
     if not config.corruptions:
-        return found
+        return figures
     for member in members:
         check_has_weights(member.folder, "judge corrupted images with")
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
@@ -343,18 +343,18 @@ def _elsewhere(
     pixels, labels = np.array(index.pixels[rows[drawn]]), test.labels[drawn]
     with meter("corruptions", len(CORRUPTIONS) * len(STRENGTHS)) as progress:
         for name in CORRUPTIONS:
-            seen = []
+            by_strength = []
             for strength in STRENGTHS:
                 changed = corrupt(pixels, name, strength, seed=config.seed)
-                several = [
+                logits = [
                     predict_logits(n, changed, np.arange(len(drawn)), batch_size=config.batch_size) for n in networks
                 ]
-                seen.append(softmax(join(several)))
+                by_strength.append(softmax(join(logits)))
                 progress.advance()
-            found["corruptions"][name] = degradation(
-                clean[drawn], seen, labels, seed=config.seed, groups=test.group_ids[drawn]
+            figures["corruptions"][name] = degradation(
+                clean[drawn], by_strength, labels, seed=config.seed, groups=test.group_ids[drawn]
             )
-    return found
+    return figures
 
 
 def _as_distributed(probabilities: Floats, test: store.Predictions, index: Index) -> MetricsAsDistributed | None:

@@ -1,6 +1,7 @@
-"""A finished model on another index's test, without what it may have seen: a run, an ensemble or an exported model file.
+"""A finished model on another index's test, without images that it may have seen.
 
-So a model is judged on a stranger's images, and so are the cells of a train-source × test-source matrix made.
+The model is a run, an ensemble or an exported model file. A matrix of train and test sources consists of such
+evaluations.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ _NO_INDEX = (
 
 @dataclass(frozen=True)
 class _Model:
-    """What is needed of a model: `probabilities` (n, 7) of packed images, its crop, and how its access to test is recorded.
+    """What is needed of a model.
 
-    `folder` keeps the figures and the record of the access.
+    `probabilities` gives (n, 7) for packed images; `folder` keeps the figures and the record of the access.
     """
 
     name: str
@@ -84,11 +85,11 @@ def run(
 ) -> TransferDocument:
     """Score a finished model on the test split of `other_folder`.
 
-    `target` is a calibrated run, an ensemble, a folder of ensembles (what it selected) or a model file (.onnx, for which torch
-    is not needed). Runs and ensembles are judged once a selection knows them. Left out are images that stand in the train,
-    val or calib split of `index_folder`, the index that the model learned from, and their copies, found as an index finds
-    them: mirrored, cropped, re-compressed or re-exposed ones, verified on the pixels. Only a model file may be judged
-    without that index; then nothing is left out, and that is said.
+    `target` is a calibrated run, an ensemble, a folder of ensembles (what it selected) or a model file (.onnx, for
+    which torch is not needed). Runs and ensembles are judged once a selection knows them. Left out are images that
+    stand in the train, val or calib split of `index_folder`, the index that the model learned from, and their copies,
+    found as an index finds them: mirrored, cropped, re-compressed or re-exposed ones, verified on the pixels. Only a
+    model file may be judged without that index; then nothing is left out, and a warning is given.
 
     Raises
     ------
@@ -178,36 +179,36 @@ def _open(
 
 def _run(target: Path, index: Index, other_folder: Path, config: EvaluateConfig, selection_path: Path | None) -> _Model:
     check_has_weights(target, "judge with")
-    judged = read_prediction_source(target)
-    if judged.run is None:
+    source = read_prediction_source(target)
+    if source.run is None:
         raise UsageError(f"{target} has no weights.")
-    check_index(judged.run, index)
-    calibration = read_calibration(target / "calibration.json", weights_hash=judged.weights_hash)
-    selection, where = selection_of(judged, selection_path, calibration)
-    trained, scaling = judged.run, scaling_of(calibration)
+    check_index(source.run, index)
+    calibration = read_calibration(target / "calibration.json", weights_hash=source.weights_hash)
+    selection, selection_file = selection_of(source, selection_path, calibration)
+    trained, scaling = source.run, scaling_of(calibration)
     return _Model(
-        name=judged.name,
+        name=source.name,
         folder=target,
         crop=index.crop,
         probabilities=lambda pixels, rows: softmax(scaling.apply(_logits(trained, pixels, rows, config))),
         hashes={
-            "weights_hash": judged.weights_hash,
+            "weights_hash": source.weights_hash,
             "calibration_hash": calibration.hash,
             "selection_hash": selection["hash"],
         },
-        places=accesses.places_of([target], other_folder, where),
+        places=accesses.places_of([target], other_folder, selection_file),
         before_selection=selection["test_accesses"],
         before_calibration=calibration.test_accesses,
         trained_on=index.sources,
-        warnings=judging_warnings(judged, selection, calibration),
+        warnings=judging_warnings(source, selection, calibration),
     )
 
 
 def _ensemble(target: Path, index: Index, other_folder: Path, config: EvaluateConfig) -> _Model:
     ensemble, selection_path = read_ensemble(target), target.parent / SELECTION
     selection = read_selection(selection_path)
-    known = selection["candidates"].get(ensemble.name)
-    if known is None or known["hash"] != ensemble.hash:
+    candidate = selection["candidates"].get(ensemble.name)
+    if candidate is None or candidate["hash"] != ensemble.hash:
         raise SplitError(
             f"{target} is not among the candidates of {selection_path}.",
             rule="Test is opened for what the selection knew.",
@@ -288,14 +289,16 @@ def _logits(trained: Run, pixels: PixelRows, rows: Rows, config: EvaluateConfig)
 
 
 def _check_crop(model: _Model, target: Path, other: Index) -> None:
-    """Raise unless the index is cropped as the model was taught; a grey model takes images in colour, which it makes grey."""
-    mine, theirs = model.crop.model_dump(), other.crop.model_dump()
-    if mine["color"] == "grey":
-        theirs["color"] = "grey"
-    differ = [f"{key} {mine[key]!r} and {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
-    if differ:
+    """Raise unless the index is cropped as the model was taught; a grey model also takes images in colour."""
+    model_crop, index_crop = model.crop.model_dump(), other.crop.model_dump()
+    if model_crop["color"] == "grey":
+        index_crop["color"] = "grey"
+    differences = [
+        f"{key} {model_crop[key]!r} and {index_crop[key]!r}" for key in model_crop if model_crop[key] != index_crop[key]
+    ]
+    if differences:
         raise InputError(
-            f"{target} learned other crops than {other.folder} has: {', '.join(differ)}.",
+            f"{target} learned other crops than {other.folder} has: {', '.join(differences)}.",
             rule="A model sees what it was trained on: the same size, colour and crop.",
             fix=f"Build the other index with --like {target}.",
         )
@@ -303,14 +306,15 @@ def _check_crop(model: _Model, target: Path, other: Index) -> None:
 
 @lru_cache(maxsize=64)  # the same for every seed of a matrix
 def _unseen(index_folder: Path, other_folder: Path, *contents: str) -> tuple[Rows, LeftOut]:
-    """Test rows of the other index that the splits of this one which may decide do not show, and how many were left out."""
+    """Test rows of the other index whose images are not in this one's deciding splits, and how many were left out."""
     index, other = read_index(index_folder), read_index(other_folder)
     rows = other.rows("test")
-    seen = np.flatnonzero(index.splits != "test")
-    same = np.isin(other.image_ids[rows], index.image_ids[seen])
+    deciding = np.flatnonzero(index.splits != "test")
+    same = np.isin(other.image_ids[rows], index.image_ids[deciding])
     near = np.zeros(len(rows), dtype=bool)
-    asked, shown = ~other.drawn[rows], ~index.drawn[seen]  # drawn faces share strokes and are known to differ
-    near[asked] = copies(other.pixels, rows[asked], index.pixels, seen[shown])
+    # Drawn faces share strokes, and no two are copies.
+    real, deciding_real = ~other.drawn[rows], ~index.drawn[deciding]
+    near[real] = copies(other.pixels, rows[real], index.pixels, deciding[deciding_real])
     keep = ~(same | near)
     if not keep.any():
         raise InputError(f"Every test image of {other.folder} is one of {index.folder} or looks like one.")

@@ -51,8 +51,8 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     """Write the model and `parity.json`; an export whose parity does not hold leaves nothing.
 
     With `config.int8` the quantised model gets a calibration, thresholds and a weights hash of its own; raises
-    `MienError` where it is worse than the float model on val by more than `check_int8` allows. With `config.fp16` the file
-    keeps the calibration, since no probability may differ by more than `HALF_TOLERANCE`. test is never read.
+    `MienError` where it is worse than the float model on val by more than `check_int8` allows. With `config.fp16` the
+    file keeps the calibration, since no probability may differ by more than `HALF_TOLERANCE`. test is never read.
     """
     if config.fp16 and config.int8:
         raise UsageError("--fp16 with --int8.", rule="A file has one precision.", fix="Export twice, to two files.")
@@ -168,23 +168,25 @@ def _int8(
     with tempfile.TemporaryDirectory() as folder:
         quantized = quantize(proto, _crops(index, _spread(index.rows("train"), RANGE_CROPS)), Path(folder))
     set_calibration(quantized, np.eye(len(LABELS)), np.zeros(len(LABELS)))
-    own = hash_weights(quantized)
+    weights_hash = hash_weights(quantized)
     calib, val = index.rows("calib"), index.rows("val")
-    predictions = _as_predicted_by(own, _answers(quantized, index, calib)[1], run_folder, index.image_ids[calib])
+    predictions = _as_predicted_by(
+        weights_hash, _answers(quantized, index, calib)[1], run_folder, index.image_ids[calib]
+    )
     try:
-        found = recalibrate(CalibrationRows.of(predictions), calibration)
+        recalibrated = recalibrate(CalibrationRows.of(predictions), calibration)
     except CalibrationError as error:
         raise MienError(
             f"The int8 model cannot be calibrated: {error.seen}",
             rule="It is calibrated on its own logits of calib.",
             fix="Nothing was written. Export without --int8.",
         ) from None
-    set_calibration(quantized, found.scaling.matrix, found.scaling.bias)
+    set_calibration(quantized, recalibrated.scaling.matrix, recalibrated.scaling.bias)
     changes = {
-        "calibration": found.scaling.method,
-        "temperature": found.temperature,
-        "decisions": found.decisions,
-        "weights_hash": own,
+        "calibration": recalibrated.scaling.method,
+        "temperature": recalibrated.temperature,
+        "decisions": recalibrated.decisions,
+        "weights_hash": weights_hash,
         "int8": True,
         "quantized_from": card.weights_hash,
     }
@@ -195,7 +197,7 @@ def _int8(
 
 
 def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.ModelProto, PrecisionComparison]:
-    """The graph with weights of half precision and a hash of its own, and how it compares with the float graph on val."""
+    """The graph with half-precision weights and its own hash, and how it compares with the float graph on val."""
     from mien.nn.export import describe, halve, hash_weights  # noqa: PLC0415
 
     half, val = type(proto).FromString(proto.SerializeToString()), index.rows("val")
@@ -225,8 +227,8 @@ def _as_predicted_by(
     meta: PredictionsMeta = {
         **float_predictions.meta,
         "weights_hash": weights_hash,
-        "head": "linear",
-    }  # log-probabilities
+        "head": "linear",  # log-probabilities
+    }
     return replace(float_predictions, logits=logits, meta=meta)
 
 
@@ -237,14 +239,17 @@ def _parity(proto: onnx.ModelProto, model: nn.Module, crops: NDArray[np.uint8], 
     session = _session(proto.SerializeToString())
     with torch.inference_mode():
         expected = model(torch.from_numpy(crops))[0].numpy()
-    seen = np.concatenate(
+    probabilities = np.concatenate(
         [session.run(["probabilities"], {"crops": p})[0] for p in np.array_split(crops, -(-len(crops) // BATCH))]
     )
-    difference = float(np.abs(seen - expected).max())
-    agreement = float((seen.argmax(1) == expected.argmax(1)).mean())
+    difference = float(np.abs(probabilities - expected).max())
+    agreement = float((probabilities.argmax(1) == expected.argmax(1)).mean())
     if difference > config.tolerance:
         raise MienError(
-            f"The exported graph differs from torch: probabilities by up to {difference:.2e}, labels agree on {agreement:.1%} of {len(crops)} images.",
+            (
+                f"The exported graph differs from torch: probabilities by up to {difference:.2e}, "
+                f"labels agree on {agreement:.1%} of {len(crops)} images."
+            ),
             rule=f"Differences stay within {config.tolerance:.0e}.",
             fix="Nothing was written; report this with the run's config.json.",
         )

@@ -23,15 +23,15 @@ from mien.data.predictions_file import SPLITS, Imported, check_order, read_file
 
 def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | None = None) -> store.ImportDocument:
     """Check `file` and write it as an imported folder; with an index its rows must be that index's."""
-    found = read_file(file, config)
+    imported = read_file(file, config)
     index = None if index_folder is None else read_index(index_folder)
-    parts = _with_index(found, index, file) if index is not None else _without_index(found, file)
+    parts = _with_index(imported, index, file) if index is not None else _without_index(imported, file)
     content = _content(parts) if index is None else index.content_hash
     for split, (_, labels, logits) in parts.items():
         if split != "test":
             check_order(logits, labels, file)
-    if found.left_out:
-        warn(f"{file}: left out, as no class of ours: {', '.join(found.left_out)}")
+    if imported.left_out:
+        warn(f"{file}: left out, as no class of ours: {', '.join(imported.left_out)}")
     source = base.sha256_file(file)
     fingerprint = base.fingerprint(
         store.KIND, store.VERSION, config.model_dump(mode="json"), {"file": source, "index": content}
@@ -44,8 +44,8 @@ def run(file: Path, out: Path, config: ImportConfig, *, index_folder: Path | Non
         "index": content,
         "backbone": config.backbone,
         "parameters": config.parameters,
-        "numbers": found.kind,
-        "left_out": list(found.left_out),
+        "numbers": imported.kind,
+        "left_out": list(imported.left_out),
         "rows": {split: len(part[0]) for split, part in parts.items()},
     }
     if is_made(out, fingerprint, holds="holds this import already"):
@@ -92,15 +92,15 @@ def _test_images(parts: dict[str, Part], index: Index | None) -> list[str]:
     return [str(i) for i in ids]
 
 
-def _without_index(found: Imported, file: Path) -> dict[str, Part]:
-    if found.labels is None:
+def _without_index(imported: Imported, file: Path) -> dict[str, Part]:
+    if imported.labels is None:
         raise InputError(f"{file} has no labels.", fix="Name the column (--label-column), or the index (--index DIR).")
     parts = {}
     for split in SPLITS:
-        rows = np.flatnonzero(found.splits == split)
+        rows = np.flatnonzero(imported.splits == split)
         if len(rows):
-            rows = rows[np.argsort(found.ids[rows])]  # one order, so that files of the same rows can be joined
-            parts[split] = (found.ids[rows], found.labels[rows], found.logits[rows])
+            rows = rows[np.argsort(imported.ids[rows])]  # one order, so that files of the same rows can be joined
+            parts[split] = (imported.ids[rows], imported.labels[rows], imported.logits[rows])
     return parts
 
 
@@ -114,23 +114,23 @@ def _content(parts: dict[str, Part]) -> str:
     return digest.hexdigest()
 
 
-def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
+def _with_index(imported: Imported, index: Index, file: Path) -> dict[str, Part]:
     """Rows in the index's order, which must be all of each split that the file has."""
-    where = {name: i for i, name in enumerate(found.ids.tolist())}
+    positions = {name: i for i, name in enumerate(imported.ids.tolist())}
     paths = index.table["path"].to_pylist()
-    known = set(index.image_ids.tolist()) | set(paths)
-    strange = [name for name in where if name not in known]
-    if strange:
+    names = set(index.image_ids.tolist()) | set(paths)
+    unknown = [name for name in positions if name not in names]
+    if unknown:
         raise InputError(
-            f"{file} names {len(strange)} images that {index.folder} does not have, e.g. {str(strange[0])!r}.",
+            f"{file} names {len(unknown)} images that {index.folder} does not have, e.g. {str(unknown[0])!r}.",
             rule="Ids are the index's image_id or path.",
         )
     parts = {}
     for split in SPLITS:
-        if not (found.splits == split).any():
+        if not (imported.splits == split).any():
             continue
         rows = index.rows(split)
-        places = [where.get(index.image_ids[r], where.get(paths[r], -1)) for r in rows.tolist()]
+        places = [positions.get(index.image_ids[r], positions.get(paths[r], -1)) for r in rows.tolist()]
         missing = sum(place < 0 for place in places)
         if missing:
             raise InputError(
@@ -138,22 +138,26 @@ def _with_index(found: Imported, index: Index, file: Path) -> dict[str, Part]:
                 rule="A split is predicted in whole, so that all models see the same rows.",
             )
         picked = np.array(places)
-        if (found.splits[picked] != split).any():
-            other = int(np.flatnonzero(found.splits[picked] != split)[0])
+        if (imported.splits[picked] != split).any():
+            first = picked[imported.splits[picked] != split][0]
             raise InputError(
-                f"{file} has {str(found.ids[picked[other]])!r} in {found.splits[picked[other]]}, the index in {split}."
+                f"{file} has {str(imported.ids[first])!r} in {imported.splits[first]}, the index in {split}."
             )
         labels = index.labels[rows]
-        if found.labels is not None and (found.labels[picked] != labels).any():
-            wrong = np.flatnonzero(found.labels[picked] != labels)
-            first = wrong[0]
+        if imported.labels is not None and (imported.labels[picked] != labels).any():
+            wrong = np.flatnonzero(imported.labels[picked] != labels)
+            first = picked[wrong[0]]
             raise InputError(
-                f"{file} labels {len(wrong)} {split} images otherwise than {index.folder}, e.g. {str(found.ids[picked[first]])!r}: {LABELS[found.labels[picked[first]]]} instead of {LABELS[labels[first]]}.",
+                (
+                    f"{file} labels {len(wrong)} {split} images otherwise than {index.folder}, "
+                    f"e.g. {str(imported.ids[first])!r}: {LABELS[imported.labels[first]]} "
+                    f"instead of {LABELS[labels[wrong[0]]]}."
+                ),
                 rule="Labels are the index's.",
                 fix="Check --label-numbers, or leave the labels out.",
             )
-        parts[split] = (index.image_ids[rows], labels, found.logits[picked])
-    extra = len(found.ids) - sum(len(part[0]) for part in parts.values())
+        parts[split] = (index.image_ids[rows], labels, imported.logits[picked])
+    extra = len(imported.ids) - sum(len(part[0]) for part in parts.values())
     if extra:
         raise InputError(
             f"{file} has {extra} rows whose split is not that of {index.folder}.", rule="Each image has one split."

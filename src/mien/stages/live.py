@@ -18,7 +18,7 @@ from mien.runtime.video import VideoWriter
 
 
 def _check_outputs(source: str, out: Path | None, log: Path | None) -> None:
-    """Everything about the output that can be known to be wrong before the first frame."""
+    """Raise for outputs that cannot be written, before the first frame is read."""
     for path, flag, suffix in ((out, "--out", ".mp4"), (log, "--log", ".parquet")):
         if path is None:
             continue

@@ -34,16 +34,16 @@ def run(
     folder, names = MatrixFolder(root), [source.name for source in matrix.sources]
     indexes = {name: read_index(folder.index(name)) for name in names}
     cells = []
-    for learned in names:
-        for judged in names:
-            runs = [folder.run(learned, seed) for seed in seeds[learned]]
+    for train_source in names:
+        for test_source in names:
+            runs = [folder.run(train_source, seed) for seed in seeds[train_source]]
             left_out: LeftOut = {"same": 0, "near": 0}
-            if learned == judged:
-                tests = [read_evaluation(one)["test"] for one in runs]
+            if train_source == test_source:
+                tests = [read_evaluation(run_folder)["test"] for run_folder in runs]
             else:
-                transfers = [read_transfer(one, indexes[judged].content_hash) for one in runs]
-                tests, left_out = [one["test"] for one in transfers], transfers[0]["left_out"]
-            cells.append(_cell(learned, judged, seeds[learned], tests, left_out))
+                transfers = [read_transfer(run_folder, indexes[test_source].content_hash) for run_folder in runs]
+                tests, left_out = [transfer["test"] for transfer in transfers], transfers[0]["left_out"]
+            cells.append(_cell(train_source, test_source, seeds[train_source], tests, left_out))
     document: MatrixDocument = {
         "schema": SCHEMA,
         "name": matrix.name,
@@ -58,7 +58,10 @@ def run(
             }
             for n, i in indexes.items()
         },
-        "interval": "95 %, of the mean over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added",
+        "interval": (
+            "95 %, of the mean over seeds: squares of the images' half-width (bootstrap) "
+            "and the seeds' (Student's t) added"
+        ),
         "cells": cells,
         "without_result": [{"source": n, "seed": s, "why": text} for (n, s), text in failed.items()],
         "environment": environment(),
@@ -67,10 +70,12 @@ def run(
     return document
 
 
-def _cell(learned: str, judged: str, seeds: list[int], tests: list[MetricsWithIntervals], left_out: LeftOut) -> Cell:
+def _cell(
+    train_source: str, test_source: str, seeds: list[int], tests: list[MetricsWithIntervals], left_out: LeftOut
+) -> Cell:
     return {
-        "train": learned,
-        "test": judged,
+        "train": train_source,
+        "test": test_source,
         "n": tests[0]["n"],
         "left_out": left_out,
         "runs": [
@@ -98,10 +103,10 @@ def _mean(tests: list[MetricsWithIntervals], key: Metric, *, least: float = 0.0)
 def over_seeds(values: list[float], intervals: list[list[float]], least: float, most: float) -> OverSeeds:
     """Mean over seeds, its spread, and a 95 % interval for images and seeds together, within [`least`, `most`].
 
-    The images are the same for every seed, so that their part of the variance does not fall with the number of
-    seeds; that of the seeds does, and is known from few. On either side the squares of the two distances are added, images' by the
-    bootstrap, seeds' by Student's t (MOVER: Zou and Donner 2008, Statistics in Medicine 27). One seed has no spread (null),
-    and its interval is that of the images.
+    The images are the same for every seed, so that their part of the variance does not fall with the number of seeds;
+    that of the seeds does, and is known from few. On either side the squares of the two distances are added, images' by
+    the bootstrap, seeds' by Student's t (MOVER: Zou and Donner 2008, Statistics in Medicine 27). One seed has no spread
+    (null), and its interval is that of the images.
     """
     from scipy.special import stdtrit  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -118,28 +123,30 @@ def tables(document: MatrixDocument) -> str:
     names = list(document["sources"])
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
     out = [
-        f"{document['name']}: learned from the row's source, judged on the column's test, mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"
+        f"{document['name']}: learned from the row's source, judged on the column's test, "
+        f"mean over seeds {', '.join(map(str, document['seeds']))} with 95 % intervals.\n"
     ]
     for key, title in METRICS.items():
         out.append(f"\n| {title} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
-        for learned in names:
-            row = [_shown(cells[learned, judged][key]) for judged in names]
-            out.append(f"| {learned} | {' | '.join(row)} |\n")
+        for train_source in names:
+            row = [_text(cells[train_source, test_source][key]) for test_source in names]
+            out.append(f"| {train_source} | {' | '.join(row)} |\n")
     out.append(f"\n| Test images (left out) | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
-    for learned in names:
+    for train_source in names:
         row = [
             f"{c['n']:,} ({c['left_out']['same'] + c['left_out']['near']:,})"
-            for judged in names
-            for c in [cells[learned, judged]]
+            for test_source in names
+            for c in [cells[train_source, test_source]]
         ]
-        out.append(f"| {learned} | {' | '.join(row)} |\n")
+        out.append(f"| {train_source} | {' | '.join(row)} |\n")
     out += [
-        f"\n{one['source']}, seed {one['seed']}, has no result: {one['why']}\n" for one in document["without_result"]
+        f"\n{missing['source']}, seed {missing['seed']}, has no result: {missing['why']}\n"
+        for missing in document["without_result"]
     ]
     return "".join(out)
 
 
-def _shown(value: OverSeeds) -> str:
+def _text(value: OverSeeds) -> str:
     return f"{value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]"
 
 
@@ -151,9 +158,9 @@ def _figure(document: MatrixDocument) -> bytes | None:
         return None
     cells = {(c["train"], c["test"]): c for c in document["cells"]}
     names = list(document["sources"])
-    shown = {
+    means = {
         title: np.array([[cells[a, b][key]["mean"] for b in names] for a in names])
         for key, title in METRICS.items()
         if key != "signed_gap"
     }
-    return matrix(names, shown).png()
+    return matrix(names, means).png()

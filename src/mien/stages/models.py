@@ -1,4 +1,4 @@
-"""What ships with the package and what may be fetched: listed, verified, fetched."""
+"""Shipped models and pinned downloads: listed, verified, fetched."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class Verified(TypedDict):
 def listing() -> Listing:
     """The catalogue; each download says whether it was fetched already."""
     catalogue, folder = store.read_catalogue(), store.downloads_folder()
-    downloads = [ListedDownload(**vars(one), fetched=(folder / one.file).is_file()) for one in catalogue.downloads]
+    downloads = [
+        ListedDownload(**vars(download), fetched=(folder / download.file).is_file()) for download in catalogue.downloads
+    ]
     return Listing(default=catalogue.default, models=catalogue.models, downloads=downloads)
 
 

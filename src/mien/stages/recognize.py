@@ -34,14 +34,14 @@ def run(images: list[Path], model: Path | None, config: DetectConfig) -> list[Re
     if not any(path.is_file() for path in images):
         raise InputError("; ".join(_missing(path) for path in images), rule="recognize takes image files.")
     recognizer = Recognizer.load(model, detect=config)
-    return [_one(recognizer, path) for path in images]
+    return [_recognize(recognizer, path) for path in images]
 
 
 def _missing(path: Path) -> str:
     return f"{path} is a folder: name its images, {path}/*.jpg." if path.is_dir() else f"No file {path}."
 
 
-def _one(recognizer: Recognizer, path: Path) -> Recognized | Unread:
+def _recognize(recognizer: Recognizer, path: Path) -> Recognized | Unread:
     if not path.is_file():
         return {"image": str(path), "error": _missing(path)}
     try:

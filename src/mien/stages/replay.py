@@ -1,4 +1,4 @@
-"""A frame table once more with other rules, and its score against marked intervals; no video and no model is needed."""
+"""A frame table decided anew with other rules, and its score against marked intervals; no video or model is needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mien.core.progress import warn
 from mien.evaluate.intervals import Interval, LabelScores, changes, score, switch_seconds, truth
 from mien.runtime.policy import LabelPolicy, thresholds_of
 
-LEAST = 1e-30  # probabilities below count as this: their logarithm is needed
+LEAST = 1e-30  # lower bound of probabilities, so that their logarithm is finite
 NUMBERS = {name: k for k, name in enumerate(LABELS)}
 
 
@@ -34,7 +34,7 @@ class Face:
     rows: NDArray[np.int64]
     times: NDArray[np.float64]
     raw: NDArray[np.int64]
-    shown: NDArray[np.int64]
+    smoothed: NDArray[np.int64]
 
 
 class Marked(NamedTuple):
@@ -54,7 +54,7 @@ class Flips(TypedDict):
 
 
 class ReplayScores(LabelScores):
-    """Labels against what was marked, and how soon an interval's label is said, where it ever is."""
+    """Labels against marked intervals, and how soon an interval's label is shown, where it ever is."""
 
     median_seconds_to_switch: float | None
     never_said: int
@@ -101,10 +101,10 @@ def run(
     rules = LiveRules.parse({**meta.get("rules", {}), **given}, where=f"rules of {table}")
     if "thresholds" not in meta:
         warn(f"{table} does not say the model's thresholds (a Parquet file does): only those of the rules count.")
-    needed = thresholds_of(rules, np.array(meta.get("thresholds", [0.0] * len(LABELS))))
+    thresholds = thresholds_of(rules, np.array(meta.get("thresholds", [0.0] * len(LABELS))))
     faces = _faces(read)
     before = [_flips(face) for face in faces]
-    smooth = _replay(read, faces, rules, needed)
+    smooth = _replay(read, faces, rules, thresholds)
     if out is not None:
         write_frame_log(out, _changed(read, faces, smooth, meta | {"rules": rules.model_dump()}))
     marked = _intervals(intervals) if intervals is not None else []
@@ -118,13 +118,13 @@ def run(
             "before": _per_minute(sum(before), minutes),
             "smoothed": _per_minute(sum(_flips(f) for f in faces), minutes),
         },
-        "unsure": float(np.mean(np.concatenate([f.shown for f in faces]) < 0)) if faces else None,
+        "unsure": float(np.mean(np.concatenate([f.smoothed for f in faces]) < 0)) if faces else None,
         "scores": _scores(faces, marked) if intervals is not None else None,
     }
 
 
 def _flips(face: Face) -> int:
-    return changes(face.shown)
+    return changes(face.smoothed)
 
 
 def _per_minute(count: int, minutes: float) -> float:
@@ -136,15 +136,15 @@ def _faces(table: pa.Table) -> list[Face]:
     ids = np.array([-1 if v is None else v for v in table["face_id"].to_pylist()])
     videos = np.array(table["video"].to_pylist() if "video" in table.column_names else [""] * len(table))
     times = table["time_s"].to_numpy()
-    raw, shown = (
+    raw, labels = (
         np.array([NUMBERS.get(v, -1) for v in table[k].to_pylist()], np.int64) for k in ("raw_label", "label")
     )
-    found = []
+    faces = []
     for video, face_id in sorted(set(zip(videos[ids >= 0].tolist(), ids[ids >= 0].tolist(), strict=True))):
         rows = np.flatnonzero((ids == face_id) & (videos == video))
         rows = rows[np.argsort(times[rows], kind="stable")]
-        found.append(Face(video, face_id, rows, times[rows], raw[rows], shown[rows]))
-    return found
+        faces.append(Face(video, face_id, rows, times[rows], raw[rows], labels[rows]))
+    return faces
 
 
 def _replay(
@@ -160,7 +160,7 @@ def _replay(
         # The policy centres its input: logarithms of probabilities are as good as the logits.
         for k, z in enumerate(np.log(np.maximum(values, LEAST))):
             smooth[face.rows[k]], label = policy.update(z, float(face.times[k]))
-            face.shown[k] = NUMBERS.get(label or "", -1)
+            face.smoothed[k] = NUMBERS.get(label or "", -1)
     return smooth
 
 
@@ -169,7 +169,7 @@ def _changed(table: pa.Table, faces: list[Face], smooth: NDArray[np.float64], me
     labels: list[str | None] = [None] * len(table)
     status = table["status"].to_pylist()
     for face in faces:
-        for row, number in zip(face.rows, face.shown, strict=True):
+        for row, number in zip(face.rows, face.smoothed, strict=True):
             labels[row] = None if number < 0 else LABELS[number]
             status[row] = ABSTAINED if number < 0 else OK
     columns = {f"smooth_{n}": pa.array(smooth[:, k], pa.float32(), from_pandas=True) for k, n in enumerate(LABELS)}
@@ -192,7 +192,7 @@ def _intervals(path: Path) -> list[Marked]:
         ).to_pylist()
     except pa.ArrowException as error:
         raise InputError(f"{path} is no CSV: {str(error).splitlines()[0]}") from None
-    found = []
+    intervals = []
     for number, row in enumerate(rows, 2):
         if not {"start_s", "end_s", "label"} <= row.keys():
             raise InputError(f"{path} has the columns {', '.join(row)}.", rule="It needs start_s, end_s and label.")
@@ -202,18 +202,18 @@ def _intervals(path: Path) -> list[Marked]:
         if not (isinstance(start, int | float) and isinstance(end, int | float) and start < end):
             raise InputError(f"{path}, line {number}: from {start} to {end}.", rule="start_s < end_s.")
         interval = Interval(float(start), float(end), NUMBERS[label])
-        found.append(Marked(interval, None if face_id is None else int(face_id), row.get("video")))
-    return found
+        intervals.append(Marked(interval, None if face_id is None else int(face_id), row.get("video")))
+    return intervals
 
 
-def _of(face: Face, rows: list[Marked]) -> list[Interval]:
+def _intervals_of(face: Face, rows: list[Marked]) -> list[Interval]:
     """The intervals that were marked for a face."""
     return [r.interval for r in rows if r.video in (None, face.video) and r.face_id in (None, face.face_id)]
 
 
 def _scores(faces: list[Face], rows: list[Marked]) -> dict[str, ReplayScores]:
-    """Raw and smoothed labels against what was marked, and how soon an interval's label is said."""
-    pairs = [(face, _of(face, rows)) for face in faces]
+    """Raw and smoothed labels against marked intervals, and how soon an interval's label is shown."""
+    pairs = [(face, _intervals_of(face, rows)) for face in faces]
     marked = [truth(face.times, intervals) for face, intervals in pairs]
     if not any((m >= 0).any() for m in marked):
         raise InputError(
@@ -223,14 +223,14 @@ def _scores(faces: list[Face], rows: list[Marked]) -> dict[str, ReplayScores]:
     true = np.concatenate(marked)
     waits = {
         kind: [switch_seconds(f.times, getattr(f, kind), i) for f, intervals in pairs for i in intervals]
-        for kind in ("raw", "shown")
+        for kind in ("raw", "smoothed")
     }
-    found: dict[str, ReplayScores] = {}
-    for kind, name in (("raw", "raw"), ("shown", "smoothed")):
-        said = [w for w in waits[kind] if w is not None]
-        found[name] = {
+    scores: dict[str, ReplayScores] = {}
+    for kind in ("raw", "smoothed"):
+        seconds = [w for w in waits[kind] if w is not None]
+        scores[kind] = {
             **score(true, np.concatenate([getattr(f, kind) for f in faces])),
-            "median_seconds_to_switch": float(np.median(said)) if said else None,
-            "never_said": len(waits[kind]) - len(said),
+            "median_seconds_to_switch": float(np.median(seconds)) if seconds else None,
+            "never_said": len(waits[kind]) - len(seconds),
         }
-    return found
+    return scores

@@ -1,4 +1,4 @@
-"""What a study, or a folder of ensembles, was found to be, to a report that a person reads."""
+"""A finished study, or a folder of ensembles, to a report that a person reads."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ FORMATS = ("html", "docx", "pdf", "md")
 def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     """Write the report of the study, or of the ensembles, whose `study.json` lies in `root`; returns the documents.
 
-    Beside them: every table as CSV, the source of every number, and the cells without one. Files that cannot be read are
-    named in the report, and the rest of it is written.
+    Beside them: every table as CSV, the source of every number, and the cells without one. Files that cannot be read
+    are named in the report, and the rest of it is written.
     """
     _check_formats(formats)
     material = _collect(root)
@@ -43,15 +43,15 @@ def run(root: Path, formats: tuple[str, ...]) -> list[Path]:
     return _publish(compose(material), StudyFolder(root).report.parent, formats)
 
 
-def run_comparison(found: Mapping[str, object], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Write what `stages.compare_studies.compare` found of two folders below the second one's report; returns the documents."""
+def run_comparison(comparison: Mapping[str, object], first: Path, second: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Write the comparison of two folders (`compare_studies.compare`) below the second's report; returns documents."""
     _check_formats(formats)
-    folder = StudyFolder(second).report.parent / f"beside-{str(found['first']).replace('/', '-')}"
+    folder = StudyFolder(second).report.parent / f"beside-{str(comparison['first']).replace('/', '-')}"
     path = folder / "comparison.json"
-    _put(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    _put(path, (json.dumps(comparison, indent=1, allow_nan=False) + "\n").encode())
     reader = _Reader(second)
     studies = (Node(read_study(root), reader.name(StudyFolder(root).summary)) for root in (first, second))
-    return _publish(compose_comparison(Node(found, reader.name(path)), *studies), folder, formats)
+    return _publish(compose_comparison(Node(comparison, reader.name(path)), *studies), folder, formats)
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:
@@ -119,7 +119,7 @@ class _Reader:
             return Node(read(), self.name(path))
         except MienError as error:
             self.problems.append((self.name(path), str(error)))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # a file of another making
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a file of another format
             self.problems.append((self.name(path), f"It cannot be read: {error}. Make it again with this version."))
         return None
 
@@ -148,8 +148,8 @@ def _collect(root: Path) -> Material:
     )
     sheet = None
     if study["index"] and study["drawn"]:
-        found = reader.node(folder.index, lambda: _sheet(folder.index))
-        sheet = None if found is None else found.value
+        images = reader.node(folder.index, lambda: _sheet(folder.index))
+        sheet = None if images is None else images.value
     return Material(
         study=node,
         provenance=provenance,
@@ -173,8 +173,8 @@ def _run_folders(ensembles: Path, study: StudyDocument, reader: _Reader) -> dict
 
 
 def _each(folders: dict[str, Path], read: Callable[[Path], Node | None]) -> dict[str, Node]:
-    found = {name: read(path) for name, path in folders.items()}
-    return {name: node for name, node in found.items() if node is not None}
+    nodes = {name: read(path) for name, path in folders.items()}
+    return {name: node for name, node in nodes.items() if node is not None}
 
 
 def _history(folder: Path) -> list[Epoch]:

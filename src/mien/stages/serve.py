@@ -38,7 +38,7 @@ class PageCard(TypedDict):
 def page_detector() -> tuple[DetectorSettings, bytes]:
     """The settings and the network of the page's detector: YuNet where it was fetched, else BlazeFace.
 
-    YuNet finds smaller faces; it is asked as Python asks it by default.
+    YuNet finds smaller faces; it gets the default settings.
     """
     path = downloaded_file(YuNet.name)
     if path is None:
@@ -53,7 +53,7 @@ def page_detector() -> tuple[DetectorSettings, bytes]:
 
 
 def page_card(card: ModelCard, detector: str) -> PageCard:
-    """What the page needs to know of a model, and what it says about it; the crop is the one around this detector's boxes."""
+    """What the page needs to know of a model; the crop is the one around this detector's boxes."""
     return {
         "name": card.name,
         "backbone": card.backbone,
@@ -67,7 +67,7 @@ def page_card(card: ModelCard, detector: str) -> PageCard:
 
 
 def answers_of(model: Path) -> Callable[[bytes], Description]:
-    """What the API says of an image file's bytes; the model is opened when the first one comes."""
+    """Makes the API's answer to an image file's bytes; the model is opened for the first request."""
     opened = cache(lambda: Recognizer.load(model))
 
     def answer(data: bytes) -> Description:
@@ -79,7 +79,7 @@ def answers_of(model: Path) -> Callable[[bytes], Description]:
 def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> None:
     """Serve the page and the API until Ctrl-C; `announce(url, model's name)` is called when they answer.
 
-    Without the page's assets the API alone is served, which is said.
+    Without the page's assets the API alone is served, with a warning.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def run(model: Path | None, port: int, announce: Callable[[str, str], None]) -> 
 
 
 def _page_files(path: Path, card: ModelCard) -> dict[str, bytes]:
-    """What the page loads beside its own files, by name."""
+    """The files that the page loads beside its own, by name."""
     detector, network = page_detector()
     documents = {"model": page_card(card, detector["name"]), "live": SHIPPED_RULES, "detector": detector}
     texts = {f"{name}.json": json.dumps(document).encode() for name, document in documents.items()}

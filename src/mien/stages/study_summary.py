@@ -47,7 +47,7 @@ def run(root: Path) -> StudyDocument:
     """Write `study.json` of the study in `root`."""
     folder, request = StudyFolder(root), read_request(root)
     study, index = request["study"], read_index(folder.index)
-    document = _judged(folder.ensembles)
+    document = _summary(folder.ensembles)
     document["name"], document["seed"], document["wall_s"] = request["name"], study["seed"], read_timings(root)
     document["index"] = {
         **read_audit(folder.index),
@@ -80,47 +80,50 @@ def expected_lines(document: StudyDocument) -> list[tuple[bool, str]]:
 
 def retention(student: Path, ensemble: Path) -> list[float]:
     """95 % interval of the student's macro-F1 over its teacher's on test: paired, both on the same resampled images."""
-    own_probabilities, own = _calibrated_test(read_prediction_source(student))
+    student_probabilities, student_test = _calibrated_test(read_prediction_source(student))
     teachers = read_predictions(predictions_path(ensemble, "test"), allow_test=True)
-    check_same_rows([own, teachers])
-    several = [own_probabilities, softmax(teachers.logits)]
-    return interval(ratio(several, own.labels, "macro_f1", groups=own.groups))
+    check_same_rows([student_test, teachers])
+    pair = [student_probabilities, softmax(teachers.logits)]
+    return interval(ratio(pair, student_test.labels, "macro_f1", groups=student_test.groups))
 
 
-def judged(ensembles: Path) -> StudyDocument:
-    """Write the same of a folder of ensembles that no study made: what was judged, without images and student."""
+def summarize_ensembles(ensembles: Path) -> StudyDocument:
+    """Write `study.json` of a folder of ensembles that no study made, without index and student."""
     selection = read_selection(ensembles / SELECTION)
     closed = {name: None for name, folder in runs_of(ensembles).items() if not _is_judged(folder, selection)}
     closed |= {name: None for name in selection["candidates"] if not _is_judged(ensembles / name, selection)}
     if closed:
         raise ArtifactError(
-            f"{len(closed)} models in {ensembles} were not judged on test as they are now: {', '.join(list(closed)[:5])}{' …' if len(closed) > 5 else ''}.",
+            (
+                f"{len(closed)} models in {ensembles} were not judged on test as they are now: "
+                f"{', '.join(list(closed)[:5])}{' …' if len(closed) > 5 else ''}."
+            ),
             rule="A report has no empty cells, and none that belong to another selection or calibration.",
             fix="Judge them all: `mien evaluate ENS --all`, with --index DIR where they have one.",
         )
-    document = _judged(ensembles)
+    document = _summary(ensembles)
     document["latency"] = _latencies(document)
     write_study(ensembles, document)
     return document
 
 
 def _is_judged(folder: Path, selection: SelectionDocument) -> bool:
-    """Whether what lies there was judged after this selection, and a run with the calibration that it has."""
+    """Whether a model was judged after this selection, and a run with the calibration that it has."""
     try:
-        found = read_evaluation(folder)
+        evaluation = read_evaluation(folder)
     except ArtifactError:
         return False
     path = folder / "calibration.json"
     same = (
         not path.is_file()
         or read_calibration(path, weights_hash=read_prediction_source(folder).weights_hash).hash
-        == found["calibration_hash"]
+        == evaluation["calibration_hash"]
     )
-    return same and found["selection_hash"] == selection["hash"]
+    return same and evaluation["selection_hash"] == selection["hash"]
 
 
-def _judged(ensembles: Path) -> StudyDocument:
-    """What a folder of ensembles says of its runs, candidates and selection; what only a study has is empty."""
+def _summary(ensembles: Path) -> StudyDocument:
+    """A folder's runs, candidates and selection; what only a study has is empty."""
     selection, runs = read_selection(ensembles / SELECTION), runs_of(ensembles)
     opened = [read_prediction_source(folder) for folder in runs.values()]
     ours = [j.run for j in opened if j.run is not None]
@@ -160,16 +163,16 @@ def _judged(ensembles: Path) -> StudyDocument:
 
 
 def _variants(runs: list[PredictionSource]) -> list[Variant]:
-    """Trainings of one backbone against the first of it: in which settings they differ, and paired differences on test."""
+    """Trainings of one backbone against its first: differing settings, and paired differences on test."""
     first: dict[str, PredictionSource] = {}
     rows: list[Variant] = []
     for run in runs:
         origin = first.setdefault(run.backbone, run)
         if origin is run or not run.settings or not origin.settings:
             continue
-        pair = [_calibrated_test(judged) for judged in (run, origin)]
+        pair = [_calibrated_test(source) for source in (run, origin)]
         check_same_rows([test for _, test in pair])
-        (mine, test), (theirs, _) = pair
+        (probabilities, test), (first_probabilities, _) = pair
         keys = [k for k, v in run.settings.items() if k not in NEUTRAL and v != origin.settings.get(k)]
         rows.append(
             {
@@ -177,37 +180,37 @@ def _variants(runs: list[PredictionSource]) -> list[Variant]:
                 "first": origin.name,
                 "name": run.name,
                 "differs": {k: [run.settings[k], origin.settings.get(k)] for k in keys},
-                **paired(mine, theirs, test.labels, groups=test.groups),
+                **paired(probabilities, first_probabilities, test.labels, groups=test.groups),
             }
         )
     return rows
 
 
-def _calibrated_test(judged: PredictionSource) -> tuple[Floats, Predictions]:
+def _calibrated_test(source: PredictionSource) -> tuple[Floats, Predictions]:
     """Probabilities (n, k) of a judged run on test, and the rows."""
-    calibration = read_calibration(judged.folder / "calibration.json", weights_hash=judged.weights_hash)
-    test = read_predictions(predictions_path(judged.folder, "test"), allow_test=True)
+    calibration = read_calibration(source.folder / "calibration.json", weights_hash=source.weights_hash)
+    test = read_predictions(predictions_path(source.folder, "test"), allow_test=True)
     return softmax(scaling_of(calibration).apply(test.logits)), test
 
 
 def _model(run_folder: Path) -> ModelSummary:
     """A run of ours, or imported predictions, which have no training and no weights."""
-    judged = read_prediction_source(run_folder)
+    source = read_prediction_source(run_folder)
     training: TrainingSummary = {"size_mb": None, "best_epoch": None, "epochs": None, "training": None}
-    if (run := judged.run) is not None:
+    if (run := source.run) is not None:
         training = {
             "size_mb": round(run.weights.stat().st_size / 1e6, 2),
             "best_epoch": run.manifest["best"]["best_epoch"],
             "epochs": run.settings["epochs"],
             "training": run.environment["training"],
         }
-    calibration = read_calibration(run_folder / "calibration.json", weights_hash=judged.weights_hash)
+    calibration = read_calibration(run_folder / "calibration.json", weights_hash=source.weights_hash)
     val = read_predictions(predictions_path(run_folder, "val"))
     evaluation = read_evaluation(run_folder)
     return {
-        "name": judged.name,
-        "backbone": judged.backbone,
-        "params": judged.parameters,
+        "name": source.name,
+        "backbone": source.backbone,
+        "params": source.parameters,
         **training,
         "val": with_intervals(softmax(scaling_of(calibration).apply(val.logits)), val.labels, groups=val.groups),
         "test": evaluation["test"],
@@ -232,8 +235,13 @@ def _model(run_folder: Path) -> ModelSummary:
         "groups": evaluation["groups"],
         "corruptions": evaluation["corruptions"],
         "transfer": [
-            {"on": one["on"], "on_sources": one["on_sources"], "left_out": one["left_out"], "test": one["test"]}
-            for one in read_transfers(run_folder)
+            {
+                "on": transfer["on"],
+                "on_sources": transfer["on_sources"],
+                "left_out": transfer["left_out"],
+                "test": transfer["test"],
+            }
+            for transfer in read_transfers(run_folder)
         ],
     }
 

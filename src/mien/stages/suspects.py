@@ -28,7 +28,7 @@ from mien.evaluate.noise import find_suspects, spread_groups
 def run(
     config: TrainConfig, origin: Origins, noise: SuspectsConfig, index_folder: Path, out: Path
 ) -> store.SuspectsSummary:
-    """Train one network a fold, predict the rows that it did not see, and write what is in doubt; goes on after a kill."""
+    """Train one network per fold, predict its held-out rows, and write the doubtful labels; goes on after a kill."""
     index = read_index(index_folder)
     settings = {"train": config.identity(), "noise": noise.model_dump(mode="json")}
     inputs = {"index": index.content_hash, **starting_point(config, index)}
@@ -42,13 +42,13 @@ def run(
     fold = spread_groups(groups, labels, noise.folds, config.seed)
     logits = np.empty((len(rows), len(LABELS)))
     for f in range(noise.folds):
-        held = np.flatnonzero(fold == f)
-        logits[held] = _heldout(config, origin, index, rows, held, out / "folds" / str(f), f"{fingerprint}:{f}")
+        heldout = np.flatnonzero(fold == f)
+        logits[heldout] = _heldout(config, origin, index, rows, heldout, out / "folds" / str(f), f"{fingerprint}:{f}")
     probabilities = softmax(logits)
-    found = find_suspects(probabilities, labels)
-    summary = _summary(index, probabilities, labels, found, noise)
-    sheet = suspects_sheet(index.pixels, rows, labels, found, noise.sheet)
-    store.write_suspects(out, index.image_ids[rows], labels, found, probabilities, summary, sheet, fingerprint)
+    suspects = find_suspects(probabilities, labels)
+    summary = _summary(index, probabilities, labels, suspects, noise)
+    sheet = suspects_sheet(index.pixels, rows, labels, suspects, noise.sheet)
+    store.write_suspects(out, index.image_ids[rows], labels, suspects, probabilities, summary, sheet, fingerprint)
     return store.read_summary(out)
 
 
@@ -57,31 +57,33 @@ def _heldout(
     origin: Origins,
     index: Index,
     rows: Ints,
-    held: Ints,
+    heldout: Ints,
     out: Path,
     fingerprint: str,
 ) -> Floats:
-    """Logits (n, 7) of the train rows at `held` by a network that learned on the others."""
+    """Logits (n, 7) of the train rows at `heldout` by a network that learned on the others."""
     split = index.table["split"].to_pylist()
-    for row in rows[held]:
+    for row in rows[heldout]:
         split[row] = "held"
     place = index.table.schema.get_field_index("split")
     view = replace(index, table=index.table.set_column(place, "split", pa.array(split)))
-    mine = base.fingerprint(RUN, RUN_VERSION, {}, {"fold": fingerprint})
+    run_fingerprint = base.fingerprint(RUN, RUN_VERSION, {}, {"fold": fingerprint})
     from mien.nn.inference import load_network  # noqa: PLC0415  (torch)
     from mien.nn.predict import predict_logits  # noqa: PLC0415
     from mien.nn.training.run import train_run  # noqa: PLC0415
 
     trained = (
-        read_run(out) if base.is_complete(out, mine) else train_run(config, origin, view, out, mine, score=score_logits)
+        read_run(out)
+        if base.is_complete(out, run_fingerprint)
+        else train_run(config, origin, view, out, run_fingerprint, score=score_logits)
     )
-    return predict_logits(load_network(trained), index.pixels, rows[held])
+    return predict_logits(load_network(trained), index.pixels, rows[heldout])
 
 
 def _summary(
-    index: Index, probabilities: Floats, labels: Ints, found: store.FoundSuspects, noise: SuspectsConfig
+    index: Index, probabilities: Floats, labels: Ints, suspects: store.FoundSuspects, noise: SuspectsConfig
 ) -> store.SuspectsSummary:
-    suspect, suggested = found["suspect"], found["suggested"]
+    suspect, suggested = suspects["suspect"], suspects["suggested"]
     scored = metrics(probabilities, labels)
     changes = np.zeros((len(LABELS), len(LABELS)), dtype=int)
     np.add.at(changes, (labels[suspect], suggested[suspect]), 1)

@@ -29,7 +29,7 @@ from mien.evaluate.metrics import softmax
 
 
 def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | None = None) -> SweepDocument:
-    """Compare the runs in `root` on val and write what was found.
+    """Compare the runs in `root` on val and write the comparison.
 
     `failed` are runs without a result, and why; their variants are listed and not compared.
     """
@@ -39,13 +39,13 @@ def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | Non
         raise TrainingDiverged(
             f"The baseline {sweep.baseline} has no result: {next(iter(lost[sweep.baseline].values()))}"
         )
-    whole = [v.name for v in sweep.variants if v.name not in lost]
-    histories = {name: [read_metrics(folder.run(name, s)) for s in sweep.seeds] for name in whole}
-    variants = [_variant(folder, sweep, name, histories[name]) for name in whole]
-    scores = np.array([[one["best"]["macro_f1"] for one in v["runs"]] for v in variants])
-    resampled = _resampled([[folder.run(name, s) for s in sweep.seeds] for name in whole])
-    found = compare(scores, whole.index(sweep.baseline), resampled) if len(whole) > 1 else [None]
-    for entry, difference in zip(variants, found, strict=True):
+    complete = [v.name for v in sweep.variants if v.name not in lost]
+    histories = {name: [read_metrics(folder.run(name, s)) for s in sweep.seeds] for name in complete}
+    variants = [_variant(folder, sweep, name, histories[name]) for name in complete]
+    scores = np.array([[result["best"]["macro_f1"] for result in v["runs"]] for v in variants])
+    resampled = _resampled([[folder.run(name, s) for s in sweep.seeds] for name in complete])
+    differences = compare(scores, complete.index(sweep.baseline), resampled) if len(complete) > 1 else [None]
+    for entry, difference in zip(variants, differences, strict=True):
         entry["difference"] = None if difference is None else _difference(difference)
     index = read_index(folder.index)
     document: SweepDocument = {
@@ -61,7 +61,10 @@ def run(sweep: SweepConfig, root: Path, failed: dict[tuple[str, int], str] | Non
             "rows": {s: len(index.rows(s)) for s in ("train", "val")},
         },
         "judged_on": "val, at the epoch that val chose",
-        "interval": "95 %, of the mean difference over seeds: squares of the images' half-width (bootstrap) and the seeds' (Student's t) added",
+        "interval": (
+            "95 %, of the mean difference over seeds: squares of the images' half-width (bootstrap) "
+            "and the seeds' (Student's t) added"
+        ),
         "variants": variants,
         "without_result": lost,
         "environment": environment(),
@@ -82,14 +85,14 @@ def _resampled(runs: list[list[Path]], resamples: int = 1000) -> NDArray[np.floa
         full=False,
         groups=first.groups,
     )
-    return np.asarray(np.array([one["macro_f1"] for one in drawn]).reshape(len(runs), -1, resamples).mean(1))
+    return np.asarray(np.array([scores["macro_f1"] for scores in drawn]).reshape(len(runs), -1, resamples).mean(1))
 
 
 def _variant(folder: SweepFolder, sweep: SweepConfig, name: str, histories: list[list[Epoch]]) -> SweepVariant:
     runs: list[SweepRun] = []
     for seed, history in zip(sweep.seeds, histories, strict=True):
         trained = read_run(folder.run(name, seed))
-        seen, best = validated_epochs(history), best_epoch(history)
+        epochs, best = validated_epochs(history), best_epoch(history)
         runs.append(
             {
                 "seed": seed,
@@ -99,11 +102,11 @@ def _variant(folder: SweepFolder, sweep: SweepConfig, name: str, histories: list
                     "nll": best["val"]["nll"],
                 },
                 "best_epoch": best["epoch"],
-                "last": seen[-1]["val"]["macro_f1"],
-                "fall_after_margin": fall_after_margin(seen),
+                "last": epochs[-1]["val"]["macro_f1"],
+                "fall_after_margin": fall_after_margin(epochs),
                 "events": trained.manifest["events"],
                 "seconds": trained.environment["training"]["seconds"],
-                "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in seen],
+                "curve": [[line["epoch"], line["val"]["macro_f1"], line["margin"]] for line in epochs],
             }
         )
     settings = next(v.settings for v in sweep.variants if v.name == name)
@@ -112,10 +115,10 @@ def _variant(folder: SweepFolder, sweep: SweepConfig, name: str, histories: list
         "settings": settings,
         "runs": runs,
         "val": {
-            "macro_f1": _spread([one["best"]["macro_f1"] for one in runs]),
-            "accuracy": _spread([one["best"]["accuracy"] for one in runs]),
-            "nll": _spread([one["best"]["nll"] for one in runs]),
-            "last": _spread([one["last"] for one in runs]),
+            "macro_f1": _spread([result["best"]["macro_f1"] for result in runs]),
+            "accuracy": _spread([result["best"]["accuracy"] for result in runs]),
+            "nll": _spread([result["best"]["nll"] for result in runs]),
+            "last": _spread([result["last"] for result in runs]),
         },
         "difference": None,
     }
@@ -125,23 +128,23 @@ def _spread(values: list[float]) -> Spread:
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
 
 
-def _difference(found: Difference) -> VariantDifference:
+def _difference(difference: Difference) -> VariantDifference:
     return {
-        "mean": found.mean,
-        "ci95": found.ci95,
-        "p": found.p,
-        "p_holm": found.p_holm,
-        "per_seed": found.per_seed,
+        "mean": difference.mean,
+        "ci95": difference.ci95,
+        "p": difference.p,
+        "p_holm": difference.p_holm,
+        "per_seed": difference.per_seed,
     }
 
 
-def fall_after_margin(seen: list[Epoch]) -> float | None:
+def fall_after_margin(epochs: list[Epoch]) -> float | None:
     """How far val macro-F1 fell under its best before the margin, at its lowest after; None without a margin.
 
     Negative when it never came back down to it.
     """
-    before = [line["val"]["macro_f1"] for line in seen if line["margin"] == 0]
-    after = [line["val"]["macro_f1"] for line in seen if line["margin"] > 0]
+    before = [line["val"]["macro_f1"] for line in epochs if line["margin"] == 0]
+    after = [line["val"]["macro_f1"] for line in epochs if line["margin"] > 0]
     return max(before) - min(after) if before and after else None
 
 
@@ -150,22 +153,30 @@ def table(document: SweepDocument) -> str:
     # Before schema 2 intervals counted the seeds' variance alone.
     over = "for images and seeds together" if document["schema"] >= SCHEMA else "over seeds alone"
     head = (
-        f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds {', '.join(map(str, document['seeds']))}; "
+        f"{document['name']}: val macro-F1 at the best epoch, mean ± sd over seeds "
+        f"{', '.join(map(str, document['seeds']))}; "
         f"paired differences from {document['baseline']} with 95 % intervals {over}, p by Holm.\n\n"
-        "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n|---|---|---|---|---|---|---|---|\n"
+        "| variant | macro-F1 | at the end | accuracy | NLL | difference | p (Holm) | events |\n"
+        "|---|---|---|---|---|---|---|---|\n"
     )
-    gone = [
+    without_result = [
         f"\n{name} has no result: {next(iter(texts.values()))}\n" for name, texts in document["without_result"].items()
     ]
-    return head + "".join(_row(variant) for variant in document["variants"]) + "".join(gone)
+    return head + "".join(_row(variant) for variant in document["variants"]) + "".join(without_result)
 
 
 def _row(variant: SweepVariant) -> str:
     v, d = variant["val"], variant["difference"]
-    shown = [f"{one['mean']:.3f} ± {one['sd']:.3f}" for one in (v["macro_f1"], v["last"], v["accuracy"], v["nll"])]
+    spreads = (v["macro_f1"], v["last"], v["accuracy"], v["nll"])
     gap = "baseline" if d is None else f"{100 * d['mean']:+.1f} [{100 * d['ci95'][0]:+.1f}, {100 * d['ci95'][1]:+.1f}]"
-    events = sorted({event["kind"] for one in variant["runs"] for event in one["events"]})
-    cells = [variant["name"], *shown, gap, "" if d is None else f"{d['p_holm']:.3f}", ", ".join(events) or "–"]
+    events = sorted({event["kind"] for run in variant["runs"] for event in run["events"]})
+    cells = [
+        variant["name"],
+        *(f"{spread['mean']:.3f} ± {spread['sd']:.3f}" for spread in spreads),
+        gap,
+        "" if d is None else f"{d['p_holm']:.3f}",
+        ", ".join(events) or "–",
+    ]
     return "| " + " | ".join(cells) + " |\n"
 
 

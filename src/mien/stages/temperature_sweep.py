@@ -1,4 +1,4 @@
-"""A run's calibration error over a grid of temperatures: a table and a figure, beside what was fitted."""
+"""A run's calibration error over a grid of temperatures: a table and a figure, with the fitted temperature."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MOST = 1000  # temperatures
 def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step: float, bins: int) -> TemperatureSweep:
     """Write `temperature_sweep.json`, `.csv` and, where matplotlib is installed, `.png` into the run's folder.
 
-    The rows are those of calib that no temperature was fitted on. Nothing is chosen by it: the calibration stays as it is.
-    Raises `UsageError` for a range or bins that make no grid.
+    The rows are those of calib that no temperature was fitted on. Nothing is chosen by it: the calibration stays as it
+    is. Raises `UsageError` for a range or bins that make no grid.
     """
     grid = temperatures(low, high, step)
     if bins < 2:
@@ -34,22 +34,22 @@ def run(run_folder: Path, fitted: Calibration, *, low: float, high: float, step:
     held = [rows.part("weights"), rows.part("thresholds")]
     logits, labels = np.concatenate([r.logits for r in held]), np.concatenate([r.labels for r in held])
     curve = sweep(logits, labels, grid, bins=bins)
-    at = int(np.argmin(curve["nll"]))
-    found: TemperatureSweep = {
+    best = int(np.argmin(curve["nll"]))
+    document: TemperatureSweep = {
         "rows": len(labels),
         "bins": bins,
         "fitted_temperature": fitted.temperature,
-        "best_temperature": curve["temperature"][at],
-        "at_edge": at in (0, len(grid) - 1),
-        "ece_floor": ece_floor(softmax(logits / grid[at]), bins),
+        "best_temperature": curve["temperature"][best],
+        "at_edge": best in (0, len(grid) - 1),
+        "ece_floor": ece_floor(softmax(logits / grid[best]), bins),
         "curve": curve,
     }
-    base.write_json(run_folder / f"{NAME}.json", found)
+    base.write_json(run_folder / f"{NAME}.json", document)
     base.write_text(run_folder / f"{NAME}.csv", _table(curve))
-    image = _figure(found)
+    image = _figure(document)
     if image is not None:
         base.write_bytes(run_folder / f"{NAME}.png", image)
-    return found
+    return document
 
 
 def temperatures(low: float, high: float, step: float) -> Floats:
@@ -72,9 +72,9 @@ def _table(curve: dict[str, list[float]]) -> str:
     return out.getvalue()
 
 
-def _figure(found: TemperatureSweep) -> bytes | None:
+def _figure(document: TemperatureSweep) -> bytes | None:
     try:
         from mien.report.figures import temperature_sweep  # noqa: PLC0415  (matplotlib is an extra)
     except ModuleNotFoundError:
         return None
-    return temperature_sweep(found).png()
+    return temperature_sweep(document).png()

@@ -36,7 +36,7 @@ def run(config: TrainConfig, origin: Origins, index_folder: Path, out: Path, *, 
 
 
 def check(config: TrainConfig) -> None:
-    """Raise for a backbone that nobody knows; our own names are checked without loading torch."""
+    """Raise for an unknown backbone; our own names are checked without loading torch."""
     if config.backbone not in ALIASES:
         from mien.nn.training.run import check_name  # noqa: PLC0415  (torch)
 

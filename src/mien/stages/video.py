@@ -57,7 +57,7 @@ def find_videos(sources: list[Path]) -> dict[str, Path]:
     UsageError
         for two videos of one name
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for source in sources:
         if source.is_dir():
             files = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix.lower() in VIDEOS)
@@ -68,14 +68,14 @@ def find_videos(sources: list[Path]) -> dict[str, Path]:
             named = {source.name: source}
         else:
             raise InputError(f"No file or folder {source}.", rule="mien video takes videos and folders of videos.")
-        twice = sorted(named.keys() & found.keys())
-        if twice:
+        duplicates = sorted(named.keys() & paths.keys())
+        if duplicates:
             raise UsageError(
-                f"Two videos have the name {twice[0]}.",
+                f"Two videos have the name {duplicates[0]}.",
                 fix="Name the folder that holds both: its videos are then known by their paths below it.",
             )
-        found |= named
-    return found
+        paths |= named
+    return paths
 
 
 def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path) -> Analysed:
@@ -88,26 +88,26 @@ def run(sources: list[Path], model: Path | None, config: VideoConfig, out: Path)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file.", rule="The output must be a folder.")
     recognizer = Recognizer.load(model, detect=config)
-    decided = config.model_dump(mode="json", exclude={"workers"}) | {"detector": recognizer.detector}
+    settings = config.model_dump(mode="json", exclude={"workers"}) | {"detector": recognizer.detector}
     card = recognizer.card
-    made_with = decided | {"model": card.weights_hash, "model_thresholds": card.decisions.thresholds.tolist()}
+    made_with = settings | {"model": card.weights_hash, "model_thresholds": card.decisions.thresholds.tolist()}
     jobs = [
         Job(name, path, videos.folder_of(out, name), videos.fingerprint_of(path, made_with), made_with)
         for name, path in sorted(named.items())
     ]
-    left = [job for job in jobs if not videos.is_complete(job.folder, job.fingerprint)]
-    for job in left:
+    pending = [job for job in jobs if not videos.is_complete(job.folder, job.fingerprint)]
+    for job in pending:
         videos.make_way(job.folder, job.path, made_with)
         videos.claim(job.folder, job.fingerprint, check_only=True)
     with meter("videos", len(jobs)) as progress:
-        progress.skip(len(jobs) - len(left))
-        for name in _work(left, recognizer, model, config):
+        progress.skip(len(jobs) - len(pending))
+        for name in _work(pending, recognizer, model, config):
             progress.advance(note=name)
     videos.join(out, [job.name for job in jobs])
     summaries = {job.name: videos.read_summary(job.folder) for job in jobs}
     return {
         "videos": len(jobs),
-        "analysed": len(left),
+        "analysed": len(pending),
         "frames": sum(s["frames"] for s in summaries.values()),
         "failed": {name: s["error"] for name, s in summaries.items() if s["error"]},
         "out": str(out),
@@ -120,11 +120,11 @@ def cores() -> int:
 
 
 def _work(jobs: list[Job], recognizer: Recognizer, model: Path | None, config: VideoConfig) -> Iterator[str]:
-    """Do all jobs; the names of videos as they are finished."""
+    """Do all jobs; yields the names of videos as they are finished."""
     workers = min(config.workers or cores(), len(jobs))
     if workers <= 1:
         for job in jobs:
-            _one(recognizer, config, job)
+            _analyse(recognizer, config, job)
             yield job.name
         return
     context = multiprocessing.get_context("spawn")
@@ -134,7 +134,7 @@ def _work(jobs: list[Job], recognizer: Recognizer, model: Path | None, config: V
             for done in as_completed(waiting):
                 yield done.result()
         except BaseException:
-            # What a worker was at is lost anyway: it is begun anew by the next start.
+            # The workers' current videos are lost anyway: the next start begins them anew.
             for process in multiprocessing.active_children():
                 process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -150,7 +150,7 @@ class _Worker:
 
 def _start(model: Path | None, config: VideoConfig, parent: int) -> None:
     """Make a process of the pool ready: one thread, one model; it ends when its parent was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
     cv2.setNumThreads(1)
     _Worker.recognizer, _Worker.config = Recognizer.load(model, detect=config), config
 
@@ -163,11 +163,11 @@ def _start(model: Path | None, config: VideoConfig, parent: int) -> None:
 
 
 def _in_worker(job: Job) -> str:
-    _one(_Worker.recognizer, _Worker.config, job)
+    _analyse(_Worker.recognizer, _Worker.config, job)
     return job.name
 
 
-def _one(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
+def _analyse(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
     """One video to its tables, summary and image."""
     session, started, error = Session(recognizer, config.rules, batch=config.batch), time.perf_counter(), None
     videos.claim(job.folder, job.fingerprint)
@@ -187,7 +187,7 @@ def _one(recognizer: Recognizer, config: VideoConfig, job: Job) -> None:
     if error:
         warn(error)
     wall = time.perf_counter() - started
-    unreadable = session.unreadable if session.frames else 1  # the one row that says so
+    unreadable = session.unreadable if session.frames else 1  # the one row with DECODE_ERROR
     summary: videos.VideoSummary = {
         **session.summary(wall, unreadable),
         "video": job.name,

@@ -1,4 +1,4 @@
-"""The steps of a study, in order; the whole way through the house can be read here."""
+"""The steps of a study, in order, from images to `study.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mien.study.plan import Step
 
 
 def steps(study: StudyConfig, root: Path, *, again: bool = False) -> list[Step]:
-    """All steps from images to `study.json`; `again` allows to calibrate and select after test was opened."""
+    """All steps from images to `study.json`; `again` allows calibrating and selecting after test was opened."""
     folder = StudyFolder(root)
     runs = [folder.teacher(teacher.name) for teacher in study.teachers]
     out = [_index(study, folder)]
@@ -49,9 +49,9 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
     start = settings.get("init_from")
     if isinstance(start, str) and start in {other.name for other in study.teachers}:
         needs.append(f"train {start}")
-        settings["init_from"] = str(folder.teacher(start))  # a teacher that comes before
+        settings["init_from"] = str(folder.teacher(start))  # an earlier teacher
 
-    def run() -> object:  # resolved when it runs: a polish stands on the settings of a run that must be there by then
+    def run() -> object:  # resolved when it runs: the settings of a polish depend on those of an earlier run
         config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
         return train.run(config, origin, folder.index, out, replace=True)
 

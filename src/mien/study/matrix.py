@@ -1,4 +1,4 @@
-"""Runs a matrix: an index and trainings for each source, every run judged on every source. What is complete is skipped."""
+"""Runs a matrix: an index and trainings per source, every run judged on every source. Complete steps are skipped."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _judge(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, aga
 
 
 def _select(folder: MatrixFolder, name: str, seeds: list[int], again: bool) -> None:
-    """Write which of a source's runs val calls the best: what opens test for them."""
+    """Select a source's best run on val, which opens test for all of its runs."""
     from mien.stages import ensemble
 
     runs = [folder.run(name, seed) for seed in seeds]

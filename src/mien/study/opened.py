@@ -21,8 +21,7 @@ OF_INDEXES = {"study": ("index",), "matrix": ("index", "sources")}
 def check_settings(
     root: Path, kind: Literal["study", "matrix"], request: Mapping[str, object], indexes: list[Path], *, again: bool
 ) -> None:
-    """Raise `SplitError` where `root` was made with other settings of what comes before test, and test was opened since,
-    unless `again`.
+    """Raise `SplitError` where settings of what comes before test changed after test was opened, unless `again`.
 
     Changed settings of the indexes are left to calibrating and selecting, which know whether test is still the same.
     """
@@ -30,7 +29,7 @@ def check_settings(
         return
     before = read_request(root).get(kind, {})
     changed = [name for name in (*DECISIVE[kind], *OF_INDEXES[kind]) if before.get(name) != request[name]]
-    made = [folder for folder in indexes if (folder / base.MANIFEST).is_file()]
+    existing = [folder for folder in indexes if (folder / base.MANIFEST).is_file()]
     if changed and not set(changed) & set(OF_INDEXES[kind]):
-        opened = accesses.read_accesses([accesses.origin_of_index(read_index(folder)) for folder in made])
+        opened = accesses.read_accesses([accesses.origin_of_index(read_index(folder)) for folder in existing])
         accesses.check_unopened(opened, f"{kind} got other settings ({', '.join(changed)})", again=again)

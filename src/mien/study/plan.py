@@ -1,4 +1,4 @@
-"""What a study, sweep or matrix would do, and the question before it removes trainings."""
+"""What a study, sweep or matrix would do, and a confirmation before it removes trainings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mien.core.progress import confirm
 class Step:
     """One stage on one thing. `product` is what it leaves; calling it again when done is cheap.
 
-    `needs` names the steps before it whose results it takes. `training` is the run's folder, for a training. `judges`: it
-    computes in minutes from weights that are there, and done again it may well leave what it left before.
+    `needs` names the steps before it whose results it takes. `training` is the run's folder, for a training. `judges`:
+    it computes in minutes from existing weights, and its result is often the same when it is done again.
     """
 
     name: str
@@ -45,15 +45,15 @@ def _ready(step: Step, states: dict[str, State]) -> bool:
 
 
 def lost_trainings(steps: Sequence[Step]) -> list[Path]:
-    """The runs that stand in the way, finished or begun: of other settings, or of images or weights that will be others.
+    """The runs, finished or begun, that were trained with other settings, images or weights than those planned.
 
     A student whose teachers are only joined and selected anew is not among them: the same may be selected again.
     """
-    wanted = _needed(steps)
-    states = outlook(wanted)
+    needed = _needed(steps)
+    states = outlook(needed)
     changed: dict[str, bool] = {}
     lost = []
-    for step in wanted:
+    for step in needed:
         if _ready(step, states):
             changed[step.name] = states[step.name] != "there" and not step.judges
         else:
@@ -82,8 +82,8 @@ class Permission:
 
     def obtain(self, steps: Sequence[Step]) -> None:
         """Ask for the trainings that these steps would remove; raises `UsageError` without a yes."""
-        known = [step for step in steps if step.training is not None and holds_training(step.training)]
-        if self.replace or not known:
+        existing = [step for step in steps if step.training is not None and holds_training(step.training)]
+        if self.replace or not existing:
             return
         lost = [folder for folder in lost_trainings(steps) if folder not in self.agreed]
         if not lost:

@@ -39,10 +39,10 @@ def run_study(
 ) -> StudyDocument:
     """Run a study to its report and return `study.json`; calling it again goes on where it was.
 
-    `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration or
-    selection after test was opened are refused before anything is made, unless `again`. Trainings of other settings make
-    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise. `jobs` trainings at most run
-    side by side.
+    `text` is the study file as it was read; it is kept beside the results. Settings that call for another calibration
+    or selection after test was opened are refused before anything is made, unless `again`. Trainings of other settings
+    make way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise. `jobs` trainings at
+    most run side by side.
     """
     from mien.stages import report, study_summary
 
@@ -75,7 +75,7 @@ def run_study(
 
 
 def _preflight(study: StudyConfig) -> None:
-    """Say what can be known to be wrong before anything is made."""
+    """Raise for settings that cannot work, before anything is made."""
     from mien.stages import train
 
     for source in study.index.source:

@@ -1,4 +1,4 @@
-"""Trainings side by side, each in a process of its own: for a large accelerator, which one small network leaves idle."""
+"""Trainings side by side, each in its own process: one small network leaves a large accelerator idle."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mien.core.progress import say, warn
 from mien.study.plan import Step
 
 LOGS = "logs"
-_LOOK_S = 0.1  # between two looks at the processes
+_LOOK_S = 0.1  # between two checks of the processes
 _ASK_AGAIN_S = 5.0
 
 
 def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int) -> dict[str, float]:
     """Run the trainings of `plan()` that need no more than the index and each other, at most `jobs` at a time.
 
-    Each says what it has to say in `root/logs/NAME.log`. Returns the seconds that each took. One that fails is named and
-    left to whoever runs the steps one after another, where it fails again with its own error. `plan` is pickled.
-    An interrupt ends all of them as it would end each: saved.
+    Each writes its output to `root/logs/NAME.log`. Returns the seconds that each took. One that fails is named and left
+    to the caller, who runs the steps one after another, where it fails again with its own error. `plan` is pickled.
+    After an interrupt all of them end with their progress saved.
     """
     waiting = _to_be_made(plan()) if jobs > 1 else []
     if len(waiting) < 2:
@@ -51,10 +51,10 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
             time.sleep(_LOOK_S)
             for name in [name for name, (process, _) in running.items() if process.exitcode is not None]:
                 process, begin = running.pop(name)
-                took = round(time.perf_counter() - begin, 2)
+                seconds = round(time.perf_counter() - begin, 2)
                 if process.exitcode == 0:
-                    ended[name] = took
-                    say(f"{name}: done in {took:.0f} s")
+                    ended[name] = seconds
+                    say(f"{name}: done in {seconds:.0f} s")
                 else:
                     failed.add(name)
                     warn(f"{name} ended with an error, see {_log(root, name)}; it is tried again by itself.")
@@ -64,7 +64,7 @@ def train_side_by_side(plan: Callable[[], Sequence[Step]], root: Path, jobs: int
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
-    """Ask all to stop and wait. They are asked again: Python loses an interrupt that comes where it cannot be raised."""
+    """Ask all to stop until they end; Python loses an interrupt that comes where it cannot be raised."""
     while alive := [process for process in processes if process.is_alive()]:
         for process in alive:
             process.terminate()
@@ -76,16 +76,16 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 def _to_be_made(plan: Sequence[Step]) -> list[Step]:
     """The trainings that are not done and wait for nothing but the index and trainings among them, in their order."""
     states: dict[str, State] = {}
-    found = []
+    trainings = []
     for step in plan:
-        if step.name.startswith("index"):  # a matrix has one a source; all are done by now
+        if step.name.startswith("index"):  # a matrix has one per source; all are done by now
             states[step.name] = "there"
         elif step.training is not None and all(name in states or name.startswith("index") for name in step.needs):
             needs = tuple(name for name in step.needs if states.get(name, "there") != "there")
             states[step.name] = "to be made" if needs else ask(step.run)
             if states[step.name] != "there":
-                found.append(dataclasses.replace(step, needs=needs))
-    return found
+                trainings.append(dataclasses.replace(step, needs=needs))
+    return trainings
 
 
 def _log(root: Path, name: str) -> Path:
@@ -93,7 +93,7 @@ def _log(root: Path, name: str) -> Path:
 
 
 def _start(plan: Callable[[], Sequence[Step]], name: str, root: Path, jobs: int) -> BaseProcess:
-    """A process that runs one step; started anew, as CUDA wants it."""
+    """A process that runs one step; spawned, not forked, as CUDA requires."""
     process = multiprocessing.get_context("spawn").Process(target=_run_one, args=(plan, name, _log(root, name)))
     with _threads(max(1, (os.cpu_count() or 1) // jobs)):
         process.start()

@@ -22,9 +22,9 @@ from mien.study.side_by_side import train_side_by_side
 def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = False, jobs: int = 1) -> SweepDocument:
     """Run a sweep to its comparison and return `sweep.json`; calling it again goes on where it was.
 
-    Seeds come first and variants second, so that an interrupted sweep has whole blocks. Trainings of other settings make
-    way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise. `jobs` trainings at most run
-    side by side.
+    Seeds come first and variants second, so that an interrupted sweep has whole blocks. Trainings of other settings
+    make way where `replace` says so, or a person at the terminal; raises `UsageError` otherwise. `jobs` trainings at
+    most run side by side.
     """
     from mien.stages import predict, sweep_summary, train
 

@@ -1,6 +1,6 @@
 """The HTTP API: an image in, faces with calibrated probabilities out.
 
-One recogniser answers, one image at a time; so many requests may wait, and further ones are told to come again. A body is
+One recogniser answers one image at a time; at most `WAITING` requests are open, and further ones get 503. A body is
 read up to a limit. Nothing is stored or logged.
 """
 
@@ -19,7 +19,10 @@ from mien.core.errors import InputError
 RECOGNIZE = "/v1/recognize"
 LARGEST = 20_000_000  # bytes of a request's body
 WAITING = 16  # requests that may wait or be answered at a time
-USE = f"POST an image file's bytes: curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}, with this server's port"
+USE = (
+    f"POST an image file's bytes: curl --data-binary @photo.jpg http://127.0.0.1:PORT{RECOGNIZE}, "
+    "with this server's port"
+)
 Answer = Callable[[bytes], Mapping[str, object]]
 
 
@@ -55,7 +58,7 @@ class Api:
         except InputError as error:
             return _error(422, error.seen, rule=error.rule, fix=error.fix)
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
+            return Response(status_code=499)  # the client is gone
         finally:
             self._waiting -= 1
 
@@ -75,7 +78,7 @@ async def _body(request: Request) -> bytes | None:
 
 
 def _error(
-    status: int, seen: str, *, rule: str | None = None, fix: str | None = None, headers: dict[str, str] | None = None
+    status: int, message: str, *, rule: str | None = None, fix: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    told = {key: text for key, text in (("error", seen), ("rule", rule), ("fix", fix)) if text}
-    return JSONResponse(told, status_code=status, headers=headers)
+    document = {key: text for key, text in (("error", message), ("rule", rule), ("fix", fix)) if text}
+    return JSONResponse(document, status_code=status, headers=headers)

@@ -64,44 +64,46 @@ class _Builder:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def add(self, one: Operator) -> None:
+    def add(self, operator: Operator) -> None:
         """The nodes of an operator."""
-        out = f"t{one.outputs[0]}"
-        data = [f"t{i}" for i in one.inputs if i not in self.weights]
-        if one.code == DEQUANTIZE:  # of weights in half precision
-            self.weights[one.outputs[0]] = self.weights[one.inputs[0]].astype(np.float32)
-        elif one.code in (CONV, DEPTHWISE):
-            self._convolution(one, data[0], out)
-        elif one.code == POOL:
-            stride, kernel = _pair(one.options, 1), _pair(one.options, 3)
-            self.node("MaxPool", data, out, kernel_shape=kernel, strides=stride, auto_pad=_padding(one.options))
-        elif one.code == PAD:
-            before, after = self.weights[one.inputs[1]][[0, 3, 1, 2]].T
+        out = f"t{operator.outputs[0]}"
+        data = [f"t{i}" for i in operator.inputs if i not in self.weights]
+        if operator.code == DEQUANTIZE:  # of weights in half precision
+            self.weights[operator.outputs[0]] = self.weights[operator.inputs[0]].astype(np.float32)
+        elif operator.code in (CONV, DEPTHWISE):
+            self._convolution(operator, data[0], out)
+        elif operator.code == POOL:
+            stride, kernel = _pair(operator.options, 1), _pair(operator.options, 3)
+            self.node("MaxPool", data, out, kernel_shape=kernel, strides=stride, auto_pad=_padding(operator.options))
+        elif operator.code == PAD:
+            before, after = self.weights[operator.inputs[1]][[0, 3, 1, 2]].T
             self.node(
                 "Pad", [*data, self.constant(f"{out}_pads", np.concatenate([before, after]).astype(np.int64))], out
             )
-        elif one.code == RESHAPE:
+        elif operator.code == RESHAPE:
             last = self.node("Transpose", data, f"{out}_nhwc", perm=[0, 2, 3, 1])
-            shape = np.array(self.graph.tensors[one.outputs[0]].shape or self.weights[one.inputs[1]], np.int64)
+            shape = np.array(
+                self.graph.tensors[operator.outputs[0]].shape or self.weights[operator.inputs[1]], np.int64
+            )
             self.node("Reshape", [last, self.constant(f"{out}_shape", shape)], out)
-        elif one.code == CONCAT:
+        elif operator.code == CONCAT:
             self.node("Concat", data, out, axis=1)
-        elif one.code in (ADD, RELU):
-            self.node("Add" if one.code == ADD else "Relu", data, out)
+        elif operator.code in (ADD, RELU):
+            self.node("Add" if operator.code == ADD else "Relu", data, out)
         else:
-            raise InputError(f"An operator {one.code} of TensorFlow Lite.", rule="BlazeFace has none such.")
+            raise InputError(f"An operator {operator.code} of TensorFlow Lite.", rule="BlazeFace has none such.")
 
-    def _convolution(self, one: Operator, data: str, out: str) -> None:
-        kernel, bias = (self.weights[i].astype(np.float32) for i in one.inputs[1:3])
-        depthwise = one.code == DEPTHWISE
+    def _convolution(self, operator: Operator, data: str, out: str) -> None:
+        kernel, bias = (self.weights[i].astype(np.float32) for i in operator.inputs[1:3])
+        depthwise = operator.code == DEPTHWISE
         weight = kernel.transpose(3, 0, 1, 2) if depthwise else kernel.transpose(0, 3, 1, 2)
         names = [data, self.constant(f"{out}_w", weight), self.constant(f"{out}_b", bias)]
         self.node(
             "Conv",
             names,
             out,
-            strides=_pair(one.options, 1),
-            auto_pad=_padding(one.options),
+            strides=_pair(operator.options, 1),
+            auto_pad=_padding(operator.options),
             kernel_shape=list(weight.shape[2:]),
             group=weight.shape[0] if depthwise else 1,
         )
@@ -130,8 +132,8 @@ def to_onnx(data: bytes) -> bytes:
         raise InputError(f"A network of inputs and outputs {shapes}.", rule="BlazeFace short range is wanted here.")
     build = _Builder(graph)
     _normalise(build, f"t{graph.inputs[0]}")
-    for one in graph.operators:
-        build.add(one)
+    for operator in graph.operators:
+        build.add(operator)
     boxes, scores = sorted((f"t{i}" for i in graph.outputs), key=lambda name: -graph.tensors[int(name[1:])].shape[2])
     _decode(build, boxes, scores)
     inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, SIDE, SIDE, 3])]
@@ -139,8 +141,8 @@ def to_onnx(data: bytes) -> bytes:
         helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [896, 16]),
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, [896]),
     ]
-    whole = helper.make_graph(build.nodes, "blazeface_short_range", inputs, outputs, build.constants)
-    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx_graph = helper.make_graph(build.nodes, "blazeface_short_range", inputs, outputs, build.constants)
+    proto = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     proto.metadata_props.add(key="terms", value=TERMS)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())

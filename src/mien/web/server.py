@@ -1,7 +1,8 @@
 """The server on this machine: the live page's files, and the HTTP API, for nobody else.
 
-The page's images never reach it: only a program that calls the API sends one. It listens on 127.0.0.1; a request under another host's name (DNS rebinding) or from another
-site's page is refused; every answer carries a policy that lets the page load from here alone.
+The page's images never reach it: only a program that calls the API sends one. It listens on 127.0.0.1; a request under
+another host's name (DNS rebinding) or from another site's page is refused; every answer carries a policy that lets the
+page load from here alone.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ for _suffix, _type in {".js": "text/javascript", ".mjs": "text/javascript", ".wa
 
 
 class Guard:
-    """Refuses other hosts, other sites and all that does not read; puts `HEADERS` on every answer."""
+    """Refuses other hosts, other sites and other methods than reading; puts `HEADERS` on every answer."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self.app = app
@@ -101,18 +102,18 @@ def _answer(name: str, data: bytes) -> Callable[[Request], Response]:
 
 def listen(port: int) -> socket.socket:
     """A socket on 127.0.0.1; port 0 takes any that is free. Raises `UsageError` where it is taken."""
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((HOST, port))
-        found.listen()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+        listening.listen()
     except OSError as error:
-        found.close()
+        listening.close()
         raise UsageError(
             f"Port {port} of {HOST} cannot be used: {error.strerror}.",
             fix="Name another one: mien serve --port 0 takes any.",
         ) from None
-    return found
+    return listening
 
 
 def serve(app: ASGIApp, listening: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""What a TensorFlow Lite file holds: tensors, operators and their options, read without TensorFlow.
+"""The content of a TensorFlow Lite file: tensors, operators and their options, read without TensorFlow.
 
 Field numbers are those of TensorFlow's `schema.fbs` (version 3); the layout of tables and vectors is FlatBuffers'
 (https://flatbuffers.dev/internals).
@@ -25,20 +25,20 @@ class Table:
         self._data, self._position = data, position
         self._fields = position - struct.unpack_from("<i", data, position)[0]
 
-    def _at(self, field: int) -> int | None:
-        """Where a field lies, None where the file leaves it at its default."""
+    def _position_of(self, field: int) -> int | None:
+        """The position of a field, None where the file leaves it at its default."""
         size = struct.unpack_from("<H", self._data, self._fields)[0]
         entry = 4 + 2 * field
         offset = struct.unpack_from("<H", self._data, self._fields + entry)[0] if entry < size else 0
         return self._position + offset if offset else None
 
-    def _follow(self, at: int) -> int:
-        return at + int(struct.unpack_from("<I", self._data, at)[0])
+    def _follow(self, position: int) -> int:
+        return position + int(struct.unpack_from("<I", self._data, position)[0])
 
     def number(self, field: int, kind: str = "i") -> int:
         """An integer: `b` of one byte, `i` or `I` of four; 0 where it is not set."""
-        at = self._at(field)
-        return 0 if at is None else int(struct.unpack_from(f"<{kind}", self._data, at)[0])
+        position = self._position_of(field)
+        return 0 if position is None else int(struct.unpack_from(f"<{kind}", self._data, position)[0])
 
     def numbers(self, field: int) -> list[int]:
         """A vector of 32-bit integers."""
@@ -46,24 +46,24 @@ class Table:
 
     def raw(self, field: int, size: int = 1) -> bytes:
         """The bytes of a vector whose elements have `size` bytes."""
-        at = self._at(field)
-        if at is None:
+        position = self._position_of(field)
+        if position is None:
             return b""
-        start = self._follow(at)
+        start = self._follow(position)
         count = struct.unpack_from("<I", self._data, start)[0]
         return self._data[start + 4 : start + 4 + count * size]
 
     def table(self, field: int) -> Table | None:
         """A table within this one."""
-        at = self._at(field)
-        return None if at is None else Table(self._data, self._follow(at))
+        position = self._position_of(field)
+        return None if position is None else Table(self._data, self._follow(position))
 
     def tables(self, field: int) -> list[Table]:
         """A vector of tables."""
-        at = self._at(field)
-        if at is None:
+        position = self._position_of(field)
+        if position is None:
             return []
-        start = self._follow(at)
+        start = self._follow(position)
         count = struct.unpack_from("<I", self._data, start)[0]
         return [Table(self._data, self._follow(start + 4 + 4 * k)) for k in range(count)]
 
@@ -117,17 +117,18 @@ def _graph(model: Table) -> Graph:
     buffers, main = model.tables(4), model.tables(2)[0]
     codes = [max(code.number(0, "b"), code.number(3)) for code in model.tables(1)]
     operators = [
-        Operator(codes[one.number(0, "I")], one.numbers(1), one.numbers(2), one.table(4)) for one in main.tables(3)
+        Operator(codes[table.number(0, "I")], table.numbers(1), table.numbers(2), table.table(4))
+        for table in main.tables(3)
     ]
-    return Graph([_tensor(one, buffers) for one in main.tables(0)], operators, main.numbers(1), main.numbers(2))
+    return Graph([_tensor(table, buffers) for table in main.tables(0)], operators, main.numbers(1), main.numbers(2))
 
 
-def _tensor(one: Table, buffers: list[Table]) -> Tensor:
-    shape, raw = tuple(one.numbers(0)), buffers[one.number(2, "I")].raw(0)
-    kind = one.number(1, "b")
+def _tensor(table: Table, buffers: list[Table]) -> Tensor:
+    shape, raw = tuple(table.numbers(0)), buffers[table.number(2, "I")].raw(0)
+    kind = table.number(1, "b")
     if raw and kind not in _TYPES:
         raise InputError(
             f"A tensor of type {kind}.", rule=f"Known are {sorted(_TYPES)} of TensorFlow Lite's TensorType."
         )
     values = np.frombuffer(raw, _TYPES[kind]).reshape(shape) if raw else None
-    return Tensor(one.raw(3).decode(), shape, values)
+    return Tensor(table.raw(3).decode(), shape, values)
