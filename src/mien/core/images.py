@@ -186,7 +186,10 @@ def _check_webp(data: bytes, max_pixels: int) -> None:
 
 
 def _check_png(data: bytes) -> set[bytes]:
-    """Every chunk whole and its CRC right, and an end: Pillow does not look at the pixel chunks' CRCs. The chunks' names."""
+    """The names of the chunks, each of which must be whole with a correct CRC; the last one must be IEND.
+
+    Pillow does not check the CRCs of the pixel chunks.
+    """
     view, at, names = memoryview(data), 8, set()
     if data[8:16] != b"\0\0\0\rIHDR":
         raise RejectedImage("truncated", "a PNG without its header")

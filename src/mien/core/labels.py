@@ -60,7 +60,8 @@ ALIASES: dict[str, str] = {
     "surprised": "surprise",
 } | {name: name for name in LABELS}
 
-# How tables write that there is no label. Never a class: whether "none" means no expression or no annotation is unknown.
+# How tables write that there is no label. Never a class: whether "none" means no expression or no annotation is
+# unknown.
 MISSING = frozenset({"", "none", "null", "nan", "na", "n/a", "-"})
 
 

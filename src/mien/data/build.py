@@ -102,7 +102,8 @@ def _nothing_left(found: Collection, decisions: VoteOutcome) -> None:
     reasons = Counter(found.texts("reason", lost)) + Counter(decisions.why.values())
     example = found.texts("path", lost[:1] if len(lost) else decisions.row[:1])[0]
     raise InputError(
-        f"No image with a label is left of {len(found)}: {', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
+        f"No image with a label is left of {len(found)}: "
+        f"{', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
         rule="An image needs one label: the majority of the rows that show it, in the source that decides.",
         fix="See docs/data.md on labels, --keep, --relabel and --fallback.",
     )
@@ -328,7 +329,10 @@ def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> Prove
             }
             for s, content in zip(found.sources, found.content, strict=True)
         ],
-        "label_rule": "the first of these sources that shows an image decides; among its rows the majority; none: the fallback, or dropped",
+        "label_rule": (
+            "the first of these sources that shows an image decides; among its rows the majority; none: the fallback, "
+            "or dropped"
+        ),
         "priority": [found.sources[i].alias for i in order],
         "fallback": list(config.fallback),
         "dropped": dict(sorted(dropped.items())),

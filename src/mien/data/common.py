@@ -21,8 +21,8 @@ _CHUNK = 4096
 def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, source: str) -> IndexParts:
     """Parts of an index of those images that every source of `index` labels, with the labels of `source`.
 
-    Splits, groups and pixels are those of `index`, so that two such indexes differ in their labels alone. A source's label of an
-    image is the majority of its rows that show it. Votes are left out: they are of one source.
+    Splits, groups and pixels are those of `index`, so that two such indexes differ in their labels alone. A source's
+    label of an image is the majority of its rows that show it. Votes are left out: they are of one source.
 
     Raises:
         UsageError: `source` is none of the index's.

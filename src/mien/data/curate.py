@@ -83,7 +83,8 @@ def _meets(found: Collection, rows: NDArray[np.int64], rule: Filter) -> NDArray[
     if not any(value is not None for value in values):
         known = sorted({key for pairs in found.attributes(rows[:2048]) for key, _ in pairs})
         raise UsageError(
-            f"--keep {rule.text!r}: no row has the attribute {rule.field!r}.{nearest(rule.field, [*known, *_SIZES, 'label'])}",
+            f"--keep {rule.text!r}: no row has the attribute "
+            f"{rule.field!r}.{nearest(rule.field, [*known, *_SIZES, 'label'])}",
             rule=f"Fields are {', '.join([*_SIZES, 'label', *known])}.",
         )
     if rule.op in {"=", "==", "!="}:
@@ -191,7 +192,7 @@ def capped(
     max_per_class: int | None,
     per_source: dict[str, int],
 ) -> NDArray[np.bool_]:
-    """Which of some train images are beyond the caps. Only train is capped: the other sides keep their natural shares."""
+    """Which train images are beyond the caps. Only train is capped: the other sides keep their natural shares."""
     keys = order_keys(seed, "cap", ids)
     over = np.zeros(len(labels), dtype=bool)
     for name, limit in per_source.items():

@@ -34,7 +34,7 @@ class VoteOutcome:
     why: dict[int, str]
     """Why images without a label have none."""
     votes: dict[int, tuple[float, ...] | None]
-    """Mean votes of images that several rows of the deciding source show; None, whatever the rows say, after relabelling."""
+    """Mean votes of images that several rows of the deciding source show; None for an image that was relabelled."""
     conflict: NDArray[np.bool_]
     """Whether its rows name several classes."""
     by_source: dict[tuple[int, int], int]

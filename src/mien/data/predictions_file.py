@@ -247,7 +247,8 @@ def _labels(columns: Columns, path: Path, config: ImportConfig) -> NDArray[np.in
         bad = sorted({float(v) for v in raw} - {float(k) for k, v in known.items() if v is not None})
         if bad:
             raise InputError(
-                f"{path} has the label {bad[0]:g}, which is none of the seven classes in {config.label_numbers}'s numbers."
+                f"{path} has the label {bad[0]:g}, which is none of the seven classes in {config.label_numbers}'s "
+                "numbers."
             )
         return np.array([INDEX[str(known[int(v)])] for v in raw], dtype=np.int64)
     return np.array([INDEX[parse_label(name)] for name in names.tolist()], dtype=np.int64)
@@ -288,7 +289,7 @@ def _plain(name: str) -> str:
 
 
 def _says_test(name: str) -> bool:
-    """Whether a word of a name begins or ends with "test", unless the name is known as that of another split (PublicTest)."""
+    """Whether a word of a name begins or ends with "test"; not where the name is that of another split (PublicTest)."""
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
     known = SPLIT_NAMES.get(_plain(name), "test")
     return known == "test" and any(word.startswith("test") or word.endswith("test") for word in words)
@@ -317,7 +318,8 @@ def _logits(values: NDArray[np.float64], kind: str, ids: NDArray[np.str_], path:
     if values.min() < 0 or off.max() > SUM_TOLERANCE:
         row = int(np.argmax(np.where((values < 0).any(1), np.inf, off)))
         raise InputError(
-            f"{path}: the probabilities of {str(ids[row])!r} are {np.round(values[row], 4).tolist()}, which sum to {values[row].sum():.4f}.",
+            f"{path}: the probabilities of {str(ids[row])!r} are {np.round(values[row], 4).tolist()}, which sum to "
+            f"{values[row].sum():.4f}.",
             rule="Probabilities are not negative and sum to 1.",
             fix="If they are logits, say --kind logits.",
         )
@@ -340,7 +342,8 @@ def check_order(logits: NDArray[np.float64], labels: NDArray[np.int64], path: Pa
     if at_best > as_named + 0.15 and at_best > 0.35:
         order = ", ".join(LABELS[int(np.flatnonzero(renamed == column)[0])] for column in range(k))
         raise InputError(
-            f"{path}: the columns look to be in another order of classes: as named {as_named:.0%} are right, as {order} {at_best:.0%}.",
+            f"{path}: the columns look to be in another order of classes: as named {as_named:.0%} are right, as "
+            f"{order} {at_best:.0%}.",
             rule="A wrong order is the field's commonest bug.",
             fix="Check the order of the columns (--classes, --column) and of the labels (--label-numbers).",
         )

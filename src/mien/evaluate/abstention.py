@@ -67,7 +67,7 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
 def threshold_for_precision(
     rows: CalibrationRows, precision: float, allowed: NDArray[np.bool_] | None = None
 ) -> float | None:
-    """The lowest confidence from which answers are right at least `precision` of the time; None when it is not to be had.
+    """The lowest confidence from which answers are right at least `precision` of the time; None where there is none.
 
     `allowed` (n,) are the rows that other thresholds let answer. Coverages are tested upwards until the bound fails
     first, so that it holds at the one that is kept (fixed-sequence testing; Geifman and El-Yaniv 2017, arXiv
@@ -95,7 +95,7 @@ def threshold_for_precision(
 
 
 def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[str, float | None]:
-    """For each class, the lowest confidence at which its false-positive rate is bounded; None when too few rows could say.
+    """For each class, the lowest confidence at which its false-positive rate is bounded; None with too few rows.
 
     The rate is the share of rows of other classes that are named this class. It can only fall as the threshold
     rises, so walking down from 1 and stopping at the first failure keeps the bound's confidence (fixed-sequence

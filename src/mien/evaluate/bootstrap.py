@@ -102,7 +102,7 @@ def _columns(probabilities: Floats, labels: Ints, full: bool) -> NDArray[np.floa
 
 
 def _finish(sums: Floats, counts: Floats, n: Floats, full: bool) -> dict[str, Floats]:
-    """Metrics (r,) from a model's means over rows (r, columns), those of the labels' classes (r, k), and rows (r, 1)."""
+    """Metrics (r,) from means over rows (r, columns), those of the classes of the labels (r, k), and rows (r, 1)."""
     k = counts.shape[1]
     hits, predicted, start = sums[:, 4 : 4 + k], sums[:, 4 + k : 4 + 2 * k], 4 + 2 * k
     both = counts + predicted
@@ -138,8 +138,8 @@ def resampled_many(
 ) -> list[dict[str, Floats]]:
     """Metrics of each model's probabilities (n, k) on the same resamples: a {name: (resamples,)} each.
 
-    `full` gives all of `METRICS`, else those of `BASIC`. `groups` (n,) are resampled in whole. Sums are taken in float32
-    (relative error about 1e-6).
+    `full` gives all of `METRICS`, else those of `BASIC`. `groups` (n,) are resampled in whole. Sums are taken in
+    float32 (relative error about 1e-6).
     """
     n, k = several[0].shape
     tables = [_columns(p, labels, full) for p in several]
@@ -224,10 +224,11 @@ def intervals(
     smooth: int = 100,
     groups: NDArray[np.str_] | None = None,
 ) -> Intervals:
-    """95 % intervals of every metric; those of calibration errors are never below 0 (see `unbiased` for what they cover).
+    """95 % intervals of every metric; those of calibration errors are never below 0 (`unbiased`: what they cover).
 
-    That of `ece_debiased` is for the true error of the binned confidence and no bootstrap (`ece_interval`). `smooth`: resamples
-    for the smooth ECE, which alone is slow; 0 leaves it out. `groups` (n,): near-duplicates, resampled in whole.
+    That of `ece_debiased` is for the true error of the binned confidence and no bootstrap (`ece_interval`). `smooth`:
+    resamples for the smooth ECE, which alone is slow; 0 leaves it out. `groups` (n,): near-duplicates, resampled in
+    whole.
     """
     points = _biased_points(probabilities, labels)
     drawn = resampled(probabilities, labels, resamples=resamples, seed=seed, groups=groups)

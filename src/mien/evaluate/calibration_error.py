@@ -102,12 +102,13 @@ def ece_debiased(probabilities: Floats, labels: Ints, bins: int = BINS) -> float
 
 
 def ece_interval(probabilities: Floats, labels: Ints, groups: Ints, bins: int = BINS) -> list[float]:
-    """95 % interval [low, high] of the true binned calibration error, by inverting a test (Casella and Berger 2002, section 9.2.1).
+    """95 % interval [low, high] of the true binned calibration error, by inverting a test.
 
-    An error is inside unless the ECE that was seen is too large or too small for it, each at 2.5 %. The ECE is a sum over bins of
-    absolute values of nearly normal gaps: its mean and variance under given true gaps follow from the folded normal. How the
-    error is spread over bins is taken from the gaps that were seen, shrunk by their noise (empirical Bayes; Efron and Morris
-    1973). `groups` (n,) are numbers, equal for near-duplicates, by which the noise is larger than that of independent rows.
+    The method is in Casella and Berger (2002), section 9.2.1. An error is inside unless the measured
+    ECE is too large or too small for it, each at 2.5 %. The ECE is a sum over bins of absolute values of nearly normal
+    gaps: its mean and variance under given true gaps follow from the folded normal. How the error is spread over bins
+    is taken from the measured gaps, shrunk by their noise (empirical Bayes; Efron and Morris 1973). `groups` (n,) are
+    numbers, equal for near-duplicates, by which the noise is larger than that of independent rows.
     """
     confidence, hit = top(probabilities, labels)
     where, n = bin_of(confidence, bins), len(hit)

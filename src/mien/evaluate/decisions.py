@@ -35,7 +35,8 @@ def fit_decisions(
     said = rows.shortcomings()
     bounded = class_thresholds(rows, max_fpr)
     said += [
-        f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it is never answered"
+        f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it "
+        "is never answered"
         for name, t in bounded.items()
         if t is None
     ]
@@ -51,7 +52,8 @@ def fit_decisions(
         )
         if wanted.threshold is None:
             said.append(
-                f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right {precision:.1%} of the time; nothing is answered"
+                f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right "
+                f"{precision:.1%} of the time; nothing is answered"
             )
         below = max(below, NEVER if wanted.threshold is None else wanted.threshold)
     fitted = fit_conformal(rows, alpha)
@@ -104,7 +106,7 @@ def judge(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> A
 
 
 def _false_positives(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[FalsePositives]:
-    """Each class's false-positive rate among answered rows, with a two-sided 95 % interval, before and after thresholds."""
+    """False-positive rate of each class among answered rows, with its 95 % interval, before and after thresholds."""
     predicted, answered = probabilities.argmax(1), decisions.answered_rows(probabilities)
     rows: list[FalsePositives] = []
     for c, name in enumerate(LABELS):

@@ -43,8 +43,10 @@ def pooled_logits(members: Sequence[Floats], weights: Floats, temperatures: Sequ
 
 
 def ensemble_logits(members: Sequence[Floats], ensemble: Ensemble) -> Floats:
-    """Logits (n, 7) of an ensemble from its members' logits (n, 7) each, in its order: every member by its own calibration,
-    joined, before the final temperature."""
+    """Logits (n, 7) of an ensemble from its members' logits (n, 7) each, in its order.
+
+    Every member is calibrated by itself; the final temperature is not applied.
+    """
     maps = [Scaling("dirichlet", np.array(m.matrix), np.array(m.bias)) for m in ensemble.members]
     own = [scaling.apply(logits) for scaling, logits in zip(maps, members, strict=True)]
     return pooled_logits(own, ensemble.weights, [1.0] * len(own), ensemble.pool)
@@ -78,7 +80,7 @@ def fit_pool(
     seed: int = 0,
     fixed: Floats | None = None,
 ) -> Fitted:
-    """Choose equal or searched weights on calib's part for weights, and fit the pool's temperature there by cross-fitting.
+    """Choose equal or searched weights on calib's part for weights; cross-fit the pool's temperature there.
 
     `members` are the same calib rows seen by each model, in whole. The searches' weights compete with equal
     ones in held-out NLL (nested cross-validation, temperatures fitted inside the folds too); the best search is
@@ -117,7 +119,10 @@ def fit_pool(
     p = equal_weights_p(logs, labels, pool) if mean > 0 else None
     chosen: Search | None = best if p is not None and p < LEVEL else None
     weights = found[chosen] if chosen else equal
-    why = f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on held-out folds"
+    why = (
+        f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on "
+        "held-out folds"
+    )
     why += "" if p is None else f", score test of equal weights p = {p:.2g}"
     return Fitted(pool, weights, chosen or "equal", final(held[chosen][0] if chosen else alike), gains, why)
 
@@ -143,8 +148,8 @@ def _weights_part(members: Sequence[CalibrationRows], temperatures: Sequence[flo
 def _heldout_pools(
     logs: Floats, labels: Ints, pool: Pool, found: dict[Search, Floats], fold: Ints
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Of equal weights and of each search: the pool's logits (n, k) of each row under the weights that were found on the other
-    folds, and the temperature (n,) that was.
+    """Of equal weights and of each search: the pool's logits (n, k) of each row under the weights that were found on
+    the other folds, and the temperature (n,) that was.
 
     `found` are the searches' weights on all rows: where the likelihood's search may start in each fold.
     """

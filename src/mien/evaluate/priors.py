@@ -1,4 +1,4 @@
-"""Class shares that change: which ones probabilities assume, correcting for other ones, and estimating those of unlabelled rows.
+"""Class shares that change: which ones probabilities assume, corrections for others, estimates without labels.
 
 Saerens, Latinne and Decaestecker 2002, Neural Computation 14(1), sections 2.2 and 2.3.
 """
@@ -60,7 +60,7 @@ class Assumed:
 
 
 def class_shares(labels: Ints, k: int) -> Floats:
-    """Shares (k,) of the classes among `labels`, with one row added that is spread over all classes, so that none is 0."""
+    """Shares (k,) of the classes among `labels`; one row is added, spread over all classes, so that none is 0."""
     counts = np.bincount(labels, minlength=k) + 1 / k
     return np.asarray(counts / counts.sum())
 
@@ -68,8 +68,9 @@ def class_shares(labels: Ints, k: int) -> Floats:
 def assumed_by(scaling: Scaling, rows: CalibrationRows, prior: Floats, declared: list[float] | None) -> Assumed:
     """The class shares (k,) that a map which was fitted on `rows` assumes.
 
-    Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it declares;
-    where it declares none, `prior` (the shares asked for, so that nothing is to correct), those of the rows, or uniform ones.
+    Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it
+    declares; where it declares none, `prior` (the shares asked for, so that nothing is to correct), those of the rows,
+    or uniform ones.
     """
     k = rows.logits.shape[1]
     here = {"those of calib": class_shares(rows.labels, k)}
@@ -86,9 +87,9 @@ def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) 
     """The class shares that softmax(logits) assumes, from labelled rows: one of `candidates`, or an estimate.
 
     A model that assumes the shares a is calibrated on rows with the shares q once log q - log a is added to its logits
-    (Saerens et al. 2002, eq. 2.4). So a follows from the offsets that maximise the likelihood of the rows, but with the noise of
-    few rows. It is used only where the rows reject the first of the candidates, {name: shares (k,)}, that no other is
-    clearly likelier than (likelihood ratio, 1 %).
+    (Saerens et al. 2002, eq. 2.4). So a follows from the offsets that maximise the likelihood of the rows, but with the
+    noise of few rows. It is used only where the rows reject the first of the candidates, {name: shares (k,)}, that no
+    other is clearly likelier than (likelihood ratio, 1 %).
     """
     from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -106,7 +107,7 @@ def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) 
 
 
 def _fit_offsets(logits: Floats, labels: Ints, start: Floats) -> Floats:
-    """Offsets (k,) of the logits that minimise the NLL, by Newton's method, drawn to `start` by a ridge worth one row in four."""
+    """Offsets (k,) of the logits that minimise the NLL and a ridge around `start` (worth a quarter row): Newton."""
     (n, k), target = logits.shape, np.eye(logits.shape[1])[labels].mean(0)
     offsets, ridge = start - start.mean(), 0.25 / n
     centre = offsets.copy()

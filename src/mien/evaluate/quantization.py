@@ -35,8 +35,8 @@ class Recalibrated:
 def recalibrate(rows: CalibrationRows, origin: Calibration) -> Recalibrated:
     """Fit on calib what `origin` was fitted for, on a quantised model's logits of the same `rows`.
 
-    The temperature is always fitted; a richer map is used where the origin has one of its kind and it pays on these logits
-    too. Class shares, coverage, precision, bounds and alpha are those that the origin was asked for. Raises
+    The temperature is always fitted; a richer map is used where the origin has one of its kind and it pays on these
+    logits too. Class shares, coverage, precision, bounds and alpha are those that the origin was asked for. Raises
     `CalibrationError` where the temperature lies on the edge of its range.
     """
     require(rows, "recalibrate")
@@ -62,7 +62,7 @@ def recalibrate(rows: CalibrationRows, origin: Calibration) -> Recalibrated:
 
 
 def _prior_shift(origin: Calibration) -> Floats:
-    """What `--prior` adds to calibrated logits, (7,): the log of the wanted class shares over those that the map assumed."""
+    """What `--prior` adds to calibrated logits, (7,): the log of the requested class shares over the assumed ones."""
     return np.asarray(np.log(np.array(origin.prior)) - np.log(np.array(origin.assumed)))
 
 
@@ -95,7 +95,8 @@ def check_int8(compared: PrecisionComparison) -> None:
     if lost <= F1_LOSS and risen <= ECE_RISE:
         return
     raise MienError(
-        f"int8 is worse than the float model on {compared['rows']:,} val rows: macro-F1 {before['macro_f1']:.4f} → {after['macro_f1']:.4f}, "
+        f"int8 is worse than the float model on {compared['rows']:,} val rows: macro-F1 {before['macro_f1']:.4f} → "
+        f"{after['macro_f1']:.4f}, "
         f"ECE {before['ece']:.4f} → {after['ece']:.4f}; {compared['labels_changed']:.1%} of the labels changed.",
         rule=f"It may lose {F1_LOSS} of macro-F1 and add {ECE_RISE} to the ECE; each model has its own calibration.",
         fix="Nothing was written. Export without --int8: the float model has the figures of the run.",

@@ -140,9 +140,10 @@ def choose(
 ) -> Choice:
     """The simplest map that no richer one beats significantly in cross-validated NLL on `rows`.
 
-    A richer map changes labels. One whose held-out macro-F1 is significantly lower (paired bootstrap, one-sided 5 %) is not
-    taken, whatever its NLL: after class-balanced training the bias that is right for natural class shares names rare classes too
-    seldom for it. `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each class for the richer maps.
+    A richer map changes labels. One whose held-out macro-F1 is significantly lower (paired bootstrap, one-sided 5 %) is
+    not taken, whatever its NLL: after class-balanced training the bias that is right for natural class shares names
+    rare classes too seldom for it. `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each
+    class for the richer maps.
     """
     require(rows, "choose")
     check_folds(folds)
@@ -213,7 +214,7 @@ def check_folds(folds: int) -> None:
 
 
 def spread_folds(labels: Ints, folds: int, seed: int, groups: NDArray[np.str_]) -> Ints:
-    """Fold numbers (n,), each class spread over the folds as evenly as it can be; a group (n,) is in one fold, as its first row is."""
+    """Fold numbers (n,), each class spread evenly over the folds; a group (n,) is in the fold of its first row."""
     number = group_numbers(groups, len(labels))
     heads = np.unique(number, return_index=True)[1]
     rng = np.random.default_rng(seed)

@@ -1,11 +1,11 @@
 """Choosing one candidate on val by the report's order, with differences that noise explains set aside.
 
-Order (the report, section 7): macro-F1, minority-F1, ECE, accuracy, then NLL, a proper score that resolves what
-counts cannot (docs/decisions/0003), then stability over seeds, parameters, latency.
-At each criterion those that are not significantly worse than the leader survive, and the next one decides
-among them. The first five are compared by the paired bootstrap, for all candidates at once: a lead must exceed
-the 95 % quantile of the studentised range (as in the model confidence set: Hansen, Lunde and Nason 2011, section 3.1). Stability compares
-variances over seeds by an F test (Bonferroni). Of those left in the end the lowest NLL wins.
+Order (the report, section 7): macro-F1, minority-F1, ECE, accuracy, then NLL, a proper score that resolves what counts
+cannot (docs/decisions/0003), then stability over seeds, parameters, latency. At each criterion those that are not
+significantly worse than the leader survive, and the next one decides among them. The first five are compared by the
+paired bootstrap, for all candidates at once: a lead must exceed the 95 % quantile of the studentised range (as in the
+model confidence set: Hansen, Lunde and Nason 2011, section 3.1). Stability compares variances over seeds by an F test
+(Bonferroni). Of those left in the end the lowest NLL wins.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def _by_stability(left: list[Candidate]) -> tuple[list[Candidate], str]:
     kept = [c for c, gone in zip(left, out, strict=True) if not gone]
     return (
         kept,
-        f"stability over seeds: {left[best].name} leads with a standard deviation of {spread[best]:.4f}{_said(left, out)}",
+        f"stability over seeds: {left[best].name} leads with a standard deviation of "
+        f"{spread[best]:.4f}{_said(left, out)}",
     )
 
 

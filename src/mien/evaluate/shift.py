@@ -66,9 +66,9 @@ def by_group(
 ) -> dict[str, AttributeScores]:
     """Figures of each value of each attribute with at least `FEWEST` images, with intervals; others are counted.
 
-    `attributes` has a row's {attribute: value}. Attributes with more than `MOST_GROUPS` values are left out. `macro_f1_present` is the
-    mean F1 of those classes that the value's images (or a resample of them) show, named in `classes`: a class that is
-    absent there costs nothing. `groups` (n,) are near-duplicates, resampled in whole.
+    `attributes` has a row's {attribute: value}. Attributes with more than `MOST_GROUPS` values are left out.
+    `macro_f1_present` is the mean F1 of those classes that the value's images (or a resample of them) show, named in
+    `classes`: a class that is absent there costs nothing. `groups` (n,) are near-duplicates, resampled in whole.
     """
     names = sorted({name for row in attributes for name in row})
     out: dict[str, AttributeScores] = {}

@@ -80,7 +80,10 @@ def fit_temperature(rows: CalibrationRows, *, resamples: int = 200, seed: int = 
         raise CalibrationError(
             f"The best temperature lies on the edge of its range, at T = {1 / beta:.4g}.",
             rule=f"An optimum on an edge of [{RANGE[0]}, {RANGE[1]}] means: not found.",
-            fix="Look at the logits: all right, all wrong, without their scale, or of a model that has learned nothing yet (train longer).",
+            fix=(
+                "Look at the logits: all right, all wrong, without their scale, or of a model that has learned nothing "
+                "yet (train longer)."
+            ),
         )
     check_direction(rows.logits)
     if not resamples:
@@ -128,7 +131,7 @@ def check_falling(temperatures: tuple[float, ...], mean_confidence: list[float])
 
 
 def sweep(logits: Floats, labels: Ints, temperatures: Floats, *, bins: int = BINS) -> dict[str, list[float]]:
-    """NLL, ECE (in `bins` equal bins), Brier score, macro-F1 and mean confidence of softmax(logits / T) at each temperature."""
+    """NLL, ECE (`bins` equal bins), Brier score, macro-F1 and mean confidence of softmax(logits / T) for each T."""
     names = ("temperature", "nll", "ece", "brier", "macro_f1", "mean_confidence")
     out: dict[str, list[float]] = {name: [] for name in names}
     hot = np.eye(logits.shape[1])[labels]

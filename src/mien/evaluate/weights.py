@@ -24,7 +24,7 @@ MOST_GRID_POINTS = 1001
 
 
 def combine(logs: Floats, weights: Floats, pool: Pool) -> Floats:
-    """Logits (n, k) of a pool of log-probabilities (m, n, k): the weighted mean logit, or the log of the mean probability."""
+    """Logits (n, k) of a pool of log-probabilities (m, n, k): weighted mean logits, or logs of mean probabilities."""
     return _joined(np.exp(logs) if pool == "probability" else logs, weights, pool)
 
 
@@ -102,8 +102,8 @@ def equal_weights_p(logs: Floats, labels: Ints, pool: Pool) -> float:
     """p of the hypothesis that no other weights have a higher expected likelihood, the temperature being free.
 
     Rao's score test with the variance that the rows show, so that it holds for models that are wrong too (White 1982,
-    Econometrica 50, section 4): members may be over-confident on some rows. Chi-squared with m - 1 degrees of freedom, fewer where
-    members are copies of each other.
+    Econometrica 50, section 4): members may be over-confident on some rows. Chi-squared with m - 1 degrees of freedom,
+    fewer where members are copies of each other.
     """
     from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -134,7 +134,7 @@ def simplex(members: int, step: float = 0.1) -> Floats:
 
 
 def search_grid(logs: Floats, labels: Ints, pool: Pool, *, step: float = 0.1) -> Floats:
-    """The point of a grid with the highest macro-F1, as the report chose; of equal ones the nearest to equal weights."""
+    """The grid point with the highest macro-F1, as the report chose; among ties the nearest to equal weights."""
     k = logs.shape[2]
     values = np.exp(logs) if pool == "probability" else logs
 

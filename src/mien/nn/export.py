@@ -23,7 +23,7 @@ MAP = ("calibration.matrix", "calibration.bias")  # the constants of `set_calibr
 
 
 class Calibrated(nn.Module):
-    """uint8 RGB crops (n, s, s, 3) to calibrated probabilities and logits (n, 7): an affine map of log-probabilities."""
+    """uint8 RGB crops (n, s, s, 3) to calibrated probabilities and logits (n, 7), affine in log-probabilities."""
 
     def __init__(self, network: Network, matrix: Sequence[Sequence[float]], bias: Sequence[float]) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from mien.nn.predict import predict_logits
 
 
 def settings_of(trained: Run) -> TrainConfig:
-    """A run's settings, without those that only a distillation has; as they are, since they were checked when it began."""
+    """A run's settings without those of a distillation alone; not checked again, since they were when it began."""
     settings: dict[str, Any] = {**trained.settings}
     return TrainConfig.model_construct(**settings)
 

@@ -71,7 +71,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise the `OSError` of a full disk while `needed` bytes are not free, so that what is open can still be closed."""
+    """Raise the `OSError` of a full disk before `needed` bytes are missing, so that open files can still be closed."""
     while not folder.is_dir():
         folder = folder.parent
     if shutil.disk_usage(folder).free < needed:

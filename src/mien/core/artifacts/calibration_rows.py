@@ -126,8 +126,8 @@ def require(rows: object, fitter: str) -> None:
 def deal(ids: NDArray[np.str_], labels: NDArray[np.int64], groups: NDArray[np.str_]) -> dict[Part, NDArray[np.int64]]:
     """Row numbers of each part: within each class by the hash of the id, in the shares of `SHARES`; groups stay whole.
 
-    A group has the hash and the class of its row with the smallest hash. A function of ids, labels and groups (n,) alone:
-    the same for every model, whatever the order of the rows.
+    A group has the hash and the class of its row with the smallest hash. A function of ids, labels and groups (n,)
+    alone: the same for every model, whatever the order of the rows.
     """
     keys = np.array([hashlib.sha256(f"part:{i}".encode()).hexdigest() for i in ids.tolist()])
     order = np.argsort(keys, kind="stable")

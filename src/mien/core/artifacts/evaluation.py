@@ -23,7 +23,7 @@ FIX = "Make it: `mien evaluate RUN --index DIR`."
 
 
 class AccessesBefore(TypedDict):
-    """How often test was opened before this evaluation, before the selection, and before the calibration (null: an ensemble)."""
+    """How often test was opened before this evaluation, the selection and the calibration (null: an ensemble)."""
 
     before: int
     before_selection: int

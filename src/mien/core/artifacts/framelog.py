@@ -29,7 +29,10 @@ MISSING = "NA"  # of CSV: what R and pandas read as a missing value, in columns 
 
 
 class FrameLogMeta(TypedDict, total=False):
-    """What travels in a frame table, all that `mien replay` needs; empty for a CSV, and a table of many videos has no source."""
+    """The metadata of a frame table: all that `mien replay` needs.
+
+    It is empty for a CSV; a table of many videos has no source.
+    """
 
     source: str
     model: str
@@ -54,7 +57,8 @@ COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
         "status",
         pa.string(),
         "",
-        f"{OK}: a face with a label; {ABSTAINED}: a face, no label is sure enough; {NO_FACE}: no face in this frame; {DECODE_ERROR}: this frame cannot be read",
+        f"{OK}: a face with a label; {ABSTAINED}: a face, no label is sure enough; {NO_FACE}: no face in this frame; "
+        f"{DECODE_ERROR}: this frame cannot be read",
     ),
     (
         "face_id",

@@ -64,7 +64,10 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     except (pa.ArrowInvalid, ValueError, OSError) as error:
         raise UsageError(
             f"{uri!r} cannot be used: {str(error).splitlines()[0]}.",
-            rule="A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed (a space is %20), and its place must answer.",
+            rule=(
+                "A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed (a space is %20), "
+                "and its place must answer."
+            ),
         ) from None
     return found, path
 

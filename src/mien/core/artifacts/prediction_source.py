@@ -92,7 +92,7 @@ def check_has_weights(folder: Path, what: str) -> None:
 def selection_of(
     judged: PredictionSource, explicit: Path | None, calibration: Calibration
 ) -> tuple[SelectionDocument, Path]:
-    """The selection that knew this run and its calibration, and its file: named, its teacher's, or in a folder beside it.
+    """The selection that knew this run and its calibration, and its file: named, its teacher's, or in the next folder.
 
     A student's calibration is younger than the selection of its teacher and need not be known to it.
     """
@@ -125,13 +125,16 @@ def selection_of(
     raise SplitError(
         f"No selection knows {judged.folder}.",
         rule="Test is opened only after a selection is written.",
-        fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
+        fix=(
+            "Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with "
+            "--selection."
+        ),
     )
 
 
 def judging_warnings(judged: PredictionSource, selection: SelectionDocument, calibration: Calibration) -> list[str]:
-    """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher is
-    not the candidate that the selection names."""
+    """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher
+    is not the candidate that the selection names."""
     said = []
     if calibration.test_accesses:
         said.append(f"test_accesses: {told(calibration.test_accesses, 'this calibration was fitted')}")
@@ -145,7 +148,10 @@ def recalibrated(folder: Path, selection: str) -> SplitError:
     """The error for a calibration that is younger than the selection."""
     return SplitError(
         f"{folder} was calibrated again after the selection was written ({selection}).",
-        rule="Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on test.",
+        rule=(
+            "Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on "
+            "test."
+        ),
         fix="Make the ensembles again: `mien ensemble`.",
     )
 

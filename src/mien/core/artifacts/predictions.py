@@ -32,9 +32,9 @@ COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forg
 class PredictionsMeta(TypedDict):
     """What predictions say of themselves, inside their file.
 
-    `scale` is a cosine head's; priors are the class shares that the network was trained for and predicts with (null: not
-    known). `test_set` and `index_folder` are those of `test_accesses.test_meta`; a pool has neither. What a file adds when
-    it is written comes last.
+    `scale` is a cosine head's; priors are the class shares that the network was trained for and predicts with (null:
+    not known). `test_set` and `index_folder` are those of `test_accesses.test_meta`; a pool has neither. What a file
+    adds when it is written comes last.
     """
 
     name: str
@@ -59,7 +59,8 @@ class PredictionsMeta(TypedDict):
 class Predictions:
     """Logits of one model on one split. `logits` is (n, 7) float64, `labels` (n,) class numbers.
 
-    `groups` (n,) names the near-duplicates of one image alike; None where they are not known: each row is a group of its own.
+    `groups` (n,) names the near-duplicates of one image alike; None where they are not known: each row is a group of
+    its own.
     """
 
     split: str
@@ -218,7 +219,11 @@ def check_same_rows(several: list[Predictions]) -> None:
             )
         if not np.array_equal(first.group_ids, other.group_ids):
             raise InputError(
-                f"{first.meta.get('name')} and {other.meta.get('name')} have different near-duplicate groups of {first.split}.",
+                f"{first.meta.get('name')} and {other.meta.get('name')} have different near-duplicate groups of "
+                f"{first.split}.",
                 rule="The groups decide which part of calib a row is in, the same part for every member.",
-                fix="One file is of an older version or was imported without --index: predict again with `mien predict`, or import with --index.",
+                fix=(
+                    "One file is of an older version or was imported without --index: predict again with `mien "
+                    "predict`, or import with --index."
+                ),
             )

@@ -82,7 +82,10 @@ class TrainingEvent(TypedDict):
 
 
 class Epoch(TypedDict):
-    """A line of `metrics.jsonl`; `val` where the epoch ended with a validation, `val_raw` of the weights that are no average."""
+    """A line of `metrics.jsonl`.
+
+    `val` is there where the epoch ended with a validation, `val_raw` are the scores of the weights before averaging.
+    """
 
     epoch: int
     step: int
@@ -204,12 +207,17 @@ def check_index(trained: Run, index: Index) -> None:
     if trained.config["index"]["content"] == index.content_hash:
         return
     if trained.config["crop"] != index.crop.document():
-        seen = f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.document()}."
+        seen = (
+            f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has "
+            f"{index.crop.document()}."
+        )
     else:
         seen = f"{trained.folder} was trained on another index than {index.folder}."
     raise InputError(
         seen,
-        rule="A run is predicted, judged and exported with its own index: elsewhere its train images may stand in test.",
+        rule=(
+            "A run is predicted, judged and exported with its own index: elsewhere its train images may stand in test."
+        ),
         fix="Name the index it was trained on, or train again.",
     )
 
@@ -247,16 +255,20 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
             raise InputError(
                 f"--pretrained {path} is a run that learned on another index than {index.folder}.",
                 rule="Its train images may stand in val or test here.",
-                fix="Build one index of all sources; or, if you know that they share no image, name a copy of its best.safetensors outside the run.",
+                fix=(
+                    "Build one index of all sources; or, if you know that they share no image, name a copy of its "
+                    "best.safetensors outside the run."
+                ),
             )
         return {"pretrained": found.weights_hash}
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 
 def with_stated_terms(trained: Run, config: TrainConfig, origin: Origins) -> Run:
-    """A finished run with the terms of its starting weights as they are stated now, in its files too; nothing is trained.
+    """A finished run with the terms of its starting weights as stated now, in its files too; nothing is trained.
 
-    Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same fingerprint, which the same command finishes.
+    Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same
+    fingerprint, which the same command finishes.
     """
     started, stated = trained.config["started_from"], _stated_terms(config)
     if started is None or stated is None or started["license"] == stated or not FIRST:
@@ -310,7 +322,7 @@ def begin_run(folder: Path, fingerprint: str, config: RunConfig) -> None:
 
 
 def finish_run(folder: Path, fingerprint: str, result: TrainingResult) -> None:
-    """Write `environment.json` with what the training says of itself (`result`), then the manifest, which completes it."""
+    """Write `environment.json` with the `result` of the training, then the manifest, which completes the run."""
     _ENVIRONMENT.write(folder, {**environment(), "training": result})
     files = [_CONFIG.file, "metrics.jsonl", WEIGHTS, _ENVIRONMENT.file]
     best: BestEpoch = {"best_epoch": result["best_epoch"], "best_val_macro_f1": result["best_val_macro_f1"]}

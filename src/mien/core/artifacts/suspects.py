@@ -60,7 +60,10 @@ read_summary = _SUMMARY.read
 
 
 class Suspects:
-    """What was found, in the order of the index's train rows. `suggested` are class numbers, `suspect` says where to doubt."""
+    """The suspect labels of an index, in the order of its train rows.
+
+    `suggested` are class numbers; `suspect` marks the labels in doubt.
+    """
 
     def __init__(self, folder: Path, manifest: SuspectsManifest, table: pa.Table) -> None:
         self.folder, self.manifest = folder, manifest

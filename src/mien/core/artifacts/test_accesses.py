@@ -1,10 +1,10 @@
 """Accesses to test: what was judged on it, under which selection and calibration, and the figures that were seen.
 
-A test set is known by its images, so that it is recognised in an index that was built again, in an import and in a copy of
-a run. Each access is a file `test_accesses/ID.json` in several folders: the run's (each member's of an ensemble), the one
-that the index lies in, and the one that the folder of ensembles lies in. None of them is part of what it lies beside:
-an index or ensembles that are removed and made again leave the records. A reader takes the union of all that it can see.
-One file an access: processes that write at the same time lose nothing, and a kill leaves no torn list.
+A test set is known by its images, so that it is recognised in an index that was built again, in an import and in a copy
+of a run. Each access is a file `test_accesses/ID.json` in several folders: the run's (each member's of an ensemble),
+the one that the index lies in, and the one that the folder of ensembles lies in. None of them is part of what it lies
+beside: an index or ensembles that are removed and made again leave the records. A reader takes the union of all that it
+can see. One file an access: processes that write at the same time lose nothing, and a kill leaves no torn list.
 """
 
 from __future__ import annotations
@@ -150,14 +150,17 @@ def _read(path: Path) -> Access:
 
 
 def check_unopened(accesses: list[Access], what: str, *, again: bool) -> int:
-    """Raise `SplitError` where test was opened before `what` (a clause: "this selection was written"), unless `again` was
-    asked for; returns how often it was."""
+    """Raise `SplitError` where test was opened before `what` (a clause: "this selection was written"), unless `again`
+    was asked for; returns how often it was."""
     if accesses and not again:
         last = accesses[-1]
         raise SplitError(
-            f"Test was opened {times(len(accesses))} before {what}: last {last.when[:16]} UTC, {last.name}, macro-F1 {last.macro_f1:.3f}.",
+            f"Test was opened {times(len(accesses))} before {what}: last {last.when[:16]} UTC, {last.name}, macro-F1 "
+            f"{last.macro_f1:.3f}.",
             rule="Test decides nothing: what is chosen or fitted after it was seen may be chosen on it.",
-            fix="Keep what stood before, or give --again: what is made then states how often test was opened before it.",
+            fix=(
+                "Keep what stood before, or give --again: what is made then states how often test was opened before it."
+            ),
         )
     return len(accesses)
 
@@ -173,8 +176,8 @@ def record(
 ) -> int:
     """Write to each of `places` that test was opened, and return how many other accesses to this test set they hold.
 
-    `name` is what was judged, `test` are its figures. A place that may not be written to (an index on a read-only disk) is said and passed over; the
-    first may not fail.
+    `name` is what was judged, `test` are its figures. A place that may not be written to (an index on a read-only disk)
+    is said and passed over; the first may not fail.
     """
     access = Access(
         test_set=test_set_of(image_ids),

@@ -155,7 +155,10 @@ def make_way(folder: Path, video: Path, made_with: MadeWith) -> None:
         raise UsageError(
             f"{folder} was made with {'; '.join(changed)}.",
             rule="A folder of tables belongs to one set of settings.",
-            fix="Other rules need no new analysis: `mien replay OUT/frames.parquet` with them. Otherwise name another --out.",
+            fix=(
+                "Other rules need no new analysis: `mien replay OUT/frames.parquet` with them. Otherwise name another "
+                "--out."
+            ),
         )
     raise UsageError(
         f"{video} is another file than the one that {folder} was made of.",

@@ -98,7 +98,7 @@ def merge(
     view: NDArray[np.int64] | int,
     count: int,
 ) -> NDArray[np.int64]:
-    """`best` (n, 3) with the pairs that met under `view` of `count` views: each once, with the rank of its best meeting.
+    """`best` (n, 3) with the pairs that met under `view` of `count` views: each once, with its best rank.
 
     `view` is one number, or one a pair.
     """

@@ -234,7 +234,8 @@ def _check_rejected(found: Collection, limit: float) -> None:
     reasons = Counter(found.texts("reason", first))
     [path], [reason], [detail] = (found.texts(name, first[:1]) for name in ("path", "reason", "detail"))
     raise InputError(
-        f"{count} of {len(found)} images were rejected ({', '.join(sorted(reasons))}); the first is {path}: {reason}, {detail}.",
+        f"{count} of {len(found)} images were rejected ({', '.join(sorted(reasons))}); the first is {path}: {reason}, "
+        f"{detail}.",
         rule=f"At most {limit:.0%} may be.",
         fix="Repair or remove them, or raise --max-rejected.",
     )

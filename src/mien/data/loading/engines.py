@@ -71,7 +71,7 @@ class Processes:
                 future.cancel()
 
     def _start(self) -> ProcessPoolExecutor:
-        """One process a core and one thread a process: threads of the linear algebra would only get in each other's way."""
+        """One process per core and one thread per process: linear algebra would compete for the cores."""
         context = multiprocessing.get_context("spawn")
         before = {name: os.environ.get(name) for name in _THREADS}
         os.environ.update(dict.fromkeys(_THREADS, "1"))  # read when a worker imports numpy

@@ -215,7 +215,7 @@ def _table(task: Task, digests: list[bytes], results: list[_Loaded | RejectedIma
 
 
 def _brightness(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of the grey levels of each thumbnail (n, side, side); a few at a time, for the cache."""
+    """Mean and deviation of the grey levels of each thumbnail (n, side, side), in chunks that fit the cache."""
     mean, deviation = np.empty(len(thumbs), np.float32), np.empty(len(thumbs), np.float32)
     for start in range(0, len(thumbs), _FEW):
         part = slice(start, start + _FEW)

@@ -170,7 +170,7 @@ class Source(ABC):
 
 
 class NamedSource(Source):
-    """A source whose labels are free names. Those in `drop` (lower case) are no class: their rows are dropped, counted."""
+    """A source whose labels are free names. Rows whose name is in `drop` (lower case) are dropped and counted."""
 
     def __init__(self, where: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> None:
         super().__init__(where, seed=seed, size=size)

@@ -52,7 +52,10 @@ class Fer2013(Source):
     name = "fer2013"
     license = "FER2013: web images gathered for research; no redistribution right known"
     form = "fer2013=PATH/fer2013.csv"
-    get = "kaggle.com, challenge 'Representation Learning: Facial Expression Recognition' (an account that accepts its rules)"
+    get = (
+        "kaggle.com, challenge 'Representation Learning: Facial Expression Recognition' (an account that accepts its "
+        "rules)"
+    )
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)

@@ -17,7 +17,10 @@ from mien.core.geometry import Box
 from mien.core.labels import parse_or_drop
 from mien.data.sources.base import SPLIT_NAMES, FileImage, Item, NamedSource, Points, inside
 
-_RULE = "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, width, height; paths are relative to its folder."
+_RULE = (
+    "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, "
+    "width, height; paths are relative to its folder."
+)
 _BOX = ("x", "y", "width", "height")
 _EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 

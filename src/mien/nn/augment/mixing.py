@@ -25,7 +25,7 @@ def mixup(x: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 
 def cutmix(x: Tensor, target: Tensor, share: float, y: float, at: float) -> tuple[Tensor, Tensor]:
-    """CutMix (Yun et al. 2019, arXiv 1905.04899, eq. 1-2): a rectangle of 1 - `share` of the area comes from the partner.
+    """CutMix (Yun et al. 2019, arXiv 1905.04899, eq. 1-2): 1 - `share` of the area comes from the partner.
 
     Its centre lies at (`y`, `at`), fractions of height and width; what falls outside is cut off, and
     the targets follow the area that was really replaced.

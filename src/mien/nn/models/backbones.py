@@ -91,7 +91,8 @@ def _timm(config: NetworkSettings, img_size: int, weights: dict[str, Tensor] | N
         return timm.create_model(timm_name, **options)
     except (TypeError, AssertionError, ValueError) as error:
         raise UsageError(
-            f"{name} cannot be made with {', '.join(f'{k} {v}' for k, v in options.items() if k != 'pretrained_cfg_overlay')}: {error}.",
+            f"{name} cannot be made with "
+            f"{', '.join(f'{k} {v}' for k, v in options.items() if k != 'pretrained_cfg_overlay')}: {error}.",
             fix="Leave the flag that it names out, or take another backbone.",
         ) from None
 

@@ -80,8 +80,12 @@ def _from_file(config: NetworkSettings) -> Start:
     if path.suffix != ".safetensors" or not path.is_file():
         raise UsageError(
             f"--pretrained {path}: " + ("no such file." if not path.is_file() else "not a .safetensors file."),
-            rule="none, timm, a run, or a safetensors file; pickled weights (.pth, .bin) can run code and are not read.",
-            fix="Convert them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors').",
+            rule=(
+                "none, timm, a run, or a safetensors file; pickled weights (.pth, .bin) can run code and are not read."
+            ),
+            fix=(
+                "Convert them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')."
+            ),
         )
     state, run = load_weights(path), run_of(path)
     terms = config.pretrained_license or ("; ".join(run.terms) if run is not None else UNKNOWN)

@@ -24,7 +24,10 @@ def collapse(history: list[Epoch]) -> TrainingEvent | None:
         "kind": "collapse of val macro-F1",
         "step": last["step"],
         "epoch": last["epoch"],
-        "text": f"val macro-F1 fell from {high:.3f} (epoch {best['epoch']}) to {low:.3f} after step {last['step']} (epoch {last['epoch']})",
+        "text": (
+            f"val macro-F1 fell from {high:.3f} (epoch {best['epoch']}) to {low:.3f} after step {last['step']} (epoch "
+            f"{last['epoch']})"
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""The train rows as a training sees them: all of the index's, or with suspect labels dropped, changed or drawn less often."""
+"""The train rows of a training: all of the index, or with suspect labels dropped, changed or drawn less often."""
 
 from __future__ import annotations
 

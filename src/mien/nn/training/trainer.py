@@ -278,7 +278,10 @@ class Trainer:
 
     def _diverged(self, step: int, what: str) -> None:
         """End the training at `step`: with the best weights so far, or, before the first validation, by an error."""
-        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.last_schedule.lr:.2g})"
+        text = (
+            f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate "
+            f"{self.last_schedule.lr:.2g})"
+        )
         if self.best < 0:
             raise TrainingDiverged(
                 f"{text[0].upper()}{text[1:]}, before the first validation.",
@@ -374,7 +377,10 @@ class Trainer:
             raise ArtifactError(
                 f"{self.out} was begun in precision {kept['precision']!r} and would go on in {self.precision!r}.",
                 rule="A training goes on as it began.",
-                fix=f"Go on with a device that computes in it, or remove the run and train again with --amp {self.precision}.",
+                fix=(
+                    "Go on with a device that computes in it, or remove the run and train again with --amp "
+                    f"{self.precision}."
+                ),
             )
         state.unpack(tensors, self.objective, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():
