@@ -74,16 +74,16 @@ class CalibrationRows:
         values = self.logits if logits is None else logits
         if len(values) != len(self.labels):
             raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
-        return self._picked(rows, values, self.name)
+        return self._select(rows, values, self.name)
 
-    def _picked(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> CalibrationRows:
-        picked = (
+    def _select(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> CalibrationRows:
+        arrays = (
             np.array(values[rows], dtype=np.float64),
             np.array(self.labels[rows]),
             self.ids[rows],
             self.groups[rows],
         )
-        return CalibrationRows(*picked, self.split, token=_TOKEN, name=name)
+        return CalibrationRows(*arrays, self.split, token=_TOKEN, name=name)
 
     def with_logits(self, logits: NDArray[np.float64]) -> CalibrationRows:
         """The same rows with other logits, e.g. an ensemble's."""
@@ -97,7 +97,7 @@ class CalibrationRows:
             raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
         if self._dealt is None:
             self._dealt = deal(self.ids, self.labels, self.groups)
-        out = self._picked(self._dealt[name], self.logits, name)
+        out = self._select(self._dealt[name], self.logits, name)
         if not len(out):
             raise InputError(
                 f"The part {name} of {self.split} has no rows: {len(self)} in all.",
@@ -109,9 +109,9 @@ class CalibrationRows:
     def shortcomings(self) -> list[str]:
         """Named warnings about rows that are too few: `few_rows`, `class_missing`."""
         where = f"the part {self.name} of {self.split}" if self.name else self.split
-        said = [f"few_rows: {where} has {len(self)} rows, under {FEWEST}"] if len(self) < FEWEST else []
+        warnings = [f"few_rows: {where} has {len(self)} rows, under {FEWEST}"] if len(self) < FEWEST else []
         missing = [LABELS[c] for c in range(len(LABELS)) if not (self.labels == c).any()]
-        return said + ([f"class_missing: {where} has no {', '.join(missing)}"] if missing else [])
+        return warnings + ([f"class_missing: {where} has no {', '.join(missing)}"] if missing else [])
 
     def __len__(self) -> int:
         return len(self.labels)

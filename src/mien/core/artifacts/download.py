@@ -46,11 +46,11 @@ def download(url: str, path: Path, *, sha256: str) -> bool:
                 raise InputError(
                     f"{url} cannot be fetched: {reason}.", fix="Run the command again: it goes on where it broke off."
                 ) from None
-    seen = base.sha256_file(part)
-    if seen != sha256:
+    digest = base.sha256_file(part)
+    if digest != sha256:
         part.unlink()
         raise InputError(
-            f"{url} gave a file with sha256 {seen}.",
+            f"{url} gave a file with sha256 {digest}.",
             rule=f"It should be {sha256}.",
             fix="It has changed, or was damaged on the way.",
         )

@@ -93,20 +93,20 @@ class RowWriter:
 
     def __init__(self, file: pq.ParquetWriter, path: Path, schema: pa.Schema) -> None:
         self._file, self._path, self._schema = file, path, schema
-        self.held: list[Row] = []
+        self.buffer: list[Row] = []
 
     def add(self, row: Row) -> None:
         """Add a row. Raises `OSError` while the disk is nearly full."""
-        self.held.append(row)
-        if len(self.held) >= ROW_GROUP:
+        self.buffer.append(row)
+        if len(self.buffer) >= ROW_GROUP:
             base.check_space(self._path.parent, MARGIN)
             self.flush()
 
     def flush(self) -> None:
         """Write what is in memory as a row group."""
-        if self.held:
-            self._file.write_table(pa.Table.from_pylist(self.held, schema=self._schema))
-            self.held.clear()
+        if self.buffer:
+            self._file.write_table(pa.Table.from_pylist(self.buffer, schema=self._schema))
+            self.buffer.clear()
 
 
 class FrameTables:
@@ -172,8 +172,8 @@ def _read_csv(path: Path) -> pa.Table:
 
 def meta_of(table: pa.Table) -> FrameLogMeta:
     """What travels in a frame table; empty for a CSV."""
-    found: FrameLogMeta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
-    return found
+    meta: FrameLogMeta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
+    return meta
 
 
 def write_frame_log(path: Path, table: pa.Table) -> None:

@@ -176,19 +176,19 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
             f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file."
         )
     ids = np.array(table["image_id"].to_pylist(), dtype=str)
-    found = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta, groups)
-    if found.hash != meta.get("rows_hash"):
+    predictions = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta, groups)
+    if predictions.hash != meta.get("rows_hash"):
         raise ArtifactError(
             f"The rows of {path} were altered after they were written.", fix="Predict again with `mien predict`."
         )
-    known = {
-        fingerprint_of(meta["weights_hash"], meta["index"], found.split, version) for version in (_UNGROUPED, VERSION)
+    expected = {
+        fingerprint_of(meta["weights_hash"], meta["index"], predictions.split, version) for version in (_UNGROUPED, VERSION)
     }
-    if not meta.get("pooled") and meta.get("fingerprint") not in known:
+    if not meta.get("pooled") and meta.get("fingerprint") not in expected:
         raise ArtifactError(
-            f"{path} was written as something else than {found.split} predictions of its weights.", fix="Predict again."
+            f"{path} was written as something else than {predictions.split} predictions of its weights.", fix="Predict again."
         )
-    return found
+    return predictions
 
 
 def stored_fingerprint(path: Path) -> str | None:

@@ -207,14 +207,14 @@ def check_index(trained: Run, index: Index) -> None:
     if trained.config["index"]["content"] == index.content_hash:
         return
     if trained.config["crop"] != index.crop.document():
-        seen = (
+        message = (
             f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has "
             f"{index.crop.document()}."
         )
     else:
-        seen = f"{trained.folder} was trained on another index than {index.folder}."
+        message = f"{trained.folder} was trained on another index than {index.folder}."
     raise InputError(
-        seen,
+        message,
         rule=(
             "A run is predicted, judged and exported with its own index: elsewhere its train images may stand in test."
         ),
@@ -235,10 +235,10 @@ def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
 
     A run of ours must have learned on the same index: on another, its train images may be val or test here.
     """
-    doubted = {}
+    hashes = {}
     if config.suspects is not None:
-        doubted["suspects"] = read_suspects(Path(expand(config.suspects)), index=index.content_hash).hash
-    return doubted | _starting_weights(config, index)
+        hashes["suspects"] = read_suspects(Path(expand(config.suspects)), index=index.content_hash).hash
+    return hashes | _starting_weights(config, index)
 
 
 def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
@@ -249,9 +249,9 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
     if config.pretrained in ("none", "timm"):
         return {} if config.pretrained == "none" else {"pretrained": "timm"}
     path = Path(expand(config.pretrained))
-    found = read_run(path) if path.is_dir() else run_of(path) if path.is_file() else None
-    if found is not None:
-        if found.config["index"]["content"] != index.content_hash:
+    run = read_run(path) if path.is_dir() else run_of(path) if path.is_file() else None
+    if run is not None:
+        if run.config["index"]["content"] != index.content_hash:
             raise InputError(
                 f"--pretrained {path} is a run that learned on another index than {index.folder}.",
                 rule="Its train images may stand in val or test here.",
@@ -260,7 +260,7 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
                     "best.safetensors outside the run."
                 ),
             )
-        return {"pretrained": found.weights_hash}
+        return {"pretrained": run.weights_hash}
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 

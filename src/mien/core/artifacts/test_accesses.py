@@ -85,8 +85,8 @@ class Origin:
 
     def concerns(self, access: Access) -> bool:
         """Whether an access may have told what is now to be decided."""
-        own = access.test_set == self.test_set or access.index == self.index
-        return own or access.weights_hash == self.weights_hash
+        same_test = access.test_set == self.test_set or access.index == self.index
+        return same_test or access.weights_hash == self.weights_hash
 
 
 def test_set_of(image_ids: Iterable[str]) -> str:
@@ -108,10 +108,10 @@ def test_meta(folder: Path, image_ids: list[str], index_folder: Path | None) -> 
 
 def origin_of(folder: Path, meta: PredictionsMeta) -> Origin:
     """Where to look for accesses that concern the run or import in `folder`; `meta` is that of its predictions."""
-    here, index = folder.resolve(), meta.get("index_folder")
-    places = [here, here.parent, here.parent.parent]
+    place, index = folder.resolve(), meta.get("index_folder")
+    places = [place, place.parent, place.parent.parent]
     if index is not None:
-        places.append(Path(os.path.normpath(here / index)).parent)
+        places.append(Path(os.path.normpath(place / index)).parent)
     return Origin(tuple(places), meta.get("test_set"), meta["index"], meta["weights_hash"])
 
 
@@ -133,9 +133,9 @@ def read_accesses(origins: Iterable[Origin], *more: Path) -> list[Access]:
     """All accesses that concern one of `origins`, in its places or in `more`, each once, the oldest first."""
     origins = list(origins)
     places = {place.resolve() for place in [*more, *(place for origin in origins for place in origin.places)]}
-    seen = [_read(path) for place in sorted(places) for path in sorted((place / FOLDER).glob("*.json"))]
-    found = {access.id: access for access in seen if any(origin.concerns(access) for origin in origins)}
-    return sorted(found.values(), key=lambda access: (access.when, access.id))
+    accesses = [_read(path) for place in sorted(places) for path in sorted((place / FOLDER).glob("*.json"))]
+    relevant = {access.id: access for access in accesses if any(origin.concerns(access) for origin in origins)}
+    return sorted(relevant.values(), key=lambda access: (access.when, access.id))
 
 
 def _read(path: Path) -> Access:
@@ -189,16 +189,16 @@ def record(
         **hashes,
     )
     first, *others = [place.resolve() for place in places]
-    found = read_accesses([Origin((), access.test_set, access.index, "")], first, *others)
-    known = next((old for old in found if old.id == access.id), access)
+    accesses = read_accesses([Origin((), access.test_set, access.index, "")], first, *others)
+    stored = next((old for old in accesses if old.id == access.id), access)
     for place in dict.fromkeys([first, *others]):
         try:
-            base.write_json(place / FOLDER / f"{known.id[:32]}.json", known.model_dump())
+            base.write_json(place / FOLDER / f"{stored.id[:32]}.json", stored.model_dump())
         except OSError as error:
             if place == first or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             warn(f"{place} may not be written to: it keeps no record that test was opened")
-    return len([old for old in found if old.id != access.id])
+    return len([old for old in accesses if old.id != access.id])
 
 
 def times(count: int) -> str:

@@ -224,7 +224,7 @@ def join(out: Path, names: list[str]) -> None:
 def _summary_row(name: str, summary: VideoSummary) -> dict[str, object]:
     counts = summary["labels"]
     rows = sum(counts.values())
-    seen = summary["frames_with_face"] > 0
+    has_face = summary["frames_with_face"] > 0
     return {
         "video": name,
         "frames": summary["frames"],
@@ -233,8 +233,8 @@ def _summary_row(name: str, summary: VideoSummary) -> dict[str, object]:
         "identities": summary["identities"],
         "error": summary["error"],
         "seconds": summary["seconds"] if summary["frames"] else None,
-        "flips_raw": summary["flips_per_minute"]["raw"] if seen else None,
-        "flips_smoothed": summary["flips_per_minute"]["smoothed"] if seen else None,
-        **{f"share_{label}": counts.get(label, 0) / rows if seen else None for label in (*LABELS, framelog.ABSTAINED)},
+        "flips_raw": summary["flips_per_minute"]["raw"] if has_face else None,
+        "flips_smoothed": summary["flips_per_minute"]["smoothed"] if has_face else None,
+        **{f"share_{label}": counts.get(label, 0) / rows if has_face else None for label in (*LABELS, framelog.ABSTAINED)},
         "analysed_per_second": summary["fps"],
     }

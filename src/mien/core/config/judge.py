@@ -44,7 +44,7 @@ class DecideConfig(StageConfig):
 
 def _bounds(entries: tuple[str, ...]) -> dict[str, float]:
     groups = {"minority": MINORITY, "all": LABELS} | {name: (name,) for name in LABELS}
-    found: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     for entry in entries:
         name, _, rate = entry.partition("=")
         if name not in groups:
@@ -55,8 +55,8 @@ def _bounds(entries: tuple[str, ...]) -> dict[str, float]:
             value = -1.0
         if not 0 < value < 1:
             raise ValueError(f"{entry!r}: CLASS=RATE with a rate between 0 and 1")
-        found |= dict.fromkeys(groups[name], value)
-    return found
+        bounds |= dict.fromkeys(groups[name], value)
+    return bounds
 
 
 class CalibrateConfig(DecideConfig):

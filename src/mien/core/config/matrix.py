@@ -79,8 +79,8 @@ class MatrixConfig(StageConfig):
 
     def labels_of(self, source: Named) -> str | None:
         """The source whose labels the images take that all sources of the index label; None: the index as it is."""
-        found = source.settings.get(LABELS_KEY)
-        return None if found is None else str(found)
+        name = source.settings.get(LABELS_KEY)
+        return None if name is None else str(name)
 
     def _check_labels(self, source: Named, index: IndexConfig) -> None:
         """Raise unless `labels` names one of at least two sources of the index."""

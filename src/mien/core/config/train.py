@@ -59,7 +59,7 @@ class TrainConfig(
     def oddities(self, given: set[str]) -> list[str]:
         """What is allowed and most likely not meant; `given` are the settings that a user named."""
         n = self.epochs
-        said = [
+        checks = [
             (
                 self.margined and self.margin > 0 and self.plain_logits_epochs >= n,
                 f"the margin never starts: plain_logits_epochs {self.plain_logits_epochs:g} of {n} epochs",
@@ -82,7 +82,7 @@ class TrainConfig(
             for key, (acts, owner) in self.owners().items()
             if key in given and not acts
         ]
-        return [text for wrong, text in said if wrong] + idle
+        return [text for wrong, text in checks if wrong] + idle
 
 
 class DistillConfig(TrainConfig):

@@ -32,11 +32,11 @@ Owner = tuple[bool, str]
 """Whether a setting acts, and under which other one it does."""
 
 
-def check_backbone(name: str, known: list[str]) -> None:
-    """Raise a `UsageError` with the nearest name unless `name` is an alias or in `known`."""
-    if name not in ALIASES and name not in known:
+def check_backbone(name: str, names: list[str]) -> None:
+    """Raise a `UsageError` with the nearest name unless `name` is an alias or in `names`."""
+    if name not in ALIASES and name not in names:
         raise UsageError(
-            f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}",
+            f"No backbone {name!r}.{nearest(name, [*ALIASES, *names])}",
             rule="Backbones are timm's names or our aliases.",
         )
 
