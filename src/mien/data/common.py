@@ -43,12 +43,12 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
         raise InputError(
             f"No image has a label from each of {', '.join(names)}.", fix="Name sources of the same images."
         )
-    found = np.array([labels[source, ids[i]] for i in rows.tolist()])
+    new_labels = np.array([labels[source, ids[i]] for i in rows.tolist()])
     table = index.table.take(pa.array(rows))
-    changed = {"label": np.array(LABELS)[found].tolist(), "votes": [None] * len(rows)}
+    changed = {"label": np.array(LABELS)[new_labels].tolist(), "votes": [None] * len(rows)}
     for name, values in changed.items():
-        at = SCHEMA.get_field_index(name)
-        table = table.set_column(at, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
+        position = SCHEMA.get_field_index(name)
+        table = table.set_column(position, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
     kept = pc.and_(pc.is_in(occurrences["image_id"], table["image_id"]), pc.equal(occurrences["source"], source))
     return IndexParts(
         rows=table.combine_chunks().to_batches(),
@@ -58,7 +58,7 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
         moved=MOVED.empty_table().to_batches(),
         pixels=_pixels(index, rows),
         count=len(rows),
-        audit=_audit(index, rows, found, source),
+        audit=_audit(index, rows, new_labels, source),
         provenance={**provenance, "labels": source, "of": index.content_hash},
         crop=index.crop,
     )
@@ -66,11 +66,11 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
 
 def _labels(occurrences: pa.Table) -> dict[tuple[str, str], int]:
     """The label that each source gives each image, by (source, image_id)."""
-    shown: dict[tuple[str, str], list[int]] = {}
+    labels: dict[tuple[str, str], list[int]] = {}
     columns = (occurrences[name].to_pylist() for name in ("source", "image_id", "label"))
     for source, image, label in zip(*columns, strict=True):
-        shown.setdefault((source, image), []).append(NONE if label is None else INDEX[label])
-    return {key: vote(given)[0] for key, given in shown.items()}
+        labels.setdefault((source, image), []).append(NONE if label is None else INDEX[label])
+    return {key: vote(votes)[0] for key, votes in labels.items()}
 
 
 def _pixels(index: Index, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

@@ -181,7 +181,9 @@ def knows(selection: SelectionDocument, weights_hash: str, calibration: Calibrat
     """Whether a selection was written with this calibration of these weights, but for a later shift of the prior."""
     current = known_as(weights_hash, calibration)
     entries = selection["calibrations"]
-    return current in (entries if calibration.prior is None else [{**entry, "hash": current["hash"]} for entry in entries])
+    return current in (
+        entries if calibration.prior is None else [{**entry, "hash": current["hash"]} for entry in entries]
+    )
 
 
 def known_as(weights_hash: str, calibration: Calibration) -> KnownCalibration:

@@ -125,7 +125,8 @@ def verify(path: Path, sha256: str) -> None:
     digest = base.sha256_file(path)
     if digest != sha256:
         raise ArtifactError(
-            f"{path} has sha256 {digest[:16]}…, not {sha256[:16]}…: it was damaged or altered.", fix="Install mien again."
+            f"{path} has sha256 {digest[:16]}…, not {sha256[:16]}…: it was damaged or altered.",
+            fix="Install mien again.",
         )
 
 

@@ -111,10 +111,12 @@ def selection_of(
             f"{explicit} was written without {source.folder}.", rule="Test is opened for what the selection knew."
         )
     run_folder, others = source.folder.resolve(), []
-    for path in sorted({p for folder in (run_folder.parent, run_folder.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
+    for path in sorted(
+        {p for folder in (run_folder.parent, run_folder.parent.parent) for p in folder.glob(f"*/{SELECTION}")}
+    ):
         try:
             selection = read_selection(path)
-        except ArtifactError:  # a neighbour's, which is none of ours
+        except ArtifactError:  # another folder's, which does not concern this run
             continue
         if source.weights_hash in selection["runs"].values():
             if knows(selection, source.weights_hash, calibration):

@@ -182,11 +182,13 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
             f"The rows of {path} were altered after they were written.", fix="Predict again with `mien predict`."
         )
     expected = {
-        fingerprint_of(meta["weights_hash"], meta["index"], predictions.split, version) for version in (_UNGROUPED, VERSION)
+        fingerprint_of(meta["weights_hash"], meta["index"], predictions.split, version)
+        for version in (_UNGROUPED, VERSION)
     }
     if not meta.get("pooled") and meta.get("fingerprint") not in expected:
         raise ArtifactError(
-            f"{path} was written as something else than {predictions.split} predictions of its weights.", fix="Predict again."
+            f"{path} was written as something else than {predictions.split} predictions of its weights.",
+            fix="Predict again.",
         )
     return predictions
 

@@ -89,7 +89,7 @@ def write_suspects(
     sheet: bytes,
     fingerprint: str,
 ) -> None:
-    """Write everything; the manifest comes last. `suspects` has suggested, quality and suspect, in the order of `ids`."""
+    """Write everything; the manifest comes last. The arrays of `suspects` are in the order of `ids`."""
     names = np.array(LABELS)
     columns = {
         "image_id": pa.array(ids.tolist()),

@@ -235,6 +235,9 @@ def _summary_row(name: str, summary: VideoSummary) -> dict[str, object]:
         "seconds": summary["seconds"] if summary["frames"] else None,
         "flips_raw": summary["flips_per_minute"]["raw"] if has_face else None,
         "flips_smoothed": summary["flips_per_minute"]["smoothed"] if has_face else None,
-        **{f"share_{label}": counts.get(label, 0) / rows if has_face else None for label in (*LABELS, framelog.ABSTAINED)},
+        **{
+            f"share_{label}": counts.get(label, 0) / rows if has_face else None
+            for label in (*LABELS, framelog.ABSTAINED)
+        },
         "analysed_per_second": summary["fps"],
     }

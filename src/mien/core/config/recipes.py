@@ -58,7 +58,11 @@ def resolve(model: type[C], *layers: tuple[str, Mapping[str, object]]) -> tuple[
     earlier = _polished(settings.get("init_from"))
     backbone = settings.get("backbone", earlier.get("backbone", model.model_fields["backbone"].default))
     start = (
-        "polish" if settings.get("init_from") else "finetune" if settings.get("pretrained", "none") != "none" else "scratch"
+        "polish"
+        if settings.get("init_from")
+        else "finetune"
+        if settings.get("pretrained", "none") != "none"
+        else "scratch"
     )
     below = [("run", earlier), ("recipe", recipe(str(backbone), start))]
     stack = [*((name, {k: v for k, v in layer.items() if k in model.model_fields}) for name, layer in below), *layers]

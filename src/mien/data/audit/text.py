@@ -14,9 +14,9 @@ _WIDTH = 150
 def audit_text(audit: Audit) -> str:
     """Suspicious findings first, then the table of the report (classes × splits), sources, duplicates, dropped rows."""
     lines = []
-    for found in audit["suspicious"]:
-        examples = ", ".join(map(str, found["examples"][:3]))
-        lines.append(_short(f"! {found['count']:,} {found['what']} ({found['rule']}): {examples}"))
+    for finding in audit["suspicious"]:
+        examples = ", ".join(map(str, finding["examples"][:3]))
+        lines.append(_short(f"! {finding['count']:,} {finding['what']} ({finding['rule']}): {examples}"))
     if lines:
         lines.append("")
     lines += _table("class", audit["distribution"], audit["totals"])
@@ -80,9 +80,9 @@ def _absent(absent: Absent) -> list[str]:
     return [f"{'absent':12}   {'; '.join(parts)}"] if parts else []
 
 
-def _leaks(found: OfficialLeaks) -> str:
-    leaked = found["official_rows_also_in_train"]
-    crossing = found["groups_crossing_official_splits"]
+def _leaks(leaks: OfficialLeaks) -> str:
+    leaked = leaks["official_rows_also_in_train"]
+    crossing = leaks["groups_crossing_official_splits"]
     return (
         f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test "
         f"{leaked['test']:,})"

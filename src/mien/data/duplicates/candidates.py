@@ -52,8 +52,8 @@ def search(task: Lookup) -> Met:
     """
     hashes = np.load(task.path, mmap_mode="r")
     n = hashes.shape[1]
-    found = list(HammingIndex(hashes.reshape(-1)[task.start : task.stop], task.radius).pairs(hashes[0]))
-    row, place, distance = (np.concatenate([part[i] for part in found]) for i in range(3))
+    blocks = list(HammingIndex(hashes.reshape(-1)[task.start : task.stop], task.radius).pairs(hashes[0]))
+    row, place, distance = (np.concatenate([part[i] for part in blocks]) for i in range(3))
     view, query = np.divmod(place + task.start, n)
     # Whole images meet in both directions or in none.
     keep = np.flatnonzero(np.where(view == 0, query < row, query != row))

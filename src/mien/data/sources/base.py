@@ -97,10 +97,10 @@ class FileImage(SourceImage):
     def fingerprint(self) -> str:
         """Size and time of change."""
         try:
-            found = os.stat(f"{self.root}/{self.name}")  # noqa: PTH116
+            status = os.stat(f"{self.root}/{self.name}")  # noqa: PTH116
         except (OSError, ValueError):
             return "-"
-        return f"{found.st_size}.{found.st_mtime_ns}"
+        return f"{status.st_size}.{status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Table(NamedSource):
         if split and split not in SPLIT_NAMES:
             raise InputError(f"{where}: split {split!r}.", rule=f"Splits: {', '.join(SPLIT_NAMES)}, or empty.")
         try:
-            known, why = parse_or_drop(label, self.drop)
+            class_name, why = parse_or_drop(label, self.drop)
         except InputError as error:
             raise InputError(f"{where}: {error.seen}", rule=error.rule, fix=error.fix) from None
         box = self._numbers(row, _BOX, where)
@@ -84,7 +84,7 @@ class Table(NamedSource):
             FileImage(str(self.path.parent), name, box, points),
             SPLIT_NAMES[split] if split else None,
             label,
-            known,
+            class_name,
             why,
             subject=row.get("subject") or None,
             attributes=attributes,
