@@ -82,7 +82,7 @@ def threshold_for_precision(
     needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(precision)))
     if needed > n:
         return None
-    found: float | None = None
+    lowest: float | None = None
     start = min(n, max(2 * needed, n // 10, FEWEST))
     order = np.sort(confidence)[::-1]
     for count in np.unique(np.linspace(start, n, STEPS).astype(int)):
@@ -90,8 +90,8 @@ def threshold_for_precision(
         answered = confidence >= threshold
         if lower_bound(int(hit[answered].sum()), int(answered.sum())) < precision:
             break
-        found = threshold if count < n or allowed is not None else 0.0
-    return found
+        lowest = threshold if count < n or allowed is not None else 0.0
+    return lowest
 
 
 def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[str, float | None]:
@@ -104,7 +104,7 @@ def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[s
     require(rows, "class_thresholds")
     p = softmax(rows.logits)
     predicted, confidence = p.argmax(1), p.max(1)
-    found: dict[str, float | None] = {}
+    thresholds: dict[str, float | None] = {}
     for name, bound in max_fpr.items():
         if name not in INDEX:
             raise InputError(f"No class {name!r}.", rule=f"Classes: {', '.join(INDEX)}.")
@@ -112,10 +112,10 @@ def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[s
         false = np.sort(confidence[others & (predicted == INDEX[name])])[::-1]
         n = int(others.sum())
         if upper_bound(0, n) > bound:
-            found[name] = None
+            thresholds[name] = None
             continue
         allowed = 0
         while allowed < len(false) and upper_bound(allowed + 1, n) <= bound:
             allowed += 1
-        found[name] = 0.0 if allowed == len(false) else float(np.nextafter(false[allowed], 2))
-    return found
+        thresholds[name] = 0.0 if allowed == len(false) else float(np.nextafter(false[allowed], 2))
+    return thresholds

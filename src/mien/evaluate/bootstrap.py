@@ -253,9 +253,9 @@ def with_intervals(
     groups: NDArray[np.str_] | None = None,
 ) -> MetricsWithIntervals:
     """All figures with their `ci95`."""
-    found = m.metrics(probabilities, labels)  # checks the arrays first
+    values = m.metrics(probabilities, labels)  # checks the arrays first
     ends = intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
-    return {**found, "ci95": ends}
+    return {**values, "ci95": ends}
 
 
 def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> McNemar:

@@ -134,28 +134,28 @@ def smooth_gap(confidence: Floats, hit: Floats) -> float:
     """Smooth calibration error of one probability and its outcome, at the width that equals it."""
     n = len(hit)
     place = np.clip(confidence, 0, 1) * _GRID
-    left = np.minimum(place.astype(np.int64), _GRID - 1)
-    share, residual = place - left, hit - confidence
-    nodes = np.bincount(left, weights=residual * (1 - share), minlength=_GRID + 1)
-    nodes += np.bincount(left + 1, weights=residual * share, minlength=_GRID + 1)
+    lower = np.minimum(place.astype(np.int64), _GRID - 1)
+    share, residual = place - lower, hit - confidence
+    nodes = np.bincount(lower, weights=residual * (1 - share), minlength=_GRID + 1)
+    nodes += np.bincount(lower + 1, weights=residual * share, minlength=_GRID + 1)
     # One period of the even extension: a Gaussian on it is the Gaussian reflected at 0 and 1.
     even = np.concatenate([nodes[:1], nodes[1:-1] / 2, nodes[-1:], nodes[-2:0:-1] / 2]) / n
     spectrum = np.fft.rfft(even)
     frequency = np.arange(len(spectrum)) / 2.0  # of a period of length 2
 
-    def at(width: float) -> float:
+    def gap(width: float) -> float:
         smooth = np.fft.irfft(spectrum * np.exp(-2 * (np.pi * frequency * width) ** 2), 2 * _GRID)
         return float(np.abs(smooth).sum())
 
     low, high = _WIDTHS
-    if at(low) <= low:
-        return at(low)
+    if gap(low) <= low:
+        return gap(low)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if at(middle) > middle else (low, middle)
+        low, high = (middle, high) if gap(middle) > middle else (low, middle)
         if high - low < 1e-6:
             break
-    return at((low + high) / 2)
+    return gap((low + high) / 2)
 
 
 def smooth_ece(probabilities: Floats, labels: Ints) -> float:

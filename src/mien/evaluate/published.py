@@ -32,9 +32,9 @@ def largest_move(first: float, second: float, classes: int = len(LABELS)) -> flo
     fine grid of d.
     """
     d = np.linspace(-40, 40, 80001)
-    one, other = d / first, d / second
+    scaled, rescaled = d / first, d / second
     return max(
-        float(np.abs(1 / (1 + m * np.exp(-one)) - 1 / (1 + m * np.exp(-other))).max()) for m in range(1, classes)
+        float(np.abs(1 / (1 + m * np.exp(-scaled)) - 1 / (1 + m * np.exp(-rescaled))).max()) for m in range(1, classes)
     )
 
 
@@ -148,17 +148,17 @@ def _share(share: EarlierShare) -> PublishedCheck:
 
 
 def _best_single(report: EarlierReport) -> list[PublishedCheck]:
-    known = {s.model: s.macro_f1 for s in report.scores if not s.joined and s.macro_f1 is not None}
+    singles = {s.model: s.macro_f1 for s in report.scores if not s.joined and s.macro_f1 is not None}
     rows = []
     for name, where in report.best_single.items():
-        if name in known:
-            best = max(known.values())
-            verdict = TRUE if known[name] == best else FALSE
+        if name in singles:
+            best = max(singles.values())
+            verdict = TRUE if singles[name] == best else FALSE
             rows.append(
                 _row(
                     f"{name} as the best single model by macro-F1",
                     where,
-                    known[name],
+                    singles[name],
                     best,
                     best,
                     verdict,

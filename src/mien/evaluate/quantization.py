@@ -49,13 +49,13 @@ def recalibrate(rows: CalibrationRows, origin: Calibration) -> Recalibrated:
         ).scaling
     if origin.prior is not None:
         scaling = Scaling(scaling.method, scaling.matrix, scaling.bias + _prior_shift(origin))
-    asked = origin.decisions.asked
-    alpha = defaults.alpha if asked["alpha"] is None else asked["alpha"]
+    requested = origin.decisions.asked
+    alpha = defaults.alpha if requested["alpha"] is None else requested["alpha"]
     decisions = fit_decisions(
         last.with_logits(scaling.apply(last.logits)),
-        coverage=asked["coverage"],
-        precision=asked["precision"],
-        max_fpr=asked["max_fpr"],
+        coverage=requested["coverage"],
+        precision=requested["precision"],
+        max_fpr=requested["max_fpr"],
         alpha=alpha,
     )
     return Recalibrated(temperature, scaling, decisions)
@@ -72,19 +72,19 @@ def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Int
     return {
         "rows": len(labels),
         "labels_changed": float(changed.mean()),
-        "float": _shown(metrics(float_probabilities, labels)),
-        "int8": _shown(metrics(int8_probabilities, labels)),
+        "float": _scores(metrics(float_probabilities, labels)),
+        "int8": _scores(metrics(int8_probabilities, labels)),
         "limits": {"macro_f1_loss": F1_LOSS, "ece_rise": ECE_RISE},
     }
 
 
-def _shown(found: Metrics) -> PrecisionScores:
+def _scores(values: Metrics) -> PrecisionScores:
     return {
-        "accuracy": found["accuracy"],
-        "macro_f1": found["macro_f1"],
-        "minority_f1": found["minority_f1"],
-        "nll": found["nll"],
-        "ece": found["ece"],
+        "accuracy": values["accuracy"],
+        "macro_f1": values["macro_f1"],
+        "minority_f1": values["minority_f1"],
+        "nll": values["nll"],
+        "ece": values["ece"],
     }
 
 

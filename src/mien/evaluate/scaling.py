@@ -122,8 +122,8 @@ def _affine(
     k = len(LABELS)
     t = fit_temperature(rows, resamples=0).value if temperature is None else temperature
     x = np.column_stack([log_softmax(rows.logits) / t, np.ones(len(rows))])
-    found = fit_multinomial(x, rows.labels, np.column_stack([np.eye(k), np.zeros(k)]), penalty, free)
-    return Scaling(method, found[:, :k] / t, found[:, k] - found[:, k].mean())
+    coefficients = fit_multinomial(x, rows.labels, np.column_stack([np.eye(k), np.zeros(k)]), penalty, free)
+    return Scaling(method, coefficients[:, :k] / t, coefficients[:, k] - coefficients[:, k].mean())
 
 
 @dataclass(frozen=True)
@@ -154,17 +154,17 @@ def choose(
         why = f"few_of_a_class: fewer than {FEWEST_OF_A_CLASS} rows of {', '.join(few)}" if few else "temperature alone"
         return Choice(plain, {}, why)
     fold = spread_folds(rows.labels, folds, seed, rows.groups)
-    held: dict[str, Floats] = {
+    heldout: dict[str, Floats] = {
         "temperature": _heldout(rows, fold, lambda r: by_temperature(minimum(r.logits, r.labels)))
     }
     if "vector" in rich:
-        held["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
+        heldout["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
     strength = PENALTIES[0]
     if "dirichlet" in rich:
         tried = {p: _heldout(rows, fold, lambda r, p=p: fit_dirichlet(r, p, temperature)) for p in PENALTIES}  # type: ignore[misc]
         strength = min(tried, key=lambda p: nll_rows(tried[p], rows.labels).mean())
-        held["dirichlet"] = tried[strength]
-    losses = {key: nll_rows(p, rows.labels) for key, p in held.items()}
+        heldout["dirichlet"] = tried[strength]
+    losses = {key: nll_rows(p, rows.labels) for key, p in heldout.items()}
     plainest = "temperature: no richer map is significantly better on held-out folds"
     name, why = "temperature", plainest
     for rival in rich:
@@ -173,7 +173,7 @@ def choose(
         if mean <= Z * se:
             continue
         better = f"{rival}: held-out NLL better than {name}'s by {mean:.4f} ± {se:.4f}"
-        cost = _lost_macro_f1(held["temperature"], held[rival], rows, seed)
+        cost = _lost_macro_f1(heldout["temperature"], heldout[rival], rows, seed)
         if cost is None:
             why, name = better, rival
         elif why == plainest:

@@ -51,12 +51,12 @@ def search_nll(
     ridge = np.append(np.full(m, 0.25 / n), 1e-9)
     x = np.zeros(m + 1) if start is None else np.append(np.log(np.maximum(start, 1e-6)), 0.0)
 
-    def slopes(at: Floats) -> tuple[float, Floats, Floats]:
-        weights, beta = softmax(at[None, :m])[0], float(np.exp(np.clip(at[m], -3, 3)))
+    def slopes(point: Floats) -> tuple[float, Floats, Floats]:
+        weights, beta = softmax(point[None, :m])[0], float(np.exp(np.clip(point[m], -3, 3)))
         z, parts = _slopes(logs, probabilities, weights, beta, pool)
         u = softmax(beta * z)
-        loss = _nll(z, labels, float(1 / beta)) + 0.5 * float((ridge * at**2).sum())
-        gradient = np.tensordot(parts, u - target, 2) / n + ridge * at
+        loss = _nll(z, labels, float(1 / beta)) + 0.5 * float((ridge * point**2).sum())
+        gradient = np.tensordot(parts, u - target, 2) / n + ridge * point
         return loss, gradient, _fisher(parts, u) + np.diag(ridge)
 
     value, gradient, fisher = slopes(x)
@@ -178,8 +178,10 @@ def stack(logs: Floats, labels: Ints, penalty: float = 1e-2) -> Callable[[Floats
         raise InputError("No rows to stack on.")
     start = np.column_stack([np.tile(np.eye(k) / m, m), np.zeros(k)])
     design = _design(logs)
-    found = fit_multinomial(design, labels, start, np.full(start.shape, penalty), np.ones(start.shape, dtype=bool))
-    return lambda other: np.asarray(_design(other) @ found.T)
+    coefficients = fit_multinomial(
+        design, labels, start, np.full(start.shape, penalty), np.ones(start.shape, dtype=bool)
+    )
+    return lambda other: np.asarray(_design(other) @ coefficients.T)
 
 
 def _design(logs: Floats) -> Floats:

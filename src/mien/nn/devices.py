@@ -31,24 +31,26 @@ def named_device(name: str) -> torch.device:
 
     Raises `UsageError` for a device that torch cannot use here.
     """
-    found = None if on_cpu() else torch.accelerator.current_accelerator()
+    accelerator = None if on_cpu() else torch.accelerator.current_accelerator()
     if name == "auto":
-        return found or torch.device("cpu")
+        return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    fits = device is not None and found is not None and device.type == found.type
+    fits = device is not None and accelerator is not None and device.type == accelerator.type
     if device is not None and (
         device.type == "cpu" or (fits and (device.index or 0) < torch.accelerator.device_count())
     ):
         return device
-    here = (
-        ["cpu"] if found is None else ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    available = (
+        ["cpu"]
+        if accelerator is None
+        else ["cpu", *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
     )
     raise UsageError(
         f"--device {name}: torch has no such device here.",
-        rule=f"Here are: {', '.join(here)}.",
+        rule=f"Here are: {', '.join(available)}.",
         fix="Name one of them.",
     )
 

@@ -100,7 +100,7 @@ def set_calibration(proto: onnx.ModelProto, matrix: NDArray[np.float64], bias: N
     if [node.op_type for node in (scaled, summed, added)] != ["Mul", "ReduceSum", "Add"]:
         raise RuntimeError("the exported graph does not end in the calibration's affine map")
     for node, name, value in ((scaled, MAP[0], matrix), (added, MAP[1], bias)):
-        (place,) = (i for i, given in enumerate(node.input) if given in constants)
+        (place,) = (i for i, input_name in enumerate(node.input) if input_name in constants)
         node.input[place] = name
         for old in [c for c in graph.initializer if c.name == name]:
             graph.initializer.remove(old)

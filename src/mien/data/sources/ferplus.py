@@ -57,9 +57,9 @@ def majority(votes: Sequence[int]) -> tuple[str | None, str, tuple[float, ...] |
         return None, {"NF": "not_a_face"}.get(column, column), None
     counts = dict.fromkeys(LABELS, 0)
     for name, count in zip(FERPLUS, kept, strict=True):
-        other = FERPLUS[name]
-        if other is not None:
-            counts[other] += count
+        class_name = FERPLUS[name]
+        if class_name is not None:
+            counts[class_name] += count
     return label, "", tuple(counts[name] / sum(counts.values()) for name in LABELS)
 
 

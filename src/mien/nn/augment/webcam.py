@@ -61,8 +61,8 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur of images (b, c, s, s) with a `sigma` (b,) of their own, in pixels; edges are mirrored."""
     b, c, h, w = x.shape
     reach = min(math.ceil(3 * float(sigma.max())), h - 1, w - 1)
-    at = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (at / sigma.view(-1, 1)) ** 2)
+    offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
     flat = F.pad(x.reshape(1, b * c, h, w), (reach, reach, reach, reach), mode="reflect")
     flat = F.conv2d(flat, kernel.view(b * c, 1, 1, -1), groups=b * c)

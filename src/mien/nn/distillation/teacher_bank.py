@@ -75,12 +75,12 @@ class TeacherBank:
 
     def _read_or_compute(self, view: int) -> NDArray[np.float32]:
         n = len(self.views.rows)
-        found = read_view(self.folder, view, (n, N_CLASSES))
-        if found is None:
+        values = read_view(self.folder, view, (n, N_CLASSES))
+        if values is None:
             with computing_view(self.folder, view):  # students that are trained side by side need the same views
-                found = read_view(self.folder, view, (n, N_CLASSES))
-                return self._compute(view, n) if found is None else found
-        return found
+                values = read_view(self.folder, view, (n, N_CLASSES))
+                return self._compute(view, n) if values is None else values
+        return values
 
     def _compute(self, view: int, n: int) -> NDArray[np.float32]:
         if self._teacher is None:

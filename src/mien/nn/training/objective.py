@@ -102,6 +102,6 @@ def freeze(backbone: nn.Module, names: frozenset[str]) -> None:
     if not names:
         return
     for name, module in backbone.named_modules():
-        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
-        if own and names.issuperset(own):
+        parameters = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
+        if parameters and names.issuperset(parameters):
             module.eval()

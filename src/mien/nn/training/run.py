@@ -156,15 +156,15 @@ def _set_priors(
     if config.hard_share < 1:
         return None, None
     natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
-    shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
-    trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
-    wanted = {
+    shares = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
+    trained = assumed_prior(shares, config.loss, config.logit_adjust_tau)
+    predicted = {
         "trained": trained,
         "natural": natural / natural.sum(),
         "uniform": np.full(N_CLASSES, 1 / N_CLASSES),
     }[config.predict_prior]
-    network.prior_shift.copy_(torch.from_numpy(np.log(wanted) - np.log(trained)))
-    return trained.tolist(), wanted.tolist()
+    network.prior_shift.copy_(torch.from_numpy(np.log(predicted) - np.log(trained)))
+    return trained.tolist(), predicted.tolist()
 
 
 def check_name(backbone: str) -> None:
