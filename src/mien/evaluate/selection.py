@@ -159,7 +159,7 @@ def _by_latency(candidates: list[Candidate]) -> tuple[list[Candidate], str]:
 def _least(candidates: list[Candidate], costs: dict[str, float | None], what: str) -> tuple[list[Candidate], str]:
     measured = {name: value for name, value in costs.items() if value is not None}
     if len(measured) < len(costs):
-        return candidates, f"{what}: not known of {', '.join(n for n in measured if n not in measured)}; passed over"
+        return candidates, f"{what}: not known of {', '.join(n for n in costs if n not in measured)}; passed over"
     least = min(measured.values())
     kept = [c for c in candidates if measured[c.name] <= SLACK[what] * least]
     return kept, f"{what}: within {SLACK[what]:g} times the least: {', '.join(c.name for c in kept)}"
