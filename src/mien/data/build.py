@@ -113,10 +113,10 @@ def _near(config: IndexConfig, collection: Collection, scratch: Scratch, engine:
     if config.near_duplicates == "off" or all(source.distinct for source in collection.sources):
         none = np.empty(0, np.int64)
         return Pairs(none, none, np.empty(0, np.float32))
-    drawn = np.array([source.distinct for source in collection.sources])
+    distinct = np.array([source.distinct for source in collection.sources])
     # Images that show nothing have no hash to speak of: any two of them would be candidates.
     empty = collection.numbers("deviation", np.float32)[collection.first] < CONSTANT
-    compared = np.flatnonzero(~drawn[collection.source[collection.first]] & ~empty)
+    compared = np.flatnonzero(~distinct[collection.source[collection.first]] & ~empty)
     path = scratch.folder / "hashes.npy"
     tables.write_hashes(collection, collection.first[compared], path)
     pairs = find(

@@ -28,7 +28,7 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
         UsageError: `source` is none of the index's.
         InputError: no image has a label from every source.
     """
-    names = [one["name"] for one in provenance["sources"]]
+    names = [entry["name"] for entry in provenance["sources"]]
     if source not in names:
         raise UsageError(
             f"labels = {source!r} is no source of the index.{nearest(source, names)}",
@@ -37,7 +37,7 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
     labels = _labels(occurrences)
     ids = index.image_ids.tolist()
     rows = np.array(
-        [i for i, one in enumerate(ids) if all(labels.get((name, one), NONE) != NONE for name in names)], int
+        [i for i, image in enumerate(ids) if all(labels.get((name, image), NONE) != NONE for name in names)], int
     )
     if not len(rows):
         raise InputError(

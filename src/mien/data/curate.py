@@ -142,16 +142,16 @@ def relabelled(
     collection: Collection, labels: NDArray[np.int8], ids: list[bytes], new_labels: dict[str, str], path: Path
 ) -> tuple[NDArray[np.int8], list[dict[str, str | None]]]:
     """Labels after a relabelling file, and what it changed; names that are nowhere are an error."""
-    where = {identity.hex(): number for number, identity in enumerate(ids)}
-    paths = {name for name in new_labels if name not in where}
+    numbers = {identity.hex(): number for number, identity in enumerate(ids)}
+    paths = {name for name in new_labels if name not in numbers}
     if paths:
         rows = np.flatnonzero(~collection.rejected)
-        where |= {
+        numbers |= {
             name: int(collection.image[row])
             for row, name in zip(rows, collection.texts("path", rows), strict=True)
             if name in paths
         }
-    unknown = [name for name in new_labels if name not in where]
+    unknown = [name for name in new_labels if name not in numbers]
     if unknown:
         raise InputError(
             f"{path} names {len(unknown)} images that this index does not have, first {unknown[0]!r}.",
@@ -160,7 +160,7 @@ def relabelled(
     out = labels.copy()
     changes: list[dict[str, str | None]] = []
     for name, label in new_labels.items():
-        number = where[name]
+        number = numbers[name]
         new = NONE if label == DROP else INDEX[label]
         old = int(labels[number])
         if new != old:

@@ -67,10 +67,10 @@ def check_source(name: str, names: Sequence[str], flag: str) -> None:
 
 def vote(labels: Sequence[int]) -> tuple[int, str]:
     """(majority label, "") of some rows' labels, or (-1, why not)."""
-    named = Counter(label for label in labels if label != NONE)
-    if not named:
+    counts = Counter(label for label in labels if label != NONE)
+    if not counts:
         return NONE, ""
-    (label, most), *others = named.most_common()
+    (label, most), *others = counts.most_common()
     return (NONE, "label_conflict") if others and others[0][1] == most else (label, "")
 
 

@@ -19,7 +19,7 @@ from mien.core.labels import AFFECTNET, EXPW, FER2013, INDEX, LABELS, RAFDB, par
 from mien.data.sources.base import SPLIT_NAMES
 
 SPLITS = ("val", "calib", "test")
-TESTS = {theirs for theirs, ours in SPLIT_NAMES.items() if ours == "test"}  # what test is called elsewhere
+TESTS = {name for name, split in SPLIT_NAMES.items() if split == "test"}  # what test is called elsewhere
 NUMBERS: dict[str, dict[int, str | None]] = {
     "mien": dict(enumerate(LABELS)),
     "fer2013": dict(FER2013),
@@ -174,16 +174,16 @@ def _from_array(columns: Columns, path: Path, config: ImportConfig) -> NDArray[n
         raise InputError(f"{path}: {config.values!r} has shape {array.shape}.", rule=f"(n, {len(LABELS)}).")
     if array.dtype.kind not in "fiub":
         raise InputError(f"{path}: {config.values!r} holds {array.dtype}.", rule="Real numbers.")
-    named = config.classes.split(",") if config.classes else columns.get("classes")
-    if isinstance(named, np.ndarray):
-        named = np.atleast_1d(named).tolist()
-    if named is None:
+    classes = config.classes.split(",") if config.classes else columns.get("classes")
+    if isinstance(classes, np.ndarray):
+        classes = np.atleast_1d(classes).tolist()
+    if classes is None:
         raise UsageError(
             f"{path} does not say in which order its classes are.",
             rule="An array's columns have no names, and a wrong order is the commonest bug.",
             fix=f"Name them: --classes {','.join(LABELS)} (in your order), or store an array `classes`.",
         )
-    order = [parse_label(str(name)) for name in named]
+    order = [parse_label(str(name)) for name in classes]
     _check_complete(order, path)
     return np.asarray(array[:, [order.index(name) for name in LABELS]], dtype=np.float64)
 

@@ -87,14 +87,14 @@ def _columns(probabilities: Floats, labels: Ints, full: bool) -> NDArray[np.floa
     for all metrics also rows and hits by bin, and the gaps of each class's probability by bin."""
     n, k = probabilities.shape
     predicted, (confidence, hit) = probabilities.argmax(1), top(probabilities, labels)
-    rows, where, start = np.arange(n), bin_of(confidence), 4 + 2 * k
+    rows, bins, start = np.arange(n), bin_of(confidence), 4 + 2 * k
     out = np.zeros((n, start + BINS + (full * (2 + k) * BINS)), dtype=np.float32)
     out[:, 0], out[:, 1] = hit, confidence
     out[:, 2], out[:, 3] = m.brier_rows(probabilities, labels), m.nll_rows(probabilities, labels)
     out[rows, 4 + labels], out[rows, 4 + k + predicted] = hit, 1.0
-    out[rows, start + where] = confidence - hit
+    out[rows, start + bins] = confidence - hit
     if full:
-        out[rows, start + BINS + where], out[rows, start + 2 * BINS + where] = 1.0, hit
+        out[rows, start + BINS + bins], out[rows, start + 2 * BINS + bins] = 1.0, hit
         for c in range(k):
             place = start + (3 + c) * BINS + bin_of(probabilities[:, c])
             out[rows, place] = probabilities[:, c] - (labels == c)

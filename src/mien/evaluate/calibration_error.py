@@ -64,10 +64,12 @@ def ece_floor(probabilities: Floats, bins: int = BINS, *, resamples: int = 50, s
     """Mean ECE when labels are drawn from the probabilities: the floor at this n."""
     rng = np.random.default_rng(seed)
     confidence = probabilities.max(1)
-    where = bin_of(confidence, bins)
-    expected = np.bincount(where, weights=confidence, minlength=bins)
-    drawn = [np.bincount(where[rng.random(len(where)) < confidence], minlength=bins) for _ in range(resamples)]
-    return float(np.abs(expected - np.array(drawn)).sum(1).mean() / len(where))
+    bin_numbers = bin_of(confidence, bins)
+    expected = np.bincount(bin_numbers, weights=confidence, minlength=bins)
+    drawn = [
+        np.bincount(bin_numbers[rng.random(len(bin_numbers)) < confidence], minlength=bins) for _ in range(resamples)
+    ]
+    return float(np.abs(expected - np.array(drawn)).sum(1).mean() / len(bin_numbers))
 
 
 def debiased_gap(count: Floats, confidence: Floats, hits: Floats) -> Floats:
@@ -96,8 +98,8 @@ def _folded_mean(gap: Floats, error: Floats) -> Floats:
 def ece_debiased(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
     """ECE of the largest probability without the upward bias of finite bins."""
     confidence, hit = top(probabilities, labels)
-    where = bin_of(confidence, bins)
-    sums = [np.bincount(where, weights=w, minlength=bins).astype(np.float64) for w in (None, confidence, hit)]
+    bin_numbers = bin_of(confidence, bins)
+    sums = [np.bincount(bin_numbers, weights=w, minlength=bins).astype(np.float64) for w in (None, confidence, hit)]
     return float(debiased_gap(*sums))
 
 
@@ -111,11 +113,11 @@ def ece_interval(probabilities: Floats, labels: Ints, groups: Ints, bins: int = 
     numbers, equal for near-duplicates, by which the noise is larger than that of independent rows.
     """
     confidence, hit = top(probabilities, labels)
-    where, n = bin_of(confidence, bins), len(hit)
-    count, sums, hits = (np.bincount(where, w, bins) for w in (np.ones(n), confidence, hit))
+    bin_numbers, n = bin_of(confidence, bins), len(hit)
+    count, sums, hits = (np.bincount(bin_numbers, w, bins) for w in (np.ones(n), confidence, hit))
     safe, share = np.maximum(count, 1e-12), count / n
     gap, rate = (sums - hits) / safe, (hits + sums / safe) / (safe + 1)
-    residual = confidence - hit - gap[where]
+    residual = confidence - hit - gap[bin_numbers]
     design = max(1.0, float((np.bincount(groups, residual) ** 2).sum() / max((residual**2).sum(), 1e-12)))
     error = np.sqrt(np.clip(rate * (1 - rate), 0, None) / safe * design)
     signal = max(0.0, float((share * (gap**2 - error**2)).sum()))

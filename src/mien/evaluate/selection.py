@@ -115,9 +115,9 @@ def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:
     for row in noise:
         gaps = row - noise
         error = gaps.std(1)
-        apart = error > 1e-12
-        if apart.any():
-            largest = np.maximum(largest, (np.abs(gaps[apart]) / error[apart, None]).max(0))
+        differs = error > 1e-12
+        if differs.any():
+            largest = np.maximum(largest, (np.abs(gaps[differs]) / error[differs, None]).max(0))
     critical = float(np.quantile(largest, 1 - LEVEL))
     lead, error = points[leader] - points, (noise[leader] - noise).std(1)
     return [bool(e > 1e-12 and gap > critical * e) for gap, e in zip(lead, error, strict=True)]

@@ -150,14 +150,14 @@ def search_greedy(logs: Floats, labels: Ints, pool: Pool, *, rounds: int = 30) -
     m = len(logs)
     counts, best = np.zeros(m), np.inf
     for _ in range(rounds):
-        tried = []
+        losses = []
         for j in range(m):
             z = combine(logs, (counts + np.eye(m)[j]) / (counts.sum() + 1), pool)
-            tried.append(_nll(z, labels, minimum(z, labels)))
-        if min(tried) >= best - 1e-7:
+            losses.append(_nll(z, labels, minimum(z, labels)))
+        if min(losses) >= best - 1e-7:
             break
-        best = min(tried)
-        counts[int(np.argmin(tried))] += 1
+        best = min(losses)
+        counts[int(np.argmin(losses))] += 1
     return np.asarray(counts / counts.sum())
 
 

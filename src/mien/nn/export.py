@@ -73,8 +73,8 @@ def trace(calibrated: Calibrated, size: int) -> onnx.ModelProto:
 def forget_exporter(proto: onnx.ModelProto) -> None:
     """Remove what the exporter notes of where each part came from: source lines, with paths of this machine."""
     graph = proto.graph
-    named = (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
-    for part in (*named, *proto.functions, *(node for function in proto.functions for node in function.node)):
+    elements = (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    for part in (*elements, *proto.functions, *(node for function in proto.functions for node in function.node)):
         del part.metadata_props[:]
         part.doc_string = ""
 

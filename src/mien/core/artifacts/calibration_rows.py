@@ -48,7 +48,7 @@ class CalibrationRows:
             array.setflags(write=False)
         self.logits, self.labels, self.ids, self.groups = logits, labels, ids, groups
         self.split, self.name = split, name
-        self._dealt: dict[Part, NDArray[np.int64]] | None = None
+        self._parts: dict[Part, NDArray[np.int64]] | None = None
         self._closed = True
 
     def __setattr__(self, key: str, value: object) -> None:
@@ -88,16 +88,16 @@ class CalibrationRows:
     def with_logits(self, logits: NDArray[np.float64]) -> CalibrationRows:
         """The same rows with other logits, e.g. an ensemble's."""
         out = self.take(np.arange(len(self.labels)), logits)
-        out._dealt = self._dealt
+        out._parts = self._parts
         return out
 
     def part(self, name: Part) -> CalibrationRows:
         """The rows of one part; parts are not dealt again."""
         if self.name is not None:
             raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
-        if self._dealt is None:
-            self._dealt = deal(self.ids, self.labels, self.groups)
-        out = self._select(self._dealt[name], self.logits, name)
+        if self._parts is None:
+            self._parts = deal(self.ids, self.labels, self.groups)
+        out = self._select(self._parts[name], self.logits, name)
         if not len(out):
             raise InputError(
                 f"The part {name} of {self.split} has no rows: {len(self)} in all.",

@@ -258,9 +258,9 @@ class ShardedPixels:
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(self)):
             raise IndexError(f"row {int(numbers.max())} of {len(self)}")
         out = np.empty((len(numbers), *self.shape[1:]), dtype=np.uint8)
-        where = np.searchsorted(self._starts, numbers, side="right") - 1
-        for number in np.unique(where).tolist():
-            mask = where == number
+        files = np.searchsorted(self._starts, numbers, side="right") - 1
+        for number in np.unique(files).tolist():
+            mask = files == number
             out[mask] = self.file(number)[numbers[mask] - self._starts[number]]
         return out
 
@@ -278,9 +278,9 @@ def _fetch(where: str, file: PixelFile) -> Path:
         return path
     system, root = open_filesystem(where)
     limit = float(os.environ.get("MIEN_CACHE_GIB", "20")) * 2**30
-    kept = sorted(path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime) if path.parent.is_dir() else []
-    total = file["bytes"] + sum(p.stat().st_size for p in kept)
-    for old in kept:
+    cached = sorted(path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime) if path.parent.is_dir() else []
+    total = file["bytes"] + sum(p.stat().st_size for p in cached)
+    for old in cached:
         if total <= limit:
             break
         total -= old.stat().st_size

@@ -96,16 +96,16 @@ def selection_of(
 
     A student's calibration is younger than the selection of its teacher and need not be known to it.
     """
-    taught = None if source.run is None else source.run.config.get("teacher")
-    if explicit is None and taught is not None:
-        explicit = source.folder / taught["selection"]
+    teacher = None if source.run is None else source.run.config.get("teacher")
+    if explicit is None and teacher is not None:
+        explicit = source.folder / teacher["selection"]
     if explicit is not None:
         selection = read_selection(explicit)
         teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
         member = source.weights_hash in selection["runs"].values()
         if member and not knows(selection, source.weights_hash, calibration):
             raise recalibrated(source.folder, str(explicit))
-        if member or (taught is not None and taught["weights_hash"] in teachers):
+        if member or (teacher is not None and teacher["weights_hash"] in teachers):
             return selection, explicit
         raise SplitError(
             f"{explicit} was written without {source.folder}.", rule="Test is opened for what the selection knew."
@@ -140,9 +140,9 @@ def judging_warnings(source: PredictionSource, selection: SelectionDocument, cal
     warnings = []
     if calibration.test_accesses:
         warnings.append(f"test_accesses: {told(calibration.test_accesses, 'this calibration was fitted')}")
-    taught = None if source.run is None else source.run.config.get("teacher")
-    if taught is not None and taught["weights_hash"] != selection["candidates"][selection["name"]]["weights_hash"]:
-        warnings.append(f"teacher: taught by {taught['name']}, not by {selection['name']}, which was selected on val")
+    teacher = None if source.run is None else source.run.config.get("teacher")
+    if teacher is not None and teacher["weights_hash"] != selection["candidates"][selection["name"]]["weights_hash"]:
+        warnings.append(f"teacher: taught by {teacher['name']}, not by {selection['name']}, which was selected on val")
     return warnings
 
 
@@ -162,8 +162,8 @@ def write_imported(folder: Path, config: ImportDocument, predictions: list[Predi
     """Write an imported folder; its manifest comes last."""
     base.claim(folder, kind="import", fingerprint=fingerprint)
     for p in predictions:
-        of_split = fingerprint_of(p.meta["weights_hash"], p.meta["index"], p.split)
-        write_predictions(predictions_path(folder, p.split), p, fingerprint=of_split)
+        split_fingerprint = fingerprint_of(p.meta["weights_hash"], p.meta["index"], p.split)
+        write_predictions(predictions_path(folder, p.split), p, fingerprint=split_fingerprint)
     base.write_json(folder / "config.json", config)
     files = ["config.json", *(f"predictions/{p.split}.parquet" for p in predictions)]
     base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files)

@@ -202,17 +202,14 @@ def holds_training(folder: Path) -> bool:
     return (folder / base.MANIFEST).is_file() or (folder / "last" / "state.json").is_file()
 
 
-def check_index(trained: Run, index: Index) -> None:
+def check_index(run: Run, index: Index) -> None:
     """Raise unless `index` is the one that the run learned on: in another one its train rows may be test rows."""
-    if trained.config["index"]["content"] == index.content_hash:
+    if run.config["index"]["content"] == index.content_hash:
         return
-    if trained.config["crop"] != index.crop.document():
-        message = (
-            f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has "
-            f"{index.crop.document()}."
-        )
+    if run.config["crop"] != index.crop.document():
+        message = f"{run.folder} was trained on crops {run.config['crop']}, {index.folder} has {index.crop.document()}."
     else:
-        message = f"{trained.folder} was trained on another index than {index.folder}."
+        message = f"{run.folder} was trained on another index than {index.folder}."
     raise InputError(
         message,
         rule=(
@@ -264,26 +261,26 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 
-def with_stated_terms(trained: Run, config: TrainConfig, origin: Origins) -> Run:
+def with_stated_terms(run: Run, config: TrainConfig, origin: Origins) -> Run:
     """A finished run with the terms of its starting weights as stated now, in its files too; nothing is trained.
 
     Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same
     fingerprint, which the same command finishes.
     """
-    started, stated = trained.config["started_from"], _stated_terms(config)
-    if started is None or stated is None or started["license"] == stated or not FIRST:
-        return trained
+    started_from, terms = run.config["started_from"], _stated_terms(config)
+    if started_from is None or terms is None or started_from["license"] == terms or not FIRST:
+        return run
     key = "pretrained_license"
-    settings = {**trained.config["settings"], key: origin[key]}
-    document: RunConfig = {**trained.config, "settings": settings, "started_from": {**started, "license": stated}}
-    path, manifest = trained.folder / _CONFIG.file, trained.folder / base.MANIFEST
-    base.write_json(trained.folder / base.STARTED, {"kind": KIND, "fingerprint": trained.manifest["fingerprint"]})
+    settings = {**run.config["settings"], key: origin[key]}
+    document: RunConfig = {**run.config, "settings": settings, "started_from": {**started_from, "license": terms}}
+    path, manifest = run.folder / _CONFIG.file, run.folder / base.MANIFEST
+    base.write_json(run.folder / base.STARTED, {"kind": KIND, "fingerprint": run.manifest["fingerprint"]})
     manifest.unlink()
-    _CONFIG.write(trained.folder, document)
+    _CONFIG.write(run.folder, document)
     entry: base.FileEntry = {"sha256": base.sha256_file(path), "bytes": path.stat().st_size}
-    base.write_json(manifest, {**trained.manifest, "files": {**trained.manifest["files"], path.name: entry}})
-    (trained.folder / base.STARTED).unlink()
-    return read_run(trained.folder)
+    base.write_json(manifest, {**run.manifest, "files": {**run.manifest["files"], path.name: entry}})
+    (run.folder / base.STARTED).unlink()
+    return read_run(run.folder)
 
 
 def _stated_terms(config: TrainConfig) -> str | None:

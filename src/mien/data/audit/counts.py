@@ -156,12 +156,12 @@ def _near(plan: Plan) -> NearDuplicateCounts:
 def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> OfficialLeaks:
     """Groups that cross the sources' own splits, and official val and test rows whose group is in train too."""
     stands = np.zeros((n, len(SPLIT_CODE)), dtype=bool)
-    stated = official >= 0
-    stands[group[stated], official[stated]] = True
-    trained = stands[:, SPLIT_CODE["train"]]
+    has_split = official >= 0
+    stands[group[has_split], official[has_split]] = True
+    in_train = stands[:, SPLIT_CODE["train"]]
     return {
         "groups_crossing_official_splits": int((stands.sum(1) > 1).sum()),
         "official_rows_also_in_train": {
-            side: int((trained[group] & (official == SPLIT_CODE[side])).sum()) for side in ("val", "test")
+            side: int((in_train[group] & (official == SPLIT_CODE[side])).sum()) for side in ("val", "test")
         },
     }

@@ -58,13 +58,15 @@ def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[Finding]
     few = [i for i in range(len(LABELS)) if (trains and train[i] < FEW) or every[i] < RARE * len(labels)]
     if not few:
         return []
-    named = [f"{LABELS[i]}: {train[i]} train images, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few]
+    examples = [
+        f"{LABELS[i]}: {train[i]} train images, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few
+    ]
     return [
         {
             "what": "classes with few images",
             "count": len(few),
             "rule": f"under {FEW} train images or {RARE:.0%} of all",
-            "examples": named,
+            "examples": examples,
         }
     ]
 

@@ -76,18 +76,18 @@ def verified(
     coarse, score = _quick(pairs, thumbs, kind, engine)
     for least, most in ((LIKELY, np.inf), (HOPELESS, LIKELY)):
         sure = score >= threshold
-        apart = _apart(pairs, sure, np.ones(n, dtype=bool))
+        unjoined = _unjoined(pairs, sure, np.ones(n, dtype=bool))
         for mask in members:
-            apart |= _apart(pairs, sure, mask)
+            unjoined |= _unjoined(pairs, sure, mask)
         _register(
-            pairs, np.flatnonzero(~sure & apart & (coarse >= least) & (coarse < most)), score, thumbs, kind, engine
+            pairs, np.flatnonzero(~sure & unjoined & (coarse >= least) & (coarse < most)), score, thumbs, kind, engine
         )
     good = np.flatnonzero(score >= threshold)
     low, high = np.minimum(pairs.query, pairs.row)[good], np.maximum(pairs.query, pairs.row)[good]
     return Pairs(low, high, score[good])
 
 
-def _apart(pairs: Candidates, sure: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _unjoined(pairs: Candidates, sure: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which candidates, both in `mask`, the sure pairs within `mask` do not join."""
     both = mask[pairs.query] & mask[pairs.row]
     groups = components(len(mask), pairs.query[sure & both], pairs.row[sure & both])

@@ -173,8 +173,8 @@ def _open(where: str) -> dict[str, _Rows]:
                 groups: dict[str, list[str]] = {}
                 for file in files:
                     groups.setdefault(Path(file).name.split("-")[0].removesuffix(".parquet"), []).append(file)
-                named = all(name.lower() in SPLIT_NAMES for name in groups)
-                data = datasets.load_dataset("parquet", data_files=groups if named else {"train": files})
+                are_splits = all(name.lower() in SPLIT_NAMES for name in groups)
+                data = datasets.load_dataset("parquet", data_files=groups if are_splits else {"train": files})
             else:
                 data = datasets.load_dataset("imagefolder", data_dir=where)
         elif where.startswith((".", "/", "~")) or where.count("/") > 1:

@@ -129,11 +129,11 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], where: str,
             rule="A run of ours is taken up with its stem and attention.",
             fix="Give the flags that it was made with: --backbone, --stem, --attention.",
         )
-    for key, like in expected.items():
+    for key, parameter in expected.items():
         flexible = not strict and any(part in key for part in ("pos_embed", "patch_embed.proj", "relative_position"))
-        if state[key].shape != like.shape and not flexible:
+        if state[key].shape != parameter.shape and not flexible:
             raise InputError(
-                f"{where}: {key!r} has size {tuple(state[key].shape)}, {name} needs {tuple(like.shape)}.",
+                f"{where}: {key!r} has size {tuple(state[key].shape)}, {name} needs {tuple(parameter.shape)}.",
                 rule="Weights must be of the same architecture.",
                 fix="Give the flags that the file was made with: --backbone"
                 + (", --stem, --attention, --patch-size." if strict else "."),

@@ -88,14 +88,14 @@ def lr_at(epoch: float, config: OptimizerSettings) -> float:
 
     While the whole backbone is frozen the head learns at the peak rate; the warm-up is for what follows.
     """
-    alone = config.freeze_backbone_epochs if config.freeze_blocks == 0 else 0.0
-    if epoch < alone:
+    frozen_epochs = config.freeze_backbone_epochs if config.freeze_blocks == 0 else 0.0
+    if epoch < frozen_epochs:
         return config.lr
-    if epoch - alone < config.warmup_epochs:
-        return config.lr * max(epoch - alone, 1e-3) / config.warmup_epochs
+    if epoch - frozen_epochs < config.warmup_epochs:
+        return config.lr * max(epoch - frozen_epochs, 1e-3) / config.warmup_epochs
     if config.scheduler == "constant":
         return config.lr
-    begin = alone + config.warmup_epochs
+    begin = frozen_epochs + config.warmup_epochs
     share = min(1.0, (epoch - begin) / max(1e-9, config.epochs - begin))
     return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * share))
 
