@@ -96,7 +96,7 @@ def decode_lean(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MI
 def _plain_png(data: bytes, width: int, height: int) -> NDArray[np.uint8] | None:
     """A grey 8-bit PNG without anything special, whose checksums are right, by OpenCV: three times as fast.
 
-    None when OpenCV does not like it: then Pillow has the last word.
+    None where OpenCV does not read it; then Pillow decides.
     """
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint8 or image.shape != (height, width):

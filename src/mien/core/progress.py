@@ -24,7 +24,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Of several processes of one training the first alone speaks (torchrun and accelerate set RANK).
+# Of several processes of one training the first alone prints (torchrun and accelerate set RANK).
 FIRST = os.environ.get("RANK", "0") == "0"
 console = Console(stderr=True, highlight=False, quiet=not FIRST)
 _PLAIN_EVERY_S = 20.0
@@ -83,7 +83,7 @@ def meter(title: str, total: int) -> Iterator[Meter]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is said within it."""
+    """Print nothing within it."""
     before, console.quiet = console.quiet, True
     try:
         yield

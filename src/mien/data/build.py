@@ -85,7 +85,7 @@ def build(
         for change in relabels:
             image = numbers[str(change["image_id"])]
             decisions.why.pop(image, None)
-            decisions.votes[image] = None  # they are for the label that no longer holds
+            decisions.votes[image] = None  # they belong to the old label
             if change["to"] == DROP:
                 decisions.why[image] = "relabel_drop"
     if not (decisions.label != NONE).any():
@@ -114,7 +114,7 @@ def _near(config: IndexConfig, collection: Collection, scratch: Scratch, engine:
         none = np.empty(0, np.int64)
         return Pairs(none, none, np.empty(0, np.float32))
     distinct = np.array([source.distinct for source in collection.sources])
-    # Images that show nothing have no hash to speak of: any two of them would be candidates.
+    # Images of one grey level have no useful hash: any two of them would be candidates.
     empty = collection.numbers("deviation", np.float32)[collection.first] < CONSTANT
     compared = np.flatnonzero(~distinct[collection.source[collection.first]] & ~empty)
     path = scratch.folder / "hashes.npy"

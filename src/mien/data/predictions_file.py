@@ -19,7 +19,7 @@ from mien.core.labels import AFFECTNET, EXPW, FER2013, INDEX, LABELS, RAFDB, par
 from mien.data.sources.base import SPLIT_NAMES
 
 SPLITS = ("val", "calib", "test")
-TESTS = {name for name, split in SPLIT_NAMES.items() if split == "test"}  # what test is called elsewhere
+TESTS = {name for name, split in SPLIT_NAMES.items() if split == "test"}  # names of test in data sets
 NUMBERS: dict[str, dict[int, str | None]] = {
     "mien": dict(enumerate(LABELS)),
     "fer2013": dict(FER2013),

@@ -91,7 +91,7 @@ def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes,
     raised = (official != NO_CODE) & (sides > official)
     by_name = sorted(range(len(names)), key=names.__getitem__, reverse=True)
     named: list[bytes] = [b""] * len(compact)
-    for row in by_name:  # the unit's name is its smallest id
+    for row in by_name:  # a unit is named by its smallest id
         named[int(unit[row])] = names[row]
     stated = set(official.tolist())
 

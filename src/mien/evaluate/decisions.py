@@ -30,7 +30,7 @@ def fit_decisions(
 ) -> AbstentionPolicy:
     """Thresholds and conformal quantiles of `rows`, whose logits are calibrated already.
 
-    Class thresholds come first; a wanted precision is that of what they let answer.
+    Class thresholds come first; a required precision is that of the rows that they answer.
     """
     warnings = rows.shortcomings()
     bounded = class_thresholds(rows, max_fpr)

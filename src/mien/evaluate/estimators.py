@@ -100,7 +100,7 @@ def _numbers(values: ArrayLike) -> Floats:
 
 
 def _named(rows: CalibrationRows, fitter: str) -> CalibrationRows:
-    """The rows, once what they lack was said as a `UserWarning`."""
+    """The rows, after a `UserWarning` for each thing that they lack."""
     require(rows, fitter)
     for text in rows.shortcomings():
         warnings.warn(text, UserWarning, stacklevel=3)

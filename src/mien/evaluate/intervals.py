@@ -52,13 +52,13 @@ def changes(labels: Ints) -> int:
 
 
 def switch_seconds(times: Times, labels: Ints, interval: Interval) -> float | None:
-    """Seconds from an interval's start until its label is first said in it; None where it never is."""
+    """Seconds from an interval's start until its label first appears in it; None where it never does."""
     hits = times[(times >= interval.start) & (times < interval.end) & (labels == interval.label)]
     return float(hits[0] - interval.start) if len(hits) else None
 
 
 def score(marked: Ints, labels: Ints) -> LabelScores:
-    """How right labels are on the frames that are marked."""
+    """Scores of labels on the frames that are marked."""
     counted = marked >= 0
     true, predicted = marked[counted], labels[counted]
     n = len(true)

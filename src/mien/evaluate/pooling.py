@@ -1,4 +1,4 @@
-"""Joining models: probability and logit pools, weights that must earn their place, one temperature after averaging.
+"""Joining models: probability and logit pools, weights that must beat equal ones, one temperature after averaging.
 
 Calibrating after averaging is what keeps a pool calibrated (Rahaman & Thiery, arXiv 2007.08792). Weights are
 searched and the temperature is fitted on another part of calib than the members' own maps, which look better
@@ -148,8 +148,7 @@ def _weights_part(members: Sequence[CalibrationRows], temperatures: Sequence[flo
 def _heldout_pools(
     logs: Floats, labels: Ints, pool: Pool, starts: dict[Search, Floats], fold: Ints
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Of equal weights and of each search: the pool's logits (n, k) of each row under the weights that were found on
-    the other folds, and the temperature (n,) that was.
+    """For equal weights and each search: the pool's logits (n, k) and temperatures (n,), fitted on the other folds.
 
     `starts` are the searches' weights on all rows: where the likelihood's search may start in each fold.
     """

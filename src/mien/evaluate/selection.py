@@ -107,7 +107,7 @@ def _verdict(candidates: Sequence[Candidate], out: Sequence[bool]) -> str:
 def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:
     """Which candidates are significantly worse than the leader.
 
-    Who leads is chance too: a lead counts when it exceeds, in standard errors, the largest difference of any two
+    The leader is partly chance: a lead counts when it exceeds, in standard errors, the largest difference of any two
     candidates that chance alone would show.
     """
     noise = draws - points[:, None]

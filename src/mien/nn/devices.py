@@ -11,12 +11,12 @@ from mien.nn.models.backbones import gains_by_bf16
 
 
 def on_cpu() -> bool:
-    """Whether processors do the work: no accelerator is there, or ACCELERATE_USE_CPU asks for it."""
+    """Whether the CPU computes: no accelerator is there, or ACCELERATE_USE_CPU is set."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """The processes of this training; on CPUs they talk through gloo."""
+    """The processes of this training; on CPUs they communicate by gloo."""
     return PartialState(cpu=on_cpu())
 
 

@@ -129,7 +129,7 @@ def onnx_session(model: bytes, threads: int) -> Session:
     """An onnxruntime session on processors, whose threads rest between its runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait busily after a run would slow whatever is timed next.
+    # Threads that spin after a run would slow the next measurement.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session: Session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return session

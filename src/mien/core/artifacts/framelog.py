@@ -49,7 +49,7 @@ def _columns(pattern: str, unit: str, meaning: str) -> list[tuple[str, pa.DataTy
     return [(pattern.format(name), pa.float32(), unit, meaning.format(name)) for name in LABELS]
 
 
-# (name, type, unit, meaning); what is said here stands in the data dictionary.
+# (name, type, unit, meaning), as in the data dictionary.
 COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     ("frame", pa.int32(), "", "number of the frame in its source, from 0"),
     ("time_s", pa.float64(), "s", "when the frame is shown: its own timestamp, seconds after the first frame"),
@@ -89,7 +89,7 @@ TIMES_SCHEMA = pa.schema([(name, kind) for name, kind, _, _ in TIME_COLUMNS])
 
 
 class RowWriter:
-    """Rows on their way to a Parquet file; no more than `ROW_GROUP` of them are in memory."""
+    """Writes rows to a Parquet file; at most `ROW_GROUP` of them are in memory."""
 
     def __init__(self, file: pq.ParquetWriter, path: Path, schema: pa.Schema) -> None:
         self._file, self._path, self._schema = file, path, schema
@@ -125,7 +125,7 @@ def times_path(path: Path) -> Path:
 def frame_log(path: Path, meta: FrameLogMeta) -> Iterator[FrameTables]:
     """Tables that are written row group by row group, and appear under their names when the block ends.
 
-    `meta` (JSON) travels in the frame table; `mien replay` reads its rules and thresholds. Leaving the block by an
+    `meta` (JSON) is stored in the frame table; `mien replay` reads its rules and thresholds. Leaving the block by an
     exception leaves no file.
     """
     with ExitStack() as stack:
@@ -171,7 +171,7 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def meta_of(table: pa.Table) -> FrameLogMeta:
-    """What travels in a frame table; empty for a CSV."""
+    """The metadata of a frame table; empty for a CSV."""
     meta: FrameLogMeta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
     return meta
 

@@ -99,7 +99,7 @@ class PixelWriter:
         while len(rows):
             file = self._file or self._begin()
             part = rows[: self._room]
-            # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
+            # A stream and no memory map: on a full disk a write raises, a mapped page kills the process.
             file.write(part.data)
             self._sum.update(part.data)
             self._room -= len(part)
@@ -241,7 +241,7 @@ class ShardedPixels:
         try:
             return _open(path, entry, self.shape, self._fix)
         except ArtifactError:
-            path.unlink(missing_ok=True)  # nothing wrong is kept under a right name
+            path.unlink(missing_ok=True)  # a wrong file must not stay in the cache
             raise ArtifactError(
                 f"{self._where}/{entry['name']} was altered after it was written.",
                 rule="Its copy in the cache was removed.",

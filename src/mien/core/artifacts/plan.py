@@ -15,7 +15,7 @@ _asking: ContextVar[bool] = ContextVar("asking", default=False)
 
 
 class _WouldMake(Exception):
-    """Leaves a stage that was only asked."""
+    """Raised to leave a stage that was only asked what it would do."""
 
     def __init__(self, state: State) -> None:
         self.state = state

@@ -30,7 +30,7 @@ COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forg
 
 
 class PredictionsMeta(TypedDict):
-    """What predictions say of themselves, inside their file.
+    """Metadata of predictions, inside their file.
 
     `scale` is a cosine head's; priors are the class shares that the network was trained for and predicts with (null:
     not known). `test_set` and `index_folder` are those of `test_accesses.test_meta`; a pool has neither. What a file

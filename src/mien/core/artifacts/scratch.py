@@ -1,7 +1,7 @@
-"""Work in pieces: what an interrupted build has done already, and finds again.
+"""Pieces of work that an interrupted build keeps and reuses.
 
 A piece is one Arrow IPC file, written beside its place and renamed; its name carries the hash of its
-bytes, so that a torn one is told apart and made again.
+bytes, so that an incomplete one is recognised and made again.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Origin:
     weights_hash: str
 
     def concerns(self, access: Access) -> bool:
-        """Whether an access may have told what is now to be decided."""
+        """Whether an access may have revealed what is to be decided now."""
         same_test = access.test_set == self.test_set or access.index == self.index
         return same_test or access.weights_hash == self.weights_hash
 
@@ -177,7 +177,7 @@ def record(
     """Write to each of `places` that test was opened, and return how many other accesses to this test set they hold.
 
     `name` is what was judged, `test` are its figures. A place that may not be written to (an index on a read-only disk)
-    is said and passed over; the first may not fail.
+    is skipped with a warning, unless it is the first.
     """
     access = Access(
         test_set=test_set_of(image_ids),

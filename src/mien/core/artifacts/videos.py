@@ -199,7 +199,7 @@ def _batches(out: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _meta(out: Path, names: list[str]) -> framelog.FrameLogMeta:
-    """What travels in the joined table: that of the videos, which is the same for all but the source."""
+    """The metadata of the joined table: that of the videos, which differ in the source alone."""
     metas = [pq.read_schema(folder_of(out, name) / FRAMES).metadata or {} for name in names]
     first: framelog.FrameLogMeta = json.loads(metas[0].get(framelog.META, b"{}")) if metas else {}
     first.pop("source", None)

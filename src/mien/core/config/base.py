@@ -56,7 +56,7 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
             lines.append(f"key '{key}' is missing")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            whole = not fault["loc"]  # the fault is how the values fit together, and is said in words
+            whole = not fault["loc"]  # values that do not fit together, of which the message says enough
             place = f"'{key}': " if fault["loc"] else ""
             lines.append(f"{place}{message}" + ("" if whole else f" (got {fault['input']!r})"))
     return f"{where}: " + "; ".join(lines)

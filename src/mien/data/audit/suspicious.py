@@ -54,7 +54,7 @@ def _rows(plan: Plan, rows: NDArray[np.int64], what: str, rule: str) -> list[Fin
 def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[Finding]:
     train = np.bincount(labels[sides == SPLIT_CODE["train"]], minlength=len(LABELS))
     every = np.bincount(labels, minlength=len(LABELS))
-    trains = bool(train.any())  # an index of test images alone is not asked for train images
+    trains = bool(train.any())  # an index of test images alone needs no train images
     few = [i for i in range(len(LABELS)) if (trains and train[i] < FEW) or every[i] < RARE * len(labels)]
     if not few:
         return []

@@ -44,8 +44,8 @@ Met = tuple[NDArray[np.int64], Rows, Rows, NDArray[np.uint8]]
 def search(task: Lookup) -> Met:
     """Pairs of the queries: (view, query, row, distance); of (a, b) and (b, a) one, of each query the `MOST` nearest.
 
-    What matches more images than that (the frames of a film, say) stands in a crowd whose members match each
-    other: the nearest links join it as well as all of them, whose number grows with its square.
+    An image that matches more than that (a frame of a film, say) belongs to a group whose members match each other:
+    the nearest links join the group as well as all links do, whose number grows with the square of its size.
 
     The table is made of the queries, which are many times more than the images: each image's own hash is
     looked up once in it, instead of each query's among the images.

@@ -32,7 +32,7 @@ def copies(pixels: PixelRows, rows: Rows, others: PixelRows, other_rows: Rows) -
         return is_copy
     thumbs = np.concatenate([_thumbs(pixels, rows), _thumbs(others, other_rows)])
     textured = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(1) >= CONSTANT)
-    split = int(np.searchsorted(textured, len(rows)))  # of those that show something, where the others begin
+    split = int(np.searchsorted(textured, len(rows)))  # where the second side begins among the textured images
     if not 0 < split < len(textured):
         return is_copy
     hashes = _hashes(thumbs[textured])

@@ -1,4 +1,4 @@
-"""One door to all backbones: timm's and our own, as embeddings of normalised images."""
+"""All backbones, timm's and our own, as embeddings of normalised images."""
 
 from __future__ import annotations
 

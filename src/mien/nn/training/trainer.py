@@ -71,7 +71,7 @@ class Trainer:
             cpu=on_cpu(),
             log_with=config.tracker if tracked else None,
             project_dir=out if tracked else None,
-            # Ours alone decide these, whatever `accelerate config` says.
+            # Our settings decide these, not `accelerate config`.
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.freeze_backbone_epochs > 0)],
@@ -109,10 +109,8 @@ class Trainer:
         self.sam = SharpnessAware(list(self.objective.parameters()), config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step, self.best, self.seconds = 0, -1.0, 0.0
-        self.stop_requested, self.stopping = (
-            False,
-            False,
-        )  # to stop: this process by a signal, and all of them by agreement
+        # To stop: this process by a signal, and all of them by agreement.
+        self.stop_requested, self.stopping = False, False
         self.last_schedule = self.current_schedule()  # of the last step
         self.history: list[Epoch] = []
         self.events: list[TrainingEvent] = []
@@ -222,7 +220,7 @@ class Trainer:
         )
         if self.sam is not None:
             self.sam.climb()
-            with frozen_statistics(self.objective):  # they have seen this batch already
+            with frozen_statistics(self.objective):  # the first pass has updated them from this batch
                 self._gradient(x, target, teacher_log_probs, schedule)
             self.sam.descend()
         if self.scaler.is_enabled():
