@@ -3,7 +3,7 @@
 The score of a pair is the correlation of the two thumbnails' high frequencies (a Gaussian of 2 px taken
 away) where they overlap, after the affine registration that maximises the enhanced correlation
 coefficient (Evangelidis & Psarakis 2008). Different faces agree in their low frequencies, so that plain
-correlation cannot tell them apart; the high ones do. On FER2013 the score has two humps with a valley
+correlation cannot tell them apart; the high ones do. On FER2013 the score has two modes with a minimum
 between .5 and .6; of the pairs looked at, nearly all above .6 are the same photograph and few below .55
 (docs/results/near_duplicates.json, docs/log.md).
 
