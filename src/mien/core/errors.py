@@ -87,7 +87,7 @@ class TrainingDiverged(MienError):
     """Training produced a non-finite loss or collapsed; the message names the step."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known word closest to `word`, or an empty string."""
-    match = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    match = get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""

@@ -159,8 +159,8 @@ def cut(image: NDArray[np.uint8], box: Box, turn: float = 0.0) -> NDArray[np.uin
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Check an image argument, RGB (H, W, 3) or grey (H, W), and return it as (H, W, 3) uint8."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        seen = getattr(image, "dtype", type(image).__name__)
-        raise InputError(f"An image of type {seen}.", rule=_IMAGES)
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise InputError(f"An image of type {kind}.", rule=_IMAGES)
     if image.size and image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2)
     if image.size and image.ndim == 3 and image.shape[2] == 3:

@@ -96,12 +96,12 @@ def decode_lean(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MI
 def _plain_png(data: bytes, width: int, height: int) -> NDArray[np.uint8] | None:
     """A grey 8-bit PNG without anything special, whose checksums are right, by OpenCV: three times as fast.
 
-    None when OpenCV does not like it: then Pillow has the last word.
+    None where OpenCV does not read it; then Pillow decides.
     """
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint8 or found.shape != (height, width):
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint8 or image.shape != (height, width):
         return None
-    return np.asarray(found[..., None], np.uint8)
+    return np.asarray(image[..., None], np.uint8)
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
@@ -141,21 +141,21 @@ def _check_inflated(data: bytes, width: int, height: int) -> None:
     for x, y, dx, dy in passes:
         columns, rows = -((x - width) // dx), -((y - height) // dy)
         expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
-    found, at, inflate = 0, 8, zlib.decompressobj()
+    size, offset, inflate = 0, 8, zlib.decompressobj()
     try:
-        while data[at + 4 : at + 8] != b"IEND":
-            length = int.from_bytes(data[at : at + 4])
-            if data[at + 4 : at + 8] == b"IDAT":
-                part = data[at + 8 : at + 8 + length]
-                while part and found <= expected:
-                    found += len(inflate.decompress(part, _INFLATED))
+        while data[offset + 4 : offset + 8] != b"IEND":
+            length = int.from_bytes(data[offset : offset + 4])
+            if data[offset + 4 : offset + 8] == b"IDAT":
+                part = data[offset + 8 : offset + 8 + length]
+                while part and size <= expected:
+                    size += len(inflate.decompress(part, _INFLATED))
                     part = inflate.unconsumed_tail
-            at += 12 + length
-        found += len(inflate.flush(_INFLATED))
+            offset += 12 + length
+        size += len(inflate.flush(_INFLATED))
     except zlib.error as error:
         raise RejectedImage("truncated", str(error)) from None
-    if found < expected:
-        raise RejectedImage("truncated", f"{found} bytes of pixel data, {expected} announced")
+    if size < expected:
+        raise RejectedImage("truncated", f"{size} bytes of pixel data, {expected} announced")
 
 
 def _check_header(image: Image.Image, data: bytes, max_pixels: int, min_side: int) -> None:
@@ -179,28 +179,31 @@ def _check_webp(data: bytes, max_pixels: int) -> None:
         bits = int.from_bytes(data[21:25], "little")
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     else:
-        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        width, height = (int.from_bytes(data[offset : offset + 2], "little") & 0x3FFF for offset in (26, 28))
     limit = int(max_pixels * _WEBP_SHARE)
     if width * height > limit:
         raise RejectedImage("too_large", f"{width}×{height} pixels, limit for WebP {limit:,}")
 
 
 def _check_png(data: bytes) -> set[bytes]:
-    """Every chunk whole and its CRC right, and an end: Pillow does not look at the pixel chunks' CRCs. The chunks' names."""
-    view, at, names = memoryview(data), 8, set()
+    """The names of the chunks, each of which must be whole with a correct CRC; the last one must be IEND.
+
+    Pillow does not check the CRCs of the pixel chunks.
+    """
+    view, offset, names = memoryview(data), 8, set()
     if data[8:16] != b"\0\0\0\rIHDR":
         raise RejectedImage("truncated", "a PNG without its header")
-    while at + 12 <= len(view):
-        length = int.from_bytes(view[at : at + 4])
-        end = at + 12 + length
+    while offset + 12 <= len(view):
+        length = int.from_bytes(view[offset : offset + 4])
+        end = offset + 12 + length
         if end > len(view):
             raise RejectedImage("truncated", "a chunk ends after the file")
-        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise RejectedImage("truncated", f"chunk {bytes(view[at + 4 : at + 8])!r} has a wrong checksum")
-        names.add(bytes(view[at + 4 : at + 8]))
+        if zlib.crc32(view[offset + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            raise RejectedImage("truncated", f"chunk {bytes(view[offset + 4 : offset + 8])!r} has a wrong checksum")
+        names.add(bytes(view[offset + 4 : offset + 8]))
         if b"IEND" in names:
             return names
-        at = end
+        offset = end
     raise RejectedImage("truncated", "the end chunk is missing")
 
 

@@ -60,7 +60,8 @@ ALIASES: dict[str, str] = {
     "surprised": "surprise",
 } | {name: name for name in LABELS}
 
-# How tables write that there is no label. Never a class: whether "none" means no expression or no annotation is unknown.
+# How tables write that there is no label. Never a class: whether "none" means no expression or no annotation is
+# unknown.
 MISSING = frozenset({"", "none", "null", "nan", "na", "n/a", "-"})
 
 
@@ -71,14 +72,14 @@ def is_missing(name: str) -> bool:
 
 def parse_label(name: str) -> str:
     """Map a class name or a common alias (any case) to one of `LABELS`."""
-    found = ALIASES.get(name.strip().lower())
-    if found is None:
+    label = ALIASES.get(name.strip().lower())
+    if label is None:
         raise InputError(
             f"Label {name!r} is none of the seven classes.",
             rule=f"Classes: {', '.join(LABELS)} (and aliases such as 'happiness').",
             fix=nearest(name.strip().lower(), ALIASES).strip(),
         )
-    return found
+    return label
 
 
 def parse_or_drop(name: str, drop: frozenset[str]) -> tuple[str | None, str]:

@@ -24,7 +24,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Of several processes of one training the first alone speaks (torchrun and accelerate set RANK).
+# Of several processes of one training the first alone prints (torchrun and accelerate set RANK).
 FIRST = os.environ.get("RANK", "0") == "0"
 console = Console(stderr=True, highlight=False, quiet=not FIRST)
 _PLAIN_EVERY_S = 20.0
@@ -43,7 +43,7 @@ class Meter:
 
     def __init__(self, progress: Progress | None, task: TaskID | None, title: str, total: int) -> None:
         self._progress, self._task, self._title, self._total = progress, task, title, total
-        self._done, self._start, self._shown = 0, time.monotonic(), time.monotonic()
+        self._done, self._start, self._printed = 0, time.monotonic(), time.monotonic()
         self._first = 0
 
     def skip(self, n: int) -> None:
@@ -56,11 +56,11 @@ class Meter:
         self._done += n
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=n, note=note)
-        elif time.monotonic() - self._shown >= _PLAIN_EVERY_S:
-            self._shown = time.monotonic()
-            pace = (self._done - self._first) / max(1e-9, self._shown - self._start)
-            left = (self._total - self._done) / pace if pace > 0 else 0.0
-            say(f"{self._title}: {self._done}/{self._total}, {pace:,.0f}/s, {left:.0f} s left {note}".rstrip())
+        elif time.monotonic() - self._printed >= _PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            pace = (self._done - self._first) / max(1e-9, self._printed - self._start)
+            seconds = (self._total - self._done) / pace if pace > 0 else 0.0
+            say(f"{self._title}: {self._done}/{self._total}, {pace:,.0f}/s, {seconds:.0f} s left {note}".rstrip())
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def meter(title: str, total: int) -> Iterator[Meter]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is said within it."""
+    """Print nothing within it."""
     before, console.quiet = console.quiet, True
     try:
         yield

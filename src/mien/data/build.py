@@ -24,7 +24,7 @@ from mien.data.label_votes import NONE, VoteOutcome, check_source, decide, ranks
 from mien.data.loading.collect import Collection, collect
 from mien.data.loading.engines import Engine
 from mien.data.loading.load import NO_CODE, SPLIT_CODE, Finder, Recipe
-from mien.data.plan import Alone, Moved, Plan
+from mien.data.plan import Moved, Plan, SourceSplit
 from mien.data.sources import Source
 from mien.data.splits import Codes, Shares, assign, strictest
 
@@ -68,81 +68,82 @@ def build(
     for rule in filters:
         if rule.source is not None:
             check_source(rule.source, names, "--keep")
-    wanted = curate.read_relabels(config.relabel) if config.relabel is not None else {}
-    found = collect(sources, scratch, recipe, engine, max_rejected=config.max_rejected)
-    usable = found.label.copy()
-    failing = ~curate.passing(found, filters)
+    new_labels = curate.read_relabels(config.relabel) if config.relabel is not None else {}
+    collection = collect(sources, scratch, recipe, engine, max_rejected=config.max_rejected)
+    usable = collection.label.copy()
+    failing = ~curate.passing(collection, filters)
     usable[failing] = NONE
-    decisions = decide(found, usable, rank, config.fallback)
+    decisions = decide(collection, usable, rank, config.fallback)
     for image in list(decisions.why):
-        if failing[decisions.row[image]] and found.label[decisions.row[image]] != NONE:
+        if failing[decisions.row[image]] and collection.label[decisions.row[image]] != NONE:
             decisions.why[image] = "filter"
-    ids = found.image_ids(found.first)
+    ids = collection.image_ids(collection.first)
     relabels: list[dict[str, str | None]] = []
-    if wanted and config.relabel is not None:
-        decisions.label, relabels = curate.relabelled(found, decisions.label, ids, wanted, config.relabel)
+    if new_labels and config.relabel is not None:
+        decisions.label, relabels = curate.relabelled(collection, decisions.label, ids, new_labels, config.relabel)
         numbers = {identity.hex(): i for i, identity in enumerate(ids)}
         for change in relabels:
             image = numbers[str(change["image_id"])]
             decisions.why.pop(image, None)
-            decisions.votes[image] = None  # they are for the label that no longer holds
+            decisions.votes[image] = None  # they belong to the old label
             if change["to"] == DROP:
                 decisions.why[image] = "relabel_drop"
     if not (decisions.label != NONE).any():
-        _nothing_left(found, decisions)
-    pairs = _near(config, found, scratch, engine)
-    plan = _plan(config, found, usable, decisions, ids, pairs, caps)
+        _nothing_left(collection, decisions)
+    pairs = _near(config, collection, scratch, engine)
+    plan = _plan(config, collection, usable, decisions, ids, pairs, caps)
     plan.relabelled = relabels
-    return _parts(config, plan), found
+    return _parts(config, plan), collection
 
 
-def _nothing_left(found: Collection, decisions: VoteOutcome) -> None:
+def _nothing_left(collection: Collection, decisions: VoteOutcome) -> None:
     """Say why no image is left."""
-    lost = np.flatnonzero(found.rejected)
-    reasons = Counter(found.texts("reason", lost)) + Counter(decisions.why.values())
-    example = found.texts("path", lost[:1] if len(lost) else decisions.row[:1])[0]
+    lost = np.flatnonzero(collection.rejected)
+    reasons = Counter(collection.texts("reason", lost)) + Counter(decisions.why.values())
+    example = collection.texts("path", lost[:1] if len(lost) else decisions.row[:1])[0]
     raise InputError(
-        f"No image with a label is left of {len(found)}: {', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
+        f"No image with a label is left of {len(collection)}: "
+        f"{', '.join(f'{why} {n}' for why, n in reasons.most_common())}; the first is {example}.",
         rule="An image needs one label: the majority of the rows that show it, in the source that decides.",
         fix="See docs/data.md on labels, --keep, --relabel and --fallback.",
     )
 
 
-def _near(config: IndexConfig, found: Collection, scratch: Scratch, engine: Engine) -> Pairs:
-    if config.near_duplicates == "off" or all(source.distinct for source in found.sources):
+def _near(config: IndexConfig, collection: Collection, scratch: Scratch, engine: Engine) -> Pairs:
+    if config.near_duplicates == "off" or all(source.distinct for source in collection.sources):
         none = np.empty(0, np.int64)
         return Pairs(none, none, np.empty(0, np.float32))
-    drawn = np.array([source.distinct for source in found.sources])
-    # Images that show nothing have no hash to speak of: any two of them would be candidates.
-    empty = found.numbers("deviation", np.float32)[found.first] < CONSTANT
-    asked = np.flatnonzero(~drawn[found.source[found.first]] & ~empty)
+    distinct = np.array([source.distinct for source in collection.sources])
+    # Images of one grey level have no useful hash: any two of them would be candidates.
+    empty = collection.numbers("deviation", np.float32)[collection.first] < CONSTANT
+    compared = np.flatnonzero(~distinct[collection.source[collection.first]] & ~empty)
     path = scratch.folder / "hashes.npy"
-    tables.write_hashes(found, found.first[asked], path)
+    tables.write_hashes(collection, collection.first[compared], path)
     pairs = find(
         path,
-        lambda images: found.thumbs(found.first[asked[images]]),
+        lambda images: collection.thumbs(collection.first[compared[images]]),
         kind=config.near_duplicates,
         radius=config.near_radius,
         threshold=config.near_threshold,
         engine=engine,
-        members=_members(found, asked) if len(found.sources) > 1 else (),
+        members=_members(collection, compared) if len(collection.sources) > 1 else (),
     )
-    return Pairs(asked[pairs.a], asked[pairs.b], pairs.score)
+    return Pairs(compared[pairs.a], compared[pairs.b], pairs.score)
 
 
-def _members(found: Collection, images: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+def _members(collection: Collection, images: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
     """For each source which of some images it shows."""
     out = []
-    for number in range(len(found.sources)):
-        shown = np.zeros(len(found.first), dtype=bool)
-        shown[found.image[(found.source == number) & (found.image >= 0)]] = True
-        out.append(shown[images])
+    for number in range(len(collection.sources)):
+        mask = np.zeros(len(collection.first), dtype=bool)
+        mask[collection.image[(collection.source == number) & (collection.image >= 0)]] = True
+        out.append(mask[images])
     return out
 
 
 def _plan(
     config: IndexConfig,
-    found: Collection,
+    collection: Collection,
     usable: NDArray[np.int8],
     decisions: VoteOutcome,
     ids: list[bytes],
@@ -150,20 +151,22 @@ def _plan(
     caps: dict[str, int],
 ) -> Plan:
     n = len(ids)
-    subjects = _subject_links(found)
+    subjects = _subject_links(collection)
     whole = components(n, *(np.concatenate([x, y]) for x, y in zip((pairs.a, pairs.b), subjects, strict=True)))
-    alone = _split_alone(config, found, usable, decisions, ids, pairs, subjects)
+    source_splits = _split_sources(config, collection, usable, decisions, ids, pairs, subjects)
     final = np.full(n, NO_CODE, dtype=np.int8)
-    own = np.full(n, TRAIN, dtype=np.int8)
-    deciding = found.source[decisions.row]
-    for one in alone:
-        np.maximum.at(final, one.images, one.sides)
-        np.maximum.at(own, one.images, one.own)
+    own_sides = np.full(n, TRAIN, dtype=np.int8)
+    deciding = collection.source[decisions.row]
+    for split in source_splits:
+        np.maximum.at(final, split.images, split.sides)
+        np.maximum.at(own_sides, split.images, split.own_sides)
     final = strictest(final, whole)
     kept, why = decisions.label != NONE, dict(decisions.why)
-    moved = _moved(whole, alone, final, kept)
+    moved = _moved(whole, source_splits, final, kept)
     if config.leaks != "move":
-        leaking = np.flatnonzero(kept & (final > own) & (_official(alone, whole) if config.leaks == "auto" else True))
+        leaking = np.flatnonzero(
+            kept & (final > own_sides) & (_official(source_splits, whole) if config.leaks == "auto" else True)
+        )
         kept[leaking] = False
         why.update(dict.fromkeys(leaking.tolist(), "leak"))
     train = np.flatnonzero(kept & (final == TRAIN))
@@ -172,7 +175,7 @@ def _plan(
             decisions.label[train],
             deciding[train],
             [ids[i] for i in train.tolist()],
-            names=[s.alias for s in found.sources],
+            names=[s.alias for s in collection.sources],
             seed=config.seed,
             max_train=config.max_train,
             max_per_class=config.max_per_class,
@@ -183,13 +186,13 @@ def _plan(
     why.update(dict.fromkeys(over.tolist(), "cap"))
     group = components(n, pairs.a, pairs.b)
     return Plan(
-        found,
+        collection,
         decisions,
         ids,
         pairs,
         _named_by_smallest(group, ids),
         final,
-        own,
+        own_sides,
         kept,
         why,
         moved,
@@ -197,51 +200,51 @@ def _plan(
     )
 
 
-def _official(alone: list[Alone], whole: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _official(source_splits: list[SourceSplit], whole: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Images (n,) whose group holds an image of a source with an official val or test."""
     out = np.zeros(int(whole.max(initial=-1)) + 1, dtype=bool)
-    for one in alone:
-        if one.official:
-            out[whole[one.images]] = True
+    for split in source_splits:
+        if split.official:
+            out[whole[split.images]] = True
     return np.asarray(out[whole])
 
 
-def _subject_links(found: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _subject_links(collection: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of images that show one person, enough to join all of a person's images."""
-    codes = found.codes("subject")
-    rows = np.flatnonzero((codes >= 0) & (found.image >= 0))
+    codes = collection.codes("subject")
+    rows = np.flatnonzero((codes >= 0) & (collection.image >= 0))
     if not len(rows):
         return rows, rows
     first = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
-    first[codes[rows[::-1]]] = found.image[rows[::-1]]
-    return found.image[rows], first[codes[rows]]
+    first[codes[rows[::-1]]] = collection.image[rows[::-1]]
+    return collection.image[rows], first[codes[rows]]
 
 
-def _split_alone(
+def _split_sources(
     config: IndexConfig,
-    found: Collection,
+    collection: Collection,
     usable: NDArray[np.int8],
     decisions: VoteOutcome,
     ids: list[bytes],
     pairs: Pairs,
     subjects: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> list[Alone]:
+) -> list[SourceSplit]:
     """For each source its images, their sides and own sides."""
     shares = Shares(config.val_fraction, config.test_fraction, config.calib_fraction, config.seed)
     out = []
-    for number in range(len(found.sources)):
-        rows = np.flatnonzero((found.source == number) & (found.image >= 0))
-        images, first, at = np.unique(found.image[rows], return_index=True, return_inverse=True)
+    for number in range(len(collection.sources)):
+        rows = np.flatnonzero((collection.source == number) & (collection.image >= 0))
+        images, first, inverse = np.unique(collection.image[rows], return_index=True, return_inverse=True)
         official = np.full(len(images), NO_CODE, dtype=np.int8)
-        np.maximum.at(official, at, found.official[rows])
+        np.maximum.at(official, inverse, collection.official[rows])
         labels = usable[rows[first]].copy()
         for local, image in enumerate(images.tolist()):
             if (number, image) in decisions.by_source:
                 labels[local] = decisions.by_source[number, image]
         links = [_within(images, *link) for link in ((pairs.a, pairs.b), subjects)]
         units = components(len(images), *(np.concatenate(side) for side in zip(*links, strict=True)))
-        sides, by_itself = assign(official, units, [ids[i] for i in images.tolist()], labels, shares)
-        out.append(Alone(images, rows[first], sides, by_itself, bool((official > SPLIT_CODE["calib"]).any())))
+        sides, own_sides = assign(official, units, [ids[i] for i in images.tolist()], labels, shares)
+        out.append(SourceSplit(images, rows[first], sides, own_sides, bool((official > SPLIT_CODE["calib"]).any())))
     return out
 
 
@@ -249,11 +252,11 @@ def _within(
     images: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Those pairs of which both lie in `images` (ascending), as positions in it."""
-    at = [np.minimum(np.searchsorted(images, x), len(images) - 1) if len(images) else x[:0] for x in (a, b)]
+    positions = [np.minimum(np.searchsorted(images, x), len(images) - 1) if len(images) else x[:0] for x in (a, b)]
     if not len(images) or not len(a):
         return a[:0], b[:0]
-    both = (images[at[0]] == a) & (images[at[1]] == b)
-    return at[0][both], at[1][both]
+    both = (images[positions[0]] == a) & (images[positions[1]] == b)
+    return positions[0][both], positions[1][both]
 
 
 def _named_by_smallest(group: NDArray[np.int64], ids: Sequence[bytes]) -> NDArray[np.int64]:
@@ -269,41 +272,45 @@ def _named_by_smallest(group: NDArray[np.int64], ids: Sequence[bytes]) -> NDArra
     return out
 
 
-def _moved(whole: NDArray[np.int64], alone: list[Alone], final: Codes, kept: NDArray[np.bool_]) -> list[Moved]:
+def _moved(
+    whole: NDArray[np.int64], source_splits: list[SourceSplit], final: Codes, kept: NDArray[np.bool_]
+) -> list[Moved]:
     """Every source's rows whose images went to a stricter side than it gives them, in order."""
-    changed = [np.flatnonzero(kept[one.images] & (final[one.images] > one.own)) for one in alone]
-    units = {int(u) for one, at in zip(alone, changed, strict=True) for u in whole[one.images[at]]}
+    changed = [np.flatnonzero(kept[split.images] & (final[split.images] > split.own_sides)) for split in source_splits]
+    units = {
+        int(u) for split, positions in zip(source_splits, changed, strict=True) for u in whole[split.images[positions]]
+    }
     reason: dict[int, int] = {}
-    for one in alone:
-        standing = np.flatnonzero(one.own == final[one.images])
-        for at in standing[np.isin(whole[one.images[standing]], list(units))].tolist():
-            reason.setdefault(int(whole[one.images[at]]), int(one.rows[at]))
+    for split in source_splits:
+        standing = np.flatnonzero(split.own_sides == final[split.images])
+        for position in standing[np.isin(whole[split.images[standing]], list(units))].tolist():
+            reason.setdefault(int(whole[split.images[position]]), int(split.rows[position]))
     return [
-        Moved(int(one.rows[i]), int(one.own[i]), reason[int(whole[one.images[i]])])
-        for one, at in zip(alone, changed, strict=True)
-        for i in at.tolist()
+        Moved(int(split.rows[i]), int(split.own_sides[i]), reason[int(whole[split.images[i]])])
+        for split, positions in zip(source_splits, changed, strict=True)
+        for i in positions.tolist()
     ]
 
 
 def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
-    found = plan.found
+    collection = plan.collection
     grey = (
-        bool(found.numbers("grey", np.bool_)[plan.decisions.row[plan.kept]].all())
+        bool(collection.numbers("grey", np.bool_)[plan.decisions.row[plan.kept]].all())
         if config.color == "auto"
         else config.color == "grey"
     )
     crop = recipe_of(config, None).crop.model_copy(update={"color": "grey" if grey else "rgb"})
-    shown = np.bincount(found.image[found.image >= 0], minlength=len(plan.ids))
-    dropped = Counter(reason for image, reason in plan.why.items() for _ in range(int(shown[image])))
-    keep = np.zeros(len(found), dtype=bool)
+    counts = np.bincount(collection.image[collection.image >= 0], minlength=len(plan.ids))
+    dropped = Counter(reason for image, reason in plan.why.items() for _ in range(int(counts[image])))
+    keep = np.zeros(len(collection), dtype=bool)
     keep[plan.decisions.row[plan.kept]] = True
     return IndexParts(
         rows=tables.rows(plan, keep),
         occurrences=tables.occurrences(plan),
-        rejected=tables.rejected(found),
+        rejected=tables.rejected(collection),
         duplicates=tables.duplicates(plan),
         moved=tables.moved(plan),
-        pixels=found.crops(keep, config.size, grey=grey),
+        pixels=collection.crops(keep, config.size, grey=grey),
         count=int(keep.sum()),
         audit=audit(plan, keep, dropped),
         provenance=_provenance(config, plan, dropped),
@@ -312,8 +319,8 @@ def _parts(config: IndexConfig, plan: Plan) -> IndexParts:
 
 
 def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> Provenance:
-    found = plan.found
-    order = sorted(range(len(found.sources)), key=lambda i: int(ranks(found.sources, config.priority)[i]))
+    collection = plan.collection
+    order = sorted(range(len(collection.sources)), key=lambda i: int(ranks(collection.sources, config.priority)[i]))
     return {
         "mien": mien.__version__,
         "config": config.model_dump(mode="json", exclude={"source", "relabel", "detector_model"}),
@@ -326,13 +333,16 @@ def _provenance(config: IndexConfig, plan: Plan, dropped: Counter[str]) -> Prove
                 "license": s.license,
                 "content": content,
             }
-            for s, content in zip(found.sources, found.content, strict=True)
+            for s, content in zip(collection.sources, collection.content, strict=True)
         ],
-        "label_rule": "the first of these sources that shows an image decides; among its rows the majority; none: the fallback, or dropped",
-        "priority": [found.sources[i].alias for i in order],
+        "label_rule": (
+            "the first of these sources that shows an image decides; among its rows the majority; none: the fallback, "
+            "or dropped"
+        ),
+        "priority": [collection.sources[i].alias for i in order],
         "fallback": list(config.fallback),
         "dropped": dict(sorted(dropped.items())),
-        "rejected": int(found.rejected.sum()),
+        "rejected": int(collection.rejected.sum()),
         "moved": len(plan.moved),
         "relabelled": plan.relabelled,
     }

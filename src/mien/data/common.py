@@ -21,14 +21,14 @@ _CHUNK = 4096
 def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, source: str) -> IndexParts:
     """Parts of an index of those images that every source of `index` labels, with the labels of `source`.
 
-    Splits, groups and pixels are those of `index`, so that two such indexes differ in their labels alone. A source's label of an
-    image is the majority of its rows that show it. Votes are left out: they are of one source.
+    Splits, groups and pixels are those of `index`, so that two such indexes differ in their labels alone. A source's
+    label of an image is the majority of its rows that show it. Votes are left out: they are of one source.
 
     Raises:
         UsageError: `source` is none of the index's.
         InputError: no image has a label from every source.
     """
-    names = [one["name"] for one in provenance["sources"]]
+    names = [entry["name"] for entry in provenance["sources"]]
     if source not in names:
         raise UsageError(
             f"labels = {source!r} is no source of the index.{nearest(source, names)}",
@@ -37,18 +37,18 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
     labels = _labels(occurrences)
     ids = index.image_ids.tolist()
     rows = np.array(
-        [i for i, one in enumerate(ids) if all(labels.get((name, one), NONE) != NONE for name in names)], int
+        [i for i, image in enumerate(ids) if all(labels.get((name, image), NONE) != NONE for name in names)], int
     )
     if not len(rows):
         raise InputError(
             f"No image has a label from each of {', '.join(names)}.", fix="Name sources of the same images."
         )
-    found = np.array([labels[source, ids[i]] for i in rows.tolist()])
+    new_labels = np.array([labels[source, ids[i]] for i in rows.tolist()])
     table = index.table.take(pa.array(rows))
-    changed = {"label": np.array(LABELS)[found].tolist(), "votes": [None] * len(rows)}
+    changed = {"label": np.array(LABELS)[new_labels].tolist(), "votes": [None] * len(rows)}
     for name, values in changed.items():
-        at = SCHEMA.get_field_index(name)
-        table = table.set_column(at, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
+        position = SCHEMA.get_field_index(name)
+        table = table.set_column(position, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
     kept = pc.and_(pc.is_in(occurrences["image_id"], table["image_id"]), pc.equal(occurrences["source"], source))
     return IndexParts(
         rows=table.combine_chunks().to_batches(),
@@ -58,7 +58,7 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
         moved=MOVED.empty_table().to_batches(),
         pixels=_pixels(index, rows),
         count=len(rows),
-        audit=_audit(index, rows, found, source),
+        audit=_audit(index, rows, new_labels, source),
         provenance={**provenance, "labels": source, "of": index.content_hash},
         crop=index.crop,
     )
@@ -66,11 +66,11 @@ def under_labels(index: Index, occurrences: pa.Table, provenance: Provenance, so
 
 def _labels(occurrences: pa.Table) -> dict[tuple[str, str], int]:
     """The label that each source gives each image, by (source, image_id)."""
-    shown: dict[tuple[str, str], list[int]] = {}
+    labels: dict[tuple[str, str], list[int]] = {}
     columns = (occurrences[name].to_pylist() for name in ("source", "image_id", "label"))
     for source, image, label in zip(*columns, strict=True):
-        shown.setdefault((source, image), []).append(NONE if label is None else INDEX[label])
-    return {key: vote(given)[0] for key, given in shown.items()}
+        labels.setdefault((source, image), []).append(NONE if label is None else INDEX[label])
+    return {key: vote(votes)[0] for key, votes in labels.items()}
 
 
 def _pixels(index: Index, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

@@ -56,35 +56,36 @@ def parse_filter(text: str) -> Filter:
     return Filter(text, match["source"], match["field"], match["op"], match["value"].strip())
 
 
-def passing(found: Collection, filters: Sequence[Filter]) -> NDArray[np.bool_]:
+def passing(collection: Collection, filters: Sequence[Filter]) -> NDArray[np.bool_]:
     """Which rows meet every filter. A row without the attribute does not meet a filter on it."""
-    out = np.ones(len(found), dtype=bool)
-    names = [source.alias for source in found.sources]
+    out = np.ones(len(collection), dtype=bool)
+    names = [source.alias for source in collection.sources]
     for rule in filters:
-        asked = np.ones(len(found), dtype=bool)
+        applies = np.ones(len(collection), dtype=bool)
         if rule.source is not None:
-            asked = np.isin(found.source, [i for i, name in enumerate(names) if name == rule.source])
-        rows = np.flatnonzero(asked & ~found.rejected)
-        out[rows] &= _meets(found, rows, rule)
+            applies = np.isin(collection.source, [i for i, name in enumerate(names) if name == rule.source])
+        rows = np.flatnonzero(applies & ~collection.rejected)
+        out[rows] &= _meets(collection, rows, rule)
     return out
 
 
-def _meets(found: Collection, rows: NDArray[np.int64], rule: Filter) -> NDArray[np.bool_]:
+def _meets(collection: Collection, rows: NDArray[np.int64], rule: Filter) -> NDArray[np.bool_]:
     compare = _OPERATORS[rule.op]
     if rule.field in _SIZES:
-        width, height = found.numbers("width", np.int32)[rows], found.numbers("height", np.int32)[rows]
-        seen = {"width": width, "height": height, "side": np.minimum(width, height)}[rule.field]
-        return np.asarray(compare(seen, _number(rule)))
+        width, height = collection.numbers("width", np.int32)[rows], collection.numbers("height", np.int32)[rows]
+        sizes = {"width": width, "height": height, "side": np.minimum(width, height)}[rule.field]
+        return np.asarray(compare(sizes, _number(rule)))
     if rule.field == "label":
         if rule.op not in {"=", "==", "!="}:
             raise UsageError(f"--keep {rule.text!r} orders labels.", rule="Labels are compared with = or !=.")
-        return np.asarray(compare(found.label[rows], INDEX[parse_label(rule.value)]))
-    values = [dict(pairs).get(rule.field) for pairs in found.attributes(rows)]
+        return np.asarray(compare(collection.label[rows], INDEX[parse_label(rule.value)]))
+    values = [dict(pairs).get(rule.field) for pairs in collection.attributes(rows)]
     if not any(value is not None for value in values):
-        known = sorted({key for pairs in found.attributes(rows[:2048]) for key, _ in pairs})
+        attributes = sorted({key for pairs in collection.attributes(rows[:2048]) for key, _ in pairs})
         raise UsageError(
-            f"--keep {rule.text!r}: no row has the attribute {rule.field!r}.{nearest(rule.field, [*known, *_SIZES, 'label'])}",
-            rule=f"Fields are {', '.join([*_SIZES, 'label', *known])}.",
+            f"--keep {rule.text!r}: no row has the attribute "
+            f"{rule.field!r}.{nearest(rule.field, [*attributes, *_SIZES, 'label'])}",
+            rule=f"Fields are {', '.join([*_SIZES, 'label', *attributes])}.",
         )
     if rule.op in {"=", "==", "!="}:
         return np.array([value is not None and compare(value, rule.value) for value in values], dtype=bool)
@@ -138,19 +139,19 @@ def read_relabels(path: Path) -> dict[str, str]:
 
 
 def relabelled(
-    found: Collection, labels: NDArray[np.int8], ids: list[bytes], wanted: dict[str, str], path: Path
+    collection: Collection, labels: NDArray[np.int8], ids: list[bytes], new_labels: dict[str, str], path: Path
 ) -> tuple[NDArray[np.int8], list[dict[str, str | None]]]:
     """Labels after a relabelling file, and what it changed; names that are nowhere are an error."""
-    where = {identity.hex(): number for number, identity in enumerate(ids)}
-    left = {name for name in wanted if name not in where}
-    if left:
-        rows = np.flatnonzero(~found.rejected)
-        where |= {
-            name: int(found.image[row])
-            for row, name in zip(rows, found.texts("path", rows), strict=True)
-            if name in left
+    numbers = {identity.hex(): number for number, identity in enumerate(ids)}
+    paths = {name for name in new_labels if name not in numbers}
+    if paths:
+        rows = np.flatnonzero(~collection.rejected)
+        numbers |= {
+            name: int(collection.image[row])
+            for row, name in zip(rows, collection.texts("path", rows), strict=True)
+            if name in paths
         }
-    unknown = [name for name in wanted if name not in where]
+    unknown = [name for name in new_labels if name not in numbers]
     if unknown:
         raise InputError(
             f"{path} names {len(unknown)} images that this index does not have, first {unknown[0]!r}.",
@@ -158,8 +159,8 @@ def relabelled(
         )
     out = labels.copy()
     changes: list[dict[str, str | None]] = []
-    for name, label in wanted.items():
-        number = where[name]
+    for name, label in new_labels.items():
+        number = numbers[name]
         new = NONE if label == DROP else INDEX[label]
         old = int(labels[number])
         if new != old:
@@ -191,11 +192,11 @@ def capped(
     max_per_class: int | None,
     per_source: dict[str, int],
 ) -> NDArray[np.bool_]:
-    """Which of some train images are beyond the caps. Only train is capped: the other sides keep their natural shares."""
+    """Which train images are beyond the caps. Only train is capped: the other sides keep their natural shares."""
     keys = order_keys(seed, "cap", ids)
     over = np.zeros(len(labels), dtype=bool)
     for name, limit in per_source.items():
-        members = np.flatnonzero(np.isin(sources, [i for i, known in enumerate(names) if known == name]))
+        members = np.flatnonzero(np.isin(sources, [i for i, source in enumerate(names) if source == name]))
         over[_beyond(members, labels, keys, limit, None)] = True
     members = np.flatnonzero(~over)
     if max_train is not None or max_per_class is not None:

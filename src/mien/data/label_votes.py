@@ -34,7 +34,7 @@ class VoteOutcome:
     why: dict[int, str]
     """Why images without a label have none."""
     votes: dict[int, tuple[float, ...] | None]
-    """Mean votes of images that several rows of the deciding source show; None, whatever the rows say, after relabelling."""
+    """Mean votes of images that several rows of the deciding source show; None for an image that was relabelled."""
     conflict: NDArray[np.bool_]
     """Whether its rows name several classes."""
     by_source: dict[tuple[int, int], int]
@@ -43,67 +43,67 @@ class VoteOutcome:
 
 def ranks(sources: list[Source], priority: Sequence[str]) -> NDArray[np.int16]:
     """The rank of each source: lower decides. A relabelling source comes before those whose images it labels anew."""
-    known = [source.alias for source in sources]
+    aliases = [source.alias for source in sources]
     for name in priority:
-        check_source(name, known, "--priority")
-    order = list(dict.fromkeys((*priority, *known)))
+        check_source(name, aliases, "--priority")
+    order = list(dict.fromkeys((*priority, *aliases)))
     for source in sources:
         for older in (other.alias for other in sources if other.name in source.relabels):
-            at = order.index(older)
-            if not {older, source.alias} <= set(priority) and at < order.index(source.alias):
+            position = order.index(older)
+            if not {older, source.alias} <= set(priority) and position < order.index(source.alias):
                 order.remove(source.alias)
-                order.insert(at, source.alias)
-    return np.array([order.index(name) for name in known], dtype=np.int16)
+                order.insert(position, source.alias)
+    return np.array([order.index(name) for name in aliases], dtype=np.int16)
 
 
-def check_source(name: str, known: Sequence[str], flag: str) -> None:
+def check_source(name: str, names: Sequence[str], flag: str) -> None:
     """Refuse a source that was not given."""
-    if name not in known:
+    if name not in names:
         raise UsageError(
-            f"{flag} names {name!r}, which is no source of this index.{nearest(name, known)}",
-            rule=f"Its sources: {', '.join(known)}.",
+            f"{flag} names {name!r}, which is no source of this index.{nearest(name, names)}",
+            rule=f"Its sources: {', '.join(names)}.",
         )
 
 
 def vote(labels: Sequence[int]) -> tuple[int, str]:
     """(majority label, "") of some rows' labels, or (-1, why not)."""
-    named = Counter(label for label in labels if label != NONE)
-    if not named:
+    counts = Counter(label for label in labels if label != NONE)
+    if not counts:
         return NONE, ""
-    (label, most), *others = named.most_common()
+    (label, most), *others = counts.most_common()
     return (NONE, "label_conflict") if others and others[0][1] == most else (label, "")
 
 
 def decide(
-    found: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]
+    collection: Collection, usable: NDArray[np.int8], rank: NDArray[np.int16], fallback: Sequence[str]
 ) -> VoteOutcome:
     """Apply the rule to every distinct image. `usable` are the rows' labels after filters, -1 for none."""
-    names = [source.alias for source in found.sources]
-    spare = [s for name in fallback for s, known in enumerate(names) if known == name]
-    n = len(found.first)
-    rows = np.flatnonzero(found.image >= 0)
-    rows = rows[np.lexsort((rows, rank[found.source[rows]], found.image[rows]))]
-    bounds = np.append(np.searchsorted(found.image[rows], np.arange(n)), len(rows))
+    names = [source.alias for source in collection.sources]
+    spare = [s for name in fallback for s, alias in enumerate(names) if alias == name]
+    n = len(collection.first)
+    rows = np.flatnonzero(collection.image >= 0)
+    rows = rows[np.lexsort((rows, rank[collection.source[rows]], collection.image[rows]))]
+    bounds = np.append(np.searchsorted(collection.image[rows], np.arange(n)), len(rows))
     out = VoteOutcome(rows[bounds[:-1]].copy(), usable[rows[bounds[:-1]]].copy(), {}, {}, np.zeros(n, bool), {})
     several = np.flatnonzero(np.diff(bounds) > 1)
-    texts = _Texts(found, rows[np.isin(found.image[rows], several)])
+    texts = _Texts(collection, rows[np.isin(collection.image[rows], several)])
     for image in several.tolist():
-        _decide(found, usable, rank, spare, rows[bounds[image] : bounds[image + 1]], image, out, texts)
+        _decide(collection, usable, rank, spare, rows[bounds[image] : bounds[image + 1]], image, out, texts)
     lost = np.flatnonzero((out.label == NONE) & (np.diff(bounds) == 1))
-    out.why.update(zip(lost.tolist(), [w or "no_label" for w in found.texts("why", out.row[lost])], strict=True))
+    out.why.update(zip(lost.tolist(), [w or "no_label" for w in collection.texts("why", out.row[lost])], strict=True))
     return out
 
 
 class _Texts:
     """What some rows say, fetched at once: a column's values one by one cost a search in all pieces each."""
 
-    def __init__(self, found: Collection, rows: Rows) -> None:
-        self.why = dict(zip(rows.tolist(), found.texts("why", rows), strict=True))
-        self.votes = dict(zip(rows.tolist(), found.votes(rows), strict=True))
+    def __init__(self, collection: Collection, rows: Rows) -> None:
+        self.why = dict(zip(rows.tolist(), collection.texts("why", rows), strict=True))
+        self.votes = dict(zip(rows.tolist(), collection.votes(rows), strict=True))
 
 
 def _decide(
-    found: Collection,
+    collection: Collection,
     usable: NDArray[np.int8],
     rank: NDArray[np.int16],
     spare: list[int],
@@ -112,7 +112,7 @@ def _decide(
     out: VoteOutcome,
     texts: _Texts,
 ) -> None:
-    source, labels = found.source[rows], usable[rows]
+    source, labels = collection.source[rows], usable[rows]
     order = rank[source]
     out.conflict[image] = len(set(labels[labels != NONE].tolist())) > 1
     for number in np.unique(source).tolist():

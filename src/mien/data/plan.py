@@ -24,13 +24,13 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Alone:
+class SourceSplit:
     """What one source by itself makes of its images; arrays have one entry an image of its own."""
 
     images: NDArray[np.int64]
     rows: NDArray[np.int64]
     sides: Codes
-    own: Codes
+    own_sides: Codes
     official: bool
     """Whether the source states a val or test of its own."""
 
@@ -39,14 +39,14 @@ class Alone:
 class Plan:
     """What becomes of every distinct image; arrays have one entry an image."""
 
-    found: Collection
+    collection: Collection
     decisions: VoteOutcome
     ids: list[bytes]
     pairs: Pairs
     group: NDArray[np.int64]
     """Near-duplicate cluster, by its member with the smallest id."""
     sides: Codes
-    own: Codes
+    own_sides: Codes
     """The strictest side that any source gives the image by itself, whatever it is a duplicate of."""
     kept: NDArray[np.bool_]
     why: dict[int, str]

@@ -19,7 +19,7 @@ from mien.core.labels import AFFECTNET, EXPW, FER2013, INDEX, LABELS, RAFDB, par
 from mien.data.sources.base import SPLIT_NAMES
 
 SPLITS = ("val", "calib", "test")
-TESTS = {theirs for theirs, ours in SPLIT_NAMES.items() if ours == "test"}  # what test is called elsewhere
+TESTS = {name for name, split in SPLIT_NAMES.items() if split == "test"}  # names of test in data sets
 NUMBERS: dict[str, dict[int, str | None]] = {
     "mien": dict(enumerate(LABELS)),
     "fer2013": dict(FER2013),
@@ -66,9 +66,9 @@ def read_file(path: Path, config: ImportConfig) -> Imported:
     if not n:
         raise InputError(f"{path} has no rows.")
     ids = _texts(_column(columns, config.id_column, path, "--id-column"), path, config.id_column)
-    seen, counts = np.unique(ids, return_counts=True)
+    unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        twice = seen[counts > 1]
+        twice = unique[counts > 1]
         raise InputError(
             f"{path} names {len(twice)} images more than once, e.g. {str(twice[0])!r}.",
             rule="One row an image, over all splits.",
@@ -77,10 +77,12 @@ def read_file(path: Path, config: ImportConfig) -> Imported:
     splits = _splits(columns, n, path, config)
     logits = _logits(values, kind, ids, path)
     used = {config.id_column, config.label_column, config.split_column}
-    left = tuple(
-        n for n in columns if n not in used and _suffix(path) != ".npz" and _prefix(n) is not None and not _known(n)
+    extra = tuple(
+        n
+        for n in columns
+        if n not in used and _suffix(path) != ".npz" and _prefix(n) is not None and not _names_class(n)
     )
-    return Imported(ids, splits, labels, logits, kind, left)
+    return Imported(ids, splits, labels, logits, kind, extra)
 
 
 def _texts(column: NDArray[np.generic], path: Path, name: str) -> NDArray[np.str_]:
@@ -100,7 +102,7 @@ def _prefix(name: str) -> str | None:
     return PREFIXES.get(head.lower()) if sep else None
 
 
-def _known(name: str) -> bool:
+def _names_class(name: str) -> bool:
     try:
         parse_label(name.rpartition("_")[2])
     except MienError:
@@ -146,12 +148,12 @@ def _column(columns: Columns, name: str, path: Path, flag: str) -> NDArray[np.ge
 def _values(columns: Columns, path: Path, config: ImportConfig) -> tuple[NDArray[np.float64], str]:
     """The numbers (n, 7) in our order of classes, and whether they are logits or probabilities."""
     if _suffix(path) == ".npz":
-        found = _from_array(columns, path, config)
+        numbers = _from_array(columns, path, config)
         kind = PREFIXES.get(config.values, config.values if config.values in PREFIXES.values() else "?")
     else:
         names, kind = _class_columns(list(columns), path, config)
         try:
-            found = np.column_stack([columns[name].astype(np.float64) for name in names])
+            numbers = np.column_stack([columns[name].astype(np.float64) for name in names])
         except ValueError as error:
             raise InputError(f"{path} has numbers that are none: {error}") from None
     kind = config.kind if config.kind != "auto" else kind
@@ -160,10 +162,10 @@ def _values(columns: Columns, path: Path, config: ImportConfig) -> tuple[NDArray
             f"{path} does not say whether its numbers are logits or probabilities.",
             fix="Say it: --kind logits or --kind probabilities.",
         )
-    if not np.isfinite(found).all():
-        row = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers).all(1))[0])
         raise InputError(f"{path} has NaN, Inf or empty numbers, first in row {row + 1}.", rule="All are finite.")
-    return found, kind
+    return numbers, kind
 
 
 def _from_array(columns: Columns, path: Path, config: ImportConfig) -> NDArray[np.float64]:
@@ -172,56 +174,56 @@ def _from_array(columns: Columns, path: Path, config: ImportConfig) -> NDArray[n
         raise InputError(f"{path}: {config.values!r} has shape {array.shape}.", rule=f"(n, {len(LABELS)}).")
     if array.dtype.kind not in "fiub":
         raise InputError(f"{path}: {config.values!r} holds {array.dtype}.", rule="Real numbers.")
-    named = config.classes.split(",") if config.classes else columns.get("classes")
-    if isinstance(named, np.ndarray):
-        named = np.atleast_1d(named).tolist()
-    if named is None:
+    classes = config.classes.split(",") if config.classes else columns.get("classes")
+    if isinstance(classes, np.ndarray):
+        classes = np.atleast_1d(classes).tolist()
+    if classes is None:
         raise UsageError(
             f"{path} does not say in which order its classes are.",
             rule="An array's columns have no names, and a wrong order is the commonest bug.",
             fix=f"Name them: --classes {','.join(LABELS)} (in your order), or store an array `classes`.",
         )
-    order = [parse_label(str(name)) for name in named]
+    order = [parse_label(str(name)) for name in classes]
     _check_complete(order, path)
     return np.asarray(array[:, [order.index(name) for name in LABELS]], dtype=np.float64)
 
 
 def _class_columns(names: list[str], path: Path, config: ImportConfig) -> tuple[list[str], str]:
     """Each class's column, in our order, and the kind that their prefixes name ('?' for none)."""
-    given: dict[str, str] = {}
+    named: dict[str, str] = {}
     for entry in config.column:
         label, sep, column = entry.partition("=")
         if not sep or column not in names:
             raise UsageError(
                 f"--column {entry}: {path} has no such column.{nearest(column, names)}", rule="CLASS=COLUMN."
             )
-        if parse_label(label) in given or column in given.values():
+        if parse_label(label) in named or column in named.values():
             raise UsageError(f"--column {entry} names a class or a column a second time.", rule="One column a class.")
-        given[parse_label(label)] = column
+        named[parse_label(label)] = column
     kinds: set[str] = set()
-    found = dict(given)
+    columns = dict(named)
     for name in names:
         prefix, _, rest = name.rpartition("_")
         try:
             label = parse_label(rest or name)
         except MienError:
             continue
-        if (prefix and prefix.lower() not in PREFIXES) or label in given or name in given.values():
+        if (prefix and prefix.lower() not in PREFIXES) or label in named or name in named.values():
             continue
-        if label in found:
+        if label in columns:
             raise InputError(
-                f"{path} has two columns for {label}: {found[label]!r} and {name!r}.", fix=f"--column {label}=COLUMN"
+                f"{path} has two columns for {label}: {columns[label]!r} and {name!r}.", fix=f"--column {label}=COLUMN"
             )
-        found[label] = name
+        columns[label] = name
         kinds.add(PREFIXES.get(prefix.lower(), "?"))
-    missing = [label for label in LABELS if label not in found]
+    missing = [label for label in LABELS if label not in columns]
     if missing:
         raise InputError(
             f"{path} has no column for {', '.join(missing)}; it has {', '.join(names)}.",
             rule="One column a class, e.g. logit_angry or prob_angry.",
             fix=f"Name them: --column {missing[0]}=COLUMN.",
         )
-    return [found[label] for label in LABELS], kinds.pop() if len(kinds) == 1 else "?"
+    return [columns[label] for label in LABELS], kinds.pop() if len(kinds) == 1 else "?"
 
 
 def _check_complete(order: list[str], path: Path) -> None:
@@ -243,13 +245,14 @@ def _labels(columns: Columns, path: Path, config: ImportConfig) -> NDArray[np.in
                 rule="Data sets number the classes differently.",
                 fix=f"Say whose they are: --label-numbers {' or '.join(NUMBERS)}.",
             )
-        known = NUMBERS[config.label_numbers]
-        bad = sorted({float(v) for v in raw} - {float(k) for k, v in known.items() if v is not None})
+        classes = NUMBERS[config.label_numbers]
+        bad = sorted({float(v) for v in raw} - {float(k) for k, v in classes.items() if v is not None})
         if bad:
             raise InputError(
-                f"{path} has the label {bad[0]:g}, which is none of the seven classes in {config.label_numbers}'s numbers."
+                f"{path} has the label {bad[0]:g}, which is none of the seven classes in {config.label_numbers}'s "
+                "numbers."
             )
-        return np.array([INDEX[str(known[int(v)])] for v in raw], dtype=np.int64)
+        return np.array([INDEX[str(classes[int(v)])] for v in raw], dtype=np.int64)
     return np.array([INDEX[parse_label(name)] for name in names.tolist()], dtype=np.int64)
 
 
@@ -259,20 +262,20 @@ def _splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> NDArr
         return np.full(n, config.split)
     renamed = dict.fromkeys(SPLITS, "") | {s: s for s in SPLITS}
     for entry in config.split_name:
-        theirs, _, ours = entry.partition("=")
-        if ours not in SPLITS:
+        name, _, split = entry.partition("=")
+        if split not in SPLITS:
             raise UsageError(f"--split-name {entry}.", rule=f"THEIRS=OURS with {', '.join(SPLITS)}.")
-        known = _plain(theirs)
-        if (known in SPLITS and known != ours) or (_says_test(theirs) and ours != "test"):
-            kept = known if known in SPLITS else "test"
+        plain = _plain(name)
+        if (plain in SPLITS and plain != split) or (_says_test(name) and split != "test"):
+            kept = plain if plain in SPLITS else "test"
             raise UsageError(
-                f"--split-name {entry}: {theirs!r} is {kept}.",
+                f"--split-name {entry}: {name!r} is {kept}.",
                 rule="val, calib and test stay what they are: test rows do not become others.",
-                fix=f"--split-name {theirs}={kept}",
+                fix=f"--split-name {name}={kept}",
             )
-        renamed[theirs] = ours
-    found = _column(columns, config.split_column, path, "--split-column (or --split for all rows)")
-    raw = _texts(found, path, config.split_column)
+        renamed[name] = split
+    column = _column(columns, config.split_column, path, "--split-column (or --split for all rows)")
+    raw = _texts(column, path, config.split_column)
     unknown = sorted(set(raw.tolist()) - set(renamed))
     if unknown:
         raise InputError(
@@ -288,10 +291,10 @@ def _plain(name: str) -> str:
 
 
 def _says_test(name: str) -> bool:
-    """Whether a word of a name begins or ends with "test", unless the name is known as that of another split (PublicTest)."""
+    """Whether a word of a name begins or ends with "test"; not where the name is that of another split (PublicTest)."""
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
-    known = SPLIT_NAMES.get(_plain(name), "test")
-    return known == "test" and any(word.startswith("test") or word.endswith("test") for word in words)
+    split = SPLIT_NAMES.get(_plain(name), "test")
+    return split == "test" and any(word.startswith("test") or word.endswith("test") for word in words)
 
 
 def _check_no_splits(columns: Columns, n: int, path: Path, config: ImportConfig) -> None:
@@ -300,9 +303,9 @@ def _check_no_splits(columns: Columns, n: int, path: Path, config: ImportConfig)
         raise UsageError(f"--split was given, and {path} has a column {config.split_column!r}.", rule="One of them.")
     for name, column in columns.items():
         if column.shape == (n,) and column.dtype.kind in "OUS":
-            seen = set(map(str, column.tolist()))
-            few = len(seen) <= n / 2  # names of splits, not of images
-            if config.split != "test" and any(_plain(v) in TESTS or (few and _says_test(v)) for v in seen):
+            texts = set(map(str, column.tolist()))
+            few = len(texts) <= n / 2  # names of splits, not of images
+            if config.split != "test" and any(_plain(v) in TESTS or (few and _says_test(v)) for v in texts):
                 raise UsageError(
                     f"--split {config.split} was given, and {path} has test rows by its column {name!r}.",
                     rule="Test rows do not become others.",
@@ -317,7 +320,8 @@ def _logits(values: NDArray[np.float64], kind: str, ids: NDArray[np.str_], path:
     if values.min() < 0 or off.max() > SUM_TOLERANCE:
         row = int(np.argmax(np.where((values < 0).any(1), np.inf, off)))
         raise InputError(
-            f"{path}: the probabilities of {str(ids[row])!r} are {np.round(values[row], 4).tolist()}, which sum to {values[row].sum():.4f}.",
+            f"{path}: the probabilities of {str(ids[row])!r} are {np.round(values[row], 4).tolist()}, which sum to "
+            f"{values[row].sum():.4f}.",
             rule="Probabilities are not negative and sum to 1.",
             fix="If they are logits, say --kind logits.",
         )
@@ -340,7 +344,8 @@ def check_order(logits: NDArray[np.float64], labels: NDArray[np.int64], path: Pa
     if at_best > as_named + 0.15 and at_best > 0.35:
         order = ", ".join(LABELS[int(np.flatnonzero(renamed == column)[0])] for column in range(k))
         raise InputError(
-            f"{path}: the columns look to be in another order of classes: as named {as_named:.0%} are right, as {order} {at_best:.0%}.",
+            f"{path}: the columns look to be in another order of classes: as named {as_named:.0%} are right, as "
+            f"{order} {at_best:.0%}.",
             rule="A wrong order is the field's commonest bug.",
             fix="Check the order of the columns (--classes, --column) and of the labels (--label-numbers).",
         )

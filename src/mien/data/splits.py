@@ -91,18 +91,18 @@ def assign(official: Codes, units: Units, names: Sequence[bytes], labels: Codes,
     raised = (official != NO_CODE) & (sides > official)
     by_name = sorted(range(len(names)), key=names.__getitem__, reverse=True)
     named: list[bytes] = [b""] * len(compact)
-    for row in by_name:  # the unit's name is its smallest id
+    for row in by_name:  # a unit is named by its smallest id
         named[int(unit[row])] = names[row]
     stated = set(official.tolist())
 
     def move(rows: NDArray[np.bool_], fraction: float, side: str) -> None:
         rows = rows & (labels != NO_CODE)
         if rows.any():
-            here, local = np.unique(unit[rows], return_inverse=True)
-            keys = order_keys(shares.seed, side, [named[i] for i in here.tolist()])
-            picked = np.zeros(len(sides), dtype=bool)
-            picked[np.flatnonzero(rows)[carve(local, labels[rows], keys, fraction)]] = True
-            sides[picked] = SPLIT_CODE[side]
+            present, local = np.unique(unit[rows], return_inverse=True)
+            keys = order_keys(shares.seed, side, [named[i] for i in present.tolist()])
+            chosen = np.zeros(len(sides), dtype=bool)
+            chosen[np.flatnonzero(rows)[carve(local, labels[rows], keys, fraction)]] = True
+            sides[chosen] = SPLIT_CODE[side]
             sides[:] = strictest(sides, unit)  # unlabelled rows of a unit follow
 
     free = (NO_CODE, SPLIT_CODE["train"])

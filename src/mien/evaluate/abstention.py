@@ -67,7 +67,7 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
 def threshold_for_precision(
     rows: CalibrationRows, precision: float, allowed: NDArray[np.bool_] | None = None
 ) -> float | None:
-    """The lowest confidence from which answers are right at least `precision` of the time; None when it is not to be had.
+    """The lowest confidence from which answers are right at least `precision` of the time; None where there is none.
 
     `allowed` (n,) are the rows that other thresholds let answer. Coverages are tested upwards until the bound fails
     first, so that it holds at the one that is kept (fixed-sequence testing; Geifman and El-Yaniv 2017, arXiv
@@ -82,7 +82,7 @@ def threshold_for_precision(
     needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(precision)))
     if needed > n:
         return None
-    found: float | None = None
+    lowest: float | None = None
     start = min(n, max(2 * needed, n // 10, FEWEST))
     order = np.sort(confidence)[::-1]
     for count in np.unique(np.linspace(start, n, STEPS).astype(int)):
@@ -90,12 +90,12 @@ def threshold_for_precision(
         answered = confidence >= threshold
         if lower_bound(int(hit[answered].sum()), int(answered.sum())) < precision:
             break
-        found = threshold if count < n or allowed is not None else 0.0
-    return found
+        lowest = threshold if count < n or allowed is not None else 0.0
+    return lowest
 
 
 def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[str, float | None]:
-    """For each class, the lowest confidence at which its false-positive rate is bounded; None when too few rows could say.
+    """For each class, the lowest confidence at which its false-positive rate is bounded; None with too few rows.
 
     The rate is the share of rows of other classes that are named this class. It can only fall as the threshold
     rises, so walking down from 1 and stopping at the first failure keeps the bound's confidence (fixed-sequence
@@ -104,7 +104,7 @@ def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[s
     require(rows, "class_thresholds")
     p = softmax(rows.logits)
     predicted, confidence = p.argmax(1), p.max(1)
-    found: dict[str, float | None] = {}
+    thresholds: dict[str, float | None] = {}
     for name, bound in max_fpr.items():
         if name not in INDEX:
             raise InputError(f"No class {name!r}.", rule=f"Classes: {', '.join(INDEX)}.")
@@ -112,10 +112,10 @@ def class_thresholds(rows: CalibrationRows, max_fpr: dict[str, float]) -> dict[s
         false = np.sort(confidence[others & (predicted == INDEX[name])])[::-1]
         n = int(others.sum())
         if upper_bound(0, n) > bound:
-            found[name] = None
+            thresholds[name] = None
             continue
         allowed = 0
         while allowed < len(false) and upper_bound(allowed + 1, n) <= bound:
             allowed += 1
-        found[name] = 0.0 if allowed == len(false) else float(np.nextafter(false[allowed], 2))
-    return found
+        thresholds[name] = 0.0 if allowed == len(false) else float(np.nextafter(false[allowed], 2))
+    return thresholds

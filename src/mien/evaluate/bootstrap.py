@@ -87,14 +87,14 @@ def _columns(probabilities: Floats, labels: Ints, full: bool) -> NDArray[np.floa
     for all metrics also rows and hits by bin, and the gaps of each class's probability by bin."""
     n, k = probabilities.shape
     predicted, (confidence, hit) = probabilities.argmax(1), top(probabilities, labels)
-    rows, where, start = np.arange(n), bin_of(confidence), 4 + 2 * k
+    rows, bins, start = np.arange(n), bin_of(confidence), 4 + 2 * k
     out = np.zeros((n, start + BINS + (full * (2 + k) * BINS)), dtype=np.float32)
     out[:, 0], out[:, 1] = hit, confidence
     out[:, 2], out[:, 3] = m.brier_rows(probabilities, labels), m.nll_rows(probabilities, labels)
     out[rows, 4 + labels], out[rows, 4 + k + predicted] = hit, 1.0
-    out[rows, start + where] = confidence - hit
+    out[rows, start + bins] = confidence - hit
     if full:
-        out[rows, start + BINS + where], out[rows, start + 2 * BINS + where] = 1.0, hit
+        out[rows, start + BINS + bins], out[rows, start + 2 * BINS + bins] = 1.0, hit
         for c in range(k):
             place = start + (3 + c) * BINS + bin_of(probabilities[:, c])
             out[rows, place] = probabilities[:, c] - (labels == c)
@@ -102,7 +102,7 @@ def _columns(probabilities: Floats, labels: Ints, full: bool) -> NDArray[np.floa
 
 
 def _finish(sums: Floats, counts: Floats, n: Floats, full: bool) -> dict[str, Floats]:
-    """Metrics (r,) from a model's means over rows (r, columns), those of the labels' classes (r, k), and rows (r, 1)."""
+    """Metrics (r,) from means over rows (r, columns), those of the classes of the labels (r, k), and rows (r, 1)."""
     k = counts.shape[1]
     hits, predicted, start = sums[:, 4 : 4 + k], sums[:, 4 + k : 4 + 2 * k], 4 + 2 * k
     both = counts + predicted
@@ -138,8 +138,8 @@ def resampled_many(
 ) -> list[dict[str, Floats]]:
     """Metrics of each model's probabilities (n, k) on the same resamples: a {name: (resamples,)} each.
 
-    `full` gives all of `METRICS`, else those of `BASIC`. `groups` (n,) are resampled in whole. Sums are taken in float32
-    (relative error about 1e-6).
+    `full` gives all of `METRICS`, else those of `BASIC`. `groups` (n,) are resampled in whole. Sums are taken in
+    float32 (relative error about 1e-6).
     """
     n, k = several[0].shape
     tables = [_columns(p, labels, full) for p in several]
@@ -224,10 +224,11 @@ def intervals(
     smooth: int = 100,
     groups: NDArray[np.str_] | None = None,
 ) -> Intervals:
-    """95 % intervals of every metric; those of calibration errors are never below 0 (see `unbiased` for what they cover).
+    """95 % intervals of every metric; those of calibration errors are never below 0 (`unbiased`: what they cover).
 
-    That of `ece_debiased` is for the true error of the binned confidence and no bootstrap (`ece_interval`). `smooth`: resamples
-    for the smooth ECE, which alone is slow; 0 leaves it out. `groups` (n,): near-duplicates, resampled in whole.
+    That of `ece_debiased` is for the true error of the binned confidence and no bootstrap (`ece_interval`). `smooth`:
+    resamples for the smooth ECE, which alone is slow; 0 leaves it out. `groups` (n,): near-duplicates, resampled in
+    whole.
     """
     points = _biased_points(probabilities, labels)
     drawn = resampled(probabilities, labels, resamples=resamples, seed=seed, groups=groups)
@@ -252,9 +253,9 @@ def with_intervals(
     groups: NDArray[np.str_] | None = None,
 ) -> MetricsWithIntervals:
     """All figures with their `ci95`."""
-    found = m.metrics(probabilities, labels)  # checks the arrays first
+    values = m.metrics(probabilities, labels)  # checks the arrays first
     ends = intervals(probabilities, labels, resamples=resamples, seed=seed, smooth=smooth, groups=groups)
-    return {**found, "ci95": ends}
+    return {**values, "ci95": ends}
 
 
 def mcnemar(first_hit: NDArray[np.bool_], second_hit: NDArray[np.bool_]) -> McNemar:

@@ -64,10 +64,12 @@ def ece_floor(probabilities: Floats, bins: int = BINS, *, resamples: int = 50, s
     """Mean ECE when labels are drawn from the probabilities: the floor at this n."""
     rng = np.random.default_rng(seed)
     confidence = probabilities.max(1)
-    where = bin_of(confidence, bins)
-    expected = np.bincount(where, weights=confidence, minlength=bins)
-    drawn = [np.bincount(where[rng.random(len(where)) < confidence], minlength=bins) for _ in range(resamples)]
-    return float(np.abs(expected - np.array(drawn)).sum(1).mean() / len(where))
+    bin_numbers = bin_of(confidence, bins)
+    expected = np.bincount(bin_numbers, weights=confidence, minlength=bins)
+    drawn = [
+        np.bincount(bin_numbers[rng.random(len(bin_numbers)) < confidence], minlength=bins) for _ in range(resamples)
+    ]
+    return float(np.abs(expected - np.array(drawn)).sum(1).mean() / len(bin_numbers))
 
 
 def debiased_gap(count: Floats, confidence: Floats, hits: Floats) -> Floats:
@@ -96,25 +98,26 @@ def _folded_mean(gap: Floats, error: Floats) -> Floats:
 def ece_debiased(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
     """ECE of the largest probability without the upward bias of finite bins."""
     confidence, hit = top(probabilities, labels)
-    where = bin_of(confidence, bins)
-    sums = [np.bincount(where, weights=w, minlength=bins).astype(np.float64) for w in (None, confidence, hit)]
+    bin_numbers = bin_of(confidence, bins)
+    sums = [np.bincount(bin_numbers, weights=w, minlength=bins).astype(np.float64) for w in (None, confidence, hit)]
     return float(debiased_gap(*sums))
 
 
 def ece_interval(probabilities: Floats, labels: Ints, groups: Ints, bins: int = BINS) -> list[float]:
-    """95 % interval [low, high] of the true binned calibration error, by inverting a test (Casella and Berger 2002, section 9.2.1).
+    """95 % interval [low, high] of the true binned calibration error, by inverting a test.
 
-    An error is inside unless the ECE that was seen is too large or too small for it, each at 2.5 %. The ECE is a sum over bins of
-    absolute values of nearly normal gaps: its mean and variance under given true gaps follow from the folded normal. How the
-    error is spread over bins is taken from the gaps that were seen, shrunk by their noise (empirical Bayes; Efron and Morris
-    1973). `groups` (n,) are numbers, equal for near-duplicates, by which the noise is larger than that of independent rows.
+    The method is in Casella and Berger (2002), section 9.2.1. An error is inside unless the measured
+    ECE is too large or too small for it, each at 2.5 %. The ECE is a sum over bins of absolute values of nearly normal
+    gaps: its mean and variance under given true gaps follow from the folded normal. How the error is spread over bins
+    is taken from the measured gaps, shrunk by their noise (empirical Bayes; Efron and Morris 1973). `groups` (n,) are
+    numbers, equal for near-duplicates, by which the noise is larger than that of independent rows.
     """
     confidence, hit = top(probabilities, labels)
-    where, n = bin_of(confidence, bins), len(hit)
-    count, sums, hits = (np.bincount(where, w, bins) for w in (np.ones(n), confidence, hit))
+    bin_numbers, n = bin_of(confidence, bins), len(hit)
+    count, sums, hits = (np.bincount(bin_numbers, w, bins) for w in (np.ones(n), confidence, hit))
     safe, share = np.maximum(count, 1e-12), count / n
     gap, rate = (sums - hits) / safe, (hits + sums / safe) / (safe + 1)
-    residual = confidence - hit - gap[where]
+    residual = confidence - hit - gap[bin_numbers]
     design = max(1.0, float((np.bincount(groups, residual) ** 2).sum() / max((residual**2).sum(), 1e-12)))
     error = np.sqrt(np.clip(rate * (1 - rate), 0, None) / safe * design)
     signal = max(0.0, float((share * (gap**2 - error**2)).sum()))
@@ -133,28 +136,28 @@ def smooth_gap(confidence: Floats, hit: Floats) -> float:
     """Smooth calibration error of one probability and its outcome, at the width that equals it."""
     n = len(hit)
     place = np.clip(confidence, 0, 1) * _GRID
-    left = np.minimum(place.astype(np.int64), _GRID - 1)
-    share, residual = place - left, hit - confidence
-    nodes = np.bincount(left, weights=residual * (1 - share), minlength=_GRID + 1)
-    nodes += np.bincount(left + 1, weights=residual * share, minlength=_GRID + 1)
+    lower = np.minimum(place.astype(np.int64), _GRID - 1)
+    share, residual = place - lower, hit - confidence
+    nodes = np.bincount(lower, weights=residual * (1 - share), minlength=_GRID + 1)
+    nodes += np.bincount(lower + 1, weights=residual * share, minlength=_GRID + 1)
     # One period of the even extension: a Gaussian on it is the Gaussian reflected at 0 and 1.
     even = np.concatenate([nodes[:1], nodes[1:-1] / 2, nodes[-1:], nodes[-2:0:-1] / 2]) / n
     spectrum = np.fft.rfft(even)
     frequency = np.arange(len(spectrum)) / 2.0  # of a period of length 2
 
-    def at(width: float) -> float:
+    def gap(width: float) -> float:
         smooth = np.fft.irfft(spectrum * np.exp(-2 * (np.pi * frequency * width) ** 2), 2 * _GRID)
         return float(np.abs(smooth).sum())
 
     low, high = _WIDTHS
-    if at(low) <= low:
-        return at(low)
+    if gap(low) <= low:
+        return gap(low)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if at(middle) > middle else (low, middle)
+        low, high = (middle, high) if gap(middle) > middle else (low, middle)
         if high - low < 1e-6:
             break
-    return at((low + high) / 2)
+    return gap((low + high) / 2)
 
 
 def smooth_ece(probabilities: Floats, labels: Ints) -> float:

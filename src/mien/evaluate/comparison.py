@@ -1,14 +1,13 @@
 """Comparing variants that were run with the same seeds: paired differences and their significance.
 
-Runs form a randomised complete block design: variants are treatments, seeds are blocks. A variant's
-difference from the baseline is the mean over seeds of paired differences; its standard error comes
-from the residual variance of all runs after removing variants' and seeds' means (two-way analysis of
-variance; e.g. Montgomery, Design and Analysis of Experiments, section 4.1), which three seeds of a
-single pair could not tell. All runs are judged on the same images, which are a sample too: their part of the variance does not
-fall with the number of seeds, and no seed's residual shows it. It comes from a bootstrap over images. The half-widths of
-both, Student's t times the seeds' standard error and a normal quantile times the images', are added in squares (MOVER: Zou
-and Donner 2008, Statistics in Medicine 27); p is the level at which the interval ends at 0. P-values of all comparisons are
-corrected by Holm's method (1979).
+Runs form a randomised complete block design: variants are treatments, seeds are blocks. A variant's difference from the
+baseline is the mean over seeds of paired differences; its standard error comes from the residual variance of all runs
+after removing variants' and seeds' means (two-way analysis of variance; e.g. Montgomery, Design and Analysis of
+Experiments, section 4.1), which three seeds of a single pair could not tell. All runs are judged on the same images,
+which are a sample too: their part of the variance does not fall with the number of seeds, and no seed's residual shows
+it. It comes from a bootstrap over images. The half-widths of both, Student's t times the seeds' standard error and a
+normal quantile times the images', are added in squares (MOVER: Zou and Donner 2008, Statistics in Medicine 27); p is
+the level at which the interval ends at 0. P-values of all comparisons are corrected by Holm's method (1979).
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def compare(scores: NDArray[np.float64], baseline: int, resampled: NDArray[np.fl
 def _level_at(
     half_width: Callable[[NDArray[np.float64]], NDArray[np.float64]], sizes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The levels (n,) at which half-widths are `sizes`, by bisection of their logarithms; half-widths rise as levels fall."""
+    """The levels (n,) at which half-widths are `sizes`, by bisection of log levels; half-widths fall as levels rise."""
     low, high = np.full(len(sizes), np.log(1e-12)), np.zeros(len(sizes))
     for _ in range(60):
         middle = (low + high) / 2

@@ -52,7 +52,7 @@ def _within(scores: Floats, quantile: float | None) -> NDArray[np.bool_]:
 
 
 def raps_scores(probabilities: Floats) -> Floats:
-    """Score (n, 7) of each class: the probability of all classes before it, the likeliest first, and a penalty by rank."""
+    """Score (n, 7) of each class: the probability of all likelier classes, and a penalty by rank."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     total = np.cumsum(np.take_along_axis(probabilities, order, 1), 1)
     rank = np.arange(1, probabilities.shape[1] + 1)
@@ -83,8 +83,10 @@ def fit_conformal(rows: CalibrationRows, alpha: float = 0.1) -> Conformal:
 
 
 def coverage_interval(n: int, rows: int, alpha: float, level: float = 0.95) -> tuple[float, float] | None:
-    """Where the coverage on `rows` new rows lies with probability `level`, fitted on `n`: beta-binomial. None where `n` is
-    too small for a quantile."""
+    """Where the coverage on `rows` new rows lies with probability `level`, fitted on `n` rows: beta-binomial.
+
+    None where `n` is too small for a quantile.
+    """
     from scipy.stats import betabinom  # noqa: PLC0415  (a second to import)
 
     place = int(np.ceil((n + 1) * (1 - alpha)))

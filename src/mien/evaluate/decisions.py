@@ -30,34 +30,38 @@ def fit_decisions(
 ) -> AbstentionPolicy:
     """Thresholds and conformal quantiles of `rows`, whose logits are calibrated already.
 
-    Class thresholds come first; a wanted precision is that of what they let answer.
+    Class thresholds come first; a required precision is that of the rows that they answer.
     """
-    said = rows.shortcomings()
+    warnings = rows.shortcomings()
     bounded = class_thresholds(rows, max_fpr)
-    said += [
-        f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it is never answered"
+    warnings += [
+        f"fpr_out_of_reach: {len(rows)} rows cannot show a false-positive rate of {name} under {max_fpr[name]:g}; it "
+        "is never answered"
         for name, t in bounded.items()
         if t is None
     ]
     by_class = {name: NEVER if t is None else t for name, t in bounded.items()}
-    below, wanted = threshold_for_coverage(rows, coverage), None
+    below, required = threshold_for_coverage(rows, coverage), None
     if precision is not None:
         first = AbstentionPolicy(
             abstain_below=0.0, coverage=coverage, answered=1.0, class_thresholds=by_class, n=len(rows)
         )
-        wanted = Precision(
+        required = Precision(
             wanted=precision,
             threshold=threshold_for_precision(rows, precision, first.answered_rows(softmax(rows.logits))),
         )
-        if wanted.threshold is None:
-            said.append(
-                f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right {precision:.1%} of the time; nothing is answered"
+        if required.threshold is None:
+            warnings.append(
+                f"precision_out_of_reach: no threshold on {len(rows)} rows shows answers that are right "
+                f"{precision:.1%} of the time; nothing is answered"
             )
-        below = max(below, NEVER if wanted.threshold is None else wanted.threshold)
+        below = max(below, NEVER if required.threshold is None else required.threshold)
     fitted = fit_conformal(rows, alpha)
     lacking = [name for name, q in zip(LABELS, fitted.class_conditional, strict=True) if q is None]
     if lacking:
-        said.append(f"conformal_rows: too few rows of {', '.join(lacking)} for sets of their own at {1 - alpha:.0%}")
+        warnings.append(
+            f"conformal_rows: too few rows of {', '.join(lacking)} for sets of their own at {1 - alpha:.0%}"
+        )
     conformal = ConformalSets(
         alpha=alpha,
         n=fitted.n,
@@ -69,12 +73,12 @@ def fit_decisions(
         abstain_below=below,
         coverage=coverage,
         answered=1.0,
-        precision=wanted,
+        precision=required,
         max_fpr=max_fpr,
         class_thresholds=by_class,
         conformal=conformal,
         n=len(rows),
-        warnings=said,
+        warnings=warnings,
     )
     return decided.model_copy(update={"answered": float(decided.answered_rows(softmax(rows.logits)).mean())})
 
@@ -90,21 +94,21 @@ def judge(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> A
     """What thresholds and sets do on other rows than those they were fitted on: shares, and whether bounds hold."""
     answered, hit = decisions.answered_rows(probabilities), probabilities.argmax(1) == labels
     curve = risk_coverage(probabilities, labels)
-    shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 100)).astype(int))
+    points = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 100)).astype(int))
     return {
         "threshold": decisions.abstain_below,
         "coverage": float(answered.mean()),
         "accuracy_answered": float(hit[answered].mean()) if answered.any() else None,
         "aurc": aurc(probabilities, labels),
         "accuracy_at_80": accuracy_at(probabilities, labels, 0.8),
-        "curve": {key: [float(v) for v in values[shown]] for key, values in curve.items()},
+        "curve": {key: [float(v) for v in values[points]] for key, values in curve.items()},
         "false_positives": _false_positives(probabilities, labels, decisions),
         "conformal": _conformal(probabilities, labels, decisions),
     }
 
 
 def _false_positives(probabilities: Floats, labels: Ints, decisions: AbstentionPolicy) -> list[FalsePositives]:
-    """Each class's false-positive rate among answered rows, with a two-sided 95 % interval, before and after thresholds."""
+    """False-positive rate of each class among answered rows, with its 95 % interval, before and after thresholds."""
     predicted, answered = probabilities.argmax(1), decisions.answered_rows(probabilities)
     rows: list[FalsePositives] = []
     for c, name in enumerate(LABELS):

@@ -46,12 +46,12 @@ def calib_rows(
     groups: Sequence[str] | None = None,
     head: str = "unknown",
 ) -> CalibrationRows:
-    """Arrays as rows that may be fitted on; `split` states where they come from (`calib` or `val`), and test rows are refused.
+    """Arrays as rows that may be fitted on; they come from `split`: `calib` or `val`; test rows are refused.
 
-    `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the
-    rows' numbers; members of an ensemble need the same. `groups` names near-duplicates alike, which then stay in one part of
-    calib and are resampled together; by default each row is a group of its own. `head="linear"` says that logits are no cosines, however small.
-    Raises `InputError` for shapes, NaN, unknown labels and ids that come twice.
+    `logits` (n, 7): what softmax turns into probabilities (log-probabilities are logits). `ids` default to the rows'
+    numbers; members of an ensemble need the same. `groups` names near-duplicates alike, which then stay in one part of
+    calib and are resampled together; by default each row is a group of its own. `head="linear"` says that logits are no
+    cosines, however small. Raises `InputError` for shapes, NaN, unknown labels and ids that come twice.
     """
     z = np.array(logits, dtype=np.float64)
     if z.ndim != 2 or z.shape[1] != len(LABELS):
@@ -100,7 +100,7 @@ def _numbers(values: ArrayLike) -> Floats:
 
 
 def _named(rows: CalibrationRows, fitter: str) -> CalibrationRows:
-    """The rows, once what they lack was said as a `UserWarning`."""
+    """The rows, after a `UserWarning` for each thing that they lack."""
     require(rows, fitter)
     for text in rows.shortcomings():
         warnings.warn(text, UserWarning, stacklevel=3)

@@ -52,24 +52,24 @@ def changes(labels: Ints) -> int:
 
 
 def switch_seconds(times: Times, labels: Ints, interval: Interval) -> float | None:
-    """Seconds from an interval's start until its label is first said in it; None where it never is."""
+    """Seconds from an interval's start until its label first appears in it; None where it never does."""
     hits = times[(times >= interval.start) & (times < interval.end) & (labels == interval.label)]
     return float(hits[0] - interval.start) if len(hits) else None
 
 
 def score(marked: Ints, labels: Ints) -> LabelScores:
-    """How right labels are on the frames that are marked."""
+    """Scores of labels on the frames that are marked."""
     counted = marked >= 0
-    true, said = marked[counted], labels[counted]
+    true, predicted = marked[counted], labels[counted]
     n = len(true)
     counts = np.zeros((len(LABELS) + 1, len(LABELS) + 1), np.int64)  # the last column: no label
-    np.add.at(counts, (true, np.where(said < 0, len(LABELS), said)), 1)
+    np.add.at(counts, (true, np.where(predicted < 0, len(LABELS), predicted)), 1)
     present = np.unique(true)
-    answered = said >= 0
+    answered = predicted >= 0
     return {
         "n": n,
-        "accuracy": float((true == said).mean()) if n else None,
-        "accuracy_answered": float((true == said)[answered].mean()) if answered.any() else None,
+        "accuracy": float((true == predicted).mean()) if n else None,
+        "accuracy_answered": float((true == predicted)[answered].mean()) if answered.any() else None,
         "answered": float(answered.mean()) if n else None,
         "macro_f1": float(f1_scores(counts)[present].mean()) if n else None,
     }

@@ -144,8 +144,8 @@ def alarms(values: Metrics) -> list[str]:
     """Warnings for figures that logits of a sane model do not give."""
     if abs(values["signed_gap"]) > GAP_ALARM:
         return [
-            f"mean confidence {values['mean_confidence']:.3f} and accuracy {values['accuracy']:.3f} differ by more than "
-            f"{GAP_ALARM}: is the head's scale in the logits?"
+            f"mean confidence {values['mean_confidence']:.3f} and accuracy {values['accuracy']:.3f} differ by more "
+            f"than {GAP_ALARM}: is the head's scale in the logits?"
         ]
     return []
 

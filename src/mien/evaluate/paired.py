@@ -30,9 +30,13 @@ def paired(
     Both models see the same resamples of the rows (Efron & Tibshirani 1993, ch. 13); near-duplicate `groups` (n,) stay
     together.
     """
-    mine, theirs = resampled_many([first, second], labels, resamples=resamples, seed=seed, groups=groups, full=False)
+    first_draws, second_draws = resampled_many(
+        [first, second], labels, resamples=resamples, seed=seed, groups=groups, full=False
+    )
     a, b = metrics(first, labels), metrics(second, labels)
-    ends: Intervals = {n: interval(unbiased(n, mine[n], a[n]) - unbiased(n, theirs[n], b[n])) for n in COMPARED}
+    ends: Intervals = {
+        n: interval(unbiased(n, first_draws[n], a[n]) - unbiased(n, second_draws[n], b[n])) for n in COMPARED
+    }
     return {
         "delta": {name: a[name] - b[name] for name in COMPARED},
         "ci95": ends,

@@ -1,4 +1,4 @@
-"""Joining models: probability and logit pools, weights that must earn their place, one temperature after averaging.
+"""Joining models: probability and logit pools, weights that must beat equal ones, one temperature after averaging.
 
 Calibrating after averaging is what keeps a pool calibrated (Rahaman & Thiery, arXiv 2007.08792). Weights are
 searched and the temperature is fitted on another part of calib than the members' own maps, which look better
@@ -43,11 +43,13 @@ def pooled_logits(members: Sequence[Floats], weights: Floats, temperatures: Sequ
 
 
 def ensemble_logits(members: Sequence[Floats], ensemble: Ensemble) -> Floats:
-    """Logits (n, 7) of an ensemble from its members' logits (n, 7) each, in its order: every member by its own calibration,
-    joined, before the final temperature."""
+    """Logits (n, 7) of an ensemble from its members' logits (n, 7) each, in its order.
+
+    Every member is calibrated by itself; the final temperature is not applied.
+    """
     maps = [Scaling("dirichlet", np.array(m.matrix), np.array(m.bias)) for m in ensemble.members]
-    own = [scaling.apply(logits) for scaling, logits in zip(maps, members, strict=True)]
-    return pooled_logits(own, ensemble.weights, [1.0] * len(own), ensemble.pool)
+    calibrated = [scaling.apply(logits) for scaling, logits in zip(maps, members, strict=True)]
+    return pooled_logits(calibrated, ensemble.weights, [1.0] * len(calibrated), ensemble.pool)
 
 
 def tempered(members: Sequence[Floats], temperatures: Sequence[float]) -> Floats:
@@ -78,7 +80,7 @@ def fit_pool(
     seed: int = 0,
     fixed: Floats | None = None,
 ) -> Fitted:
-    """Choose equal or searched weights on calib's part for weights, and fit the pool's temperature there by cross-fitting.
+    """Choose equal or searched weights on calib's part for weights; cross-fit the pool's temperature there.
 
     `members` are the same calib rows seen by each model, in whole. The searches' weights compete with equal
     ones in held-out NLL (nested cross-validation, temperatures fitted inside the folds too); the best search is
@@ -106,20 +108,23 @@ def fit_pool(
         return Fitted(pool, equal, "single", final(alike), why="one member")
     if fixed is not None:
         return Fitted(pool, fixed, "fixed", final(combine(logs, fixed, pool)), why="weights as they were given")
-    found = {name: SEARCHES[name](logs, labels, pool) for name in searches}
-    if not found:
+    searched = {name: SEARCHES[name](logs, labels, pool) for name in searches}
+    if not searched:
         return Fitted(pool, equal, "equal", final(alike), why="equal weights, no search was asked for")
     fold = spread_folds(labels, folds, seed, part.groups)
-    held = _heldout_pools(logs, labels, pool, found, fold)
-    gains = heldout_gains(held, labels)
-    best = max(found, key=lambda name: gains[name][0])
+    heldout = _heldout_pools(logs, labels, pool, searched, fold)
+    gains = heldout_gains(heldout, labels)
+    best = max(searched, key=lambda name: gains[name][0])
     mean, se = gains[best]
     p = equal_weights_p(logs, labels, pool) if mean > 0 else None
     chosen: Search | None = best if p is not None and p < LEVEL else None
-    weights = found[chosen] if chosen else equal
-    why = f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on held-out folds"
+    weights = searched[chosen] if chosen else equal
+    why = (
+        f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on "
+        "held-out folds"
+    )
     why += "" if p is None else f", score test of equal weights p = {p:.2g}"
-    return Fitted(pool, weights, chosen or "equal", final(held[chosen][0] if chosen else alike), gains, why)
+    return Fitted(pool, weights, chosen or "equal", final(heldout[chosen][0] if chosen else alike), gains, why)
 
 
 def _check(members: Sequence[CalibrationRows]) -> None:
@@ -141,33 +146,34 @@ def _weights_part(members: Sequence[CalibrationRows], temperatures: Sequence[flo
 
 
 def _heldout_pools(
-    logs: Floats, labels: Ints, pool: Pool, found: dict[Search, Floats], fold: Ints
+    logs: Floats, labels: Ints, pool: Pool, starts: dict[Search, Floats], fold: Ints
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Of equal weights and of each search: the pool's logits (n, k) of each row under the weights that were found on the other
-    folds, and the temperature (n,) that was.
+    """For equal weights and each search: the pool's logits (n, k) and temperatures (n,), fitted on the other folds.
 
-    `found` are the searches' weights on all rows: where the likelihood's search may start in each fold.
+    `starts` are the searches' weights on all rows: where the likelihood's search may start in each fold.
     """
     m, n, k = logs.shape
-    held = {str(name): (np.empty((n, k)), np.empty(n)) for name in ["equal", *found]}
+    heldout = {str(name): (np.empty((n, k)), np.empty(n)) for name in ["equal", *starts]}
     for f in np.unique(fold):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
-        there, then = logs[:, inside], labels[inside]
+        inside_logs, inside_labels = logs[:, inside], labels[inside]
         weights: dict[str, Floats] = {"equal": np.full(m, 1 / m)}
-        for search, start in found.items():
+        for search, start in starts.items():
             near = search == "nll"  # its optimum in a fold lies near that of all rows
             weights[search] = (
-                search_nll(there, then, pool, start=start) if near else SEARCHES[search](there, then, pool)
+                search_nll(inside_logs, inside_labels, pool, start=start)
+                if near
+                else SEARCHES[search](inside_logs, inside_labels, pool)
             )
         for name, w in weights.items():
-            held[name][0][outside] = combine(logs[:, outside], w, pool)
-            held[name][1][outside] = minimum(combine(there, w, pool), then)
-    return held
+            heldout[name][0][outside] = combine(logs[:, outside], w, pool)
+            heldout[name][1][outside] = minimum(combine(inside_logs, w, pool), inside_labels)
+    return heldout
 
 
-def heldout_gains(held: dict[str, tuple[Floats, Floats]], labels: Ints) -> dict[str, tuple[float, float]]:
+def heldout_gains(heldout: dict[str, tuple[Floats, Floats]], labels: Ints) -> dict[str, tuple[float, float]]:
     """Each search's gain in held-out NLL over equal weights (mean and standard error over rows)."""
-    losses = {name: nll_rows(softmax(z / t[:, None]), labels) for name, (z, t) in held.items()}
+    losses = {name: nll_rows(softmax(z / t[:, None]), labels) for name, (z, t) in heldout.items()}
     gains = {name: losses["equal"] - losses[name] for name in losses if name != "equal"}
     return {str(n): (float(g.mean()), float(g.std(ddof=1) / np.sqrt(len(g)))) for n, g in gains.items()}
 
@@ -181,10 +187,10 @@ def rivals(
     part, logs = _weights_part(members, temperatures)
     m, labels = len(logs), part.labels
     ways: dict[str, Callable[[Floats, Ints], Callable[[Floats], Floats]]] = {
-        "equal": lambda at, y: _pooler(at, y, np.full(m, 1 / m), pool),
-        **{str(n): lambda at, y, s=s: _pooler(at, y, s(at, y, pool), pool) for n, s in SEARCHES.items()},  # type: ignore[misc]
-        **{f"single {j}": lambda at, y, j=j: _pooler(at, y, np.eye(m)[j], pool) for j in range(m)},  # type: ignore[misc]
-        **{f"stacking {p}": lambda at, y, p=p: stack(at, y, p) for p in STACKING_PENALTIES},  # type: ignore[misc]
+        "equal": lambda x, y: _pooler(x, y, np.full(m, 1 / m), pool),
+        **{str(n): lambda x, y, s=s: _pooler(x, y, s(x, y, pool), pool) for n, s in SEARCHES.items()},  # type: ignore[misc]
+        **{f"single {j}": lambda x, y, j=j: _pooler(x, y, np.eye(m)[j], pool) for j in range(m)},  # type: ignore[misc]
+        **{f"stacking {p}": lambda x, y, p=p: stack(x, y, p) for p in STACKING_PENALTIES},  # type: ignore[misc]
     }
     fold = spread_folds(labels, folds, seed, part.groups)
     losses = {name: np.empty(len(labels)) for name in ways}

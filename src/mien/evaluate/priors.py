@@ -1,4 +1,4 @@
-"""Class shares that change: which ones probabilities assume, correcting for other ones, and estimating those of unlabelled rows.
+"""Class shares that change: which ones probabilities assume, corrections for others, estimates without labels.
 
 Saerens, Latinne and Decaestecker 2002, Neural Computation 14(1), sections 2.2 and 2.3.
 """
@@ -21,10 +21,10 @@ LEVEL = 0.01  # of the test by which labelled rows reject the class shares that 
 
 def check_prior(prior: Floats, k: int) -> Floats:
     """Class shares as an array, or an `InputError` saying what they lack."""
-    found = np.asarray(prior, dtype=np.float64)
-    if found.shape != (k,) or not np.isfinite(found).all() or found.min() <= 0 or abs(found.sum() - 1) > 1e-6:
-        raise InputError(f"Class shares {found.tolist()}.", rule=f"{k} positive numbers that sum to 1.")
-    return found
+    shares = np.asarray(prior, dtype=np.float64)
+    if shares.shape != (k,) or not np.isfinite(shares).all() or shares.min() <= 0 or abs(shares.sum() - 1) > 1e-6:
+        raise InputError(f"Class shares {shares.tolist()}.", rule=f"{k} positive numbers that sum to 1.")
+    return shares
 
 
 def shift(probabilities: Floats, learned: Floats, target: Floats) -> Floats:
@@ -60,7 +60,7 @@ class Assumed:
 
 
 def class_shares(labels: Ints, k: int) -> Floats:
-    """Shares (k,) of the classes among `labels`, with one row added that is spread over all classes, so that none is 0."""
+    """Shares (k,) of the classes among `labels`; one row is added, spread over all classes, so that none is 0."""
     counts = np.bincount(labels, minlength=k) + 1 / k
     return np.asarray(counts / counts.sum())
 
@@ -68,17 +68,18 @@ def class_shares(labels: Ints, k: int) -> Floats:
 def assumed_by(scaling: Scaling, rows: CalibrationRows, prior: Floats, declared: list[float] | None) -> Assumed:
     """The class shares (k,) that a map which was fitted on `rows` assumes.
 
-    Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it declares;
-    where it declares none, `prior` (the shares asked for, so that nothing is to correct), those of the rows, or uniform ones.
+    Biases (vector, Dirichlet) make them those of the rows. A temperature leaves those of the model: the ones that it
+    declares; where it declares none, `prior` (the shares asked for, so that nothing is to correct), those of the rows,
+    or uniform ones.
     """
     k = rows.logits.shape[1]
-    here = {"those of calib": class_shares(rows.labels, k)}
+    row_shares = {"those of calib": class_shares(rows.labels, k)}
     if scaling.method not in ("temperature", "sweep"):
-        candidates = here
+        candidates = row_shares
     elif declared is not None:
         candidates = {"those that the model declares": np.array(declared)}
     else:
-        candidates = {"those asked for": prior, **here, "uniform ones": np.full(k, 1 / k)}
+        candidates = {"those asked for": prior, **row_shares, "uniform ones": np.full(k, 1 / k)}
     return assumed_shares(scaling.apply(rows.logits), rows.labels, candidates)
 
 
@@ -86,15 +87,15 @@ def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) 
     """The class shares that softmax(logits) assumes, from labelled rows: one of `candidates`, or an estimate.
 
     A model that assumes the shares a is calibrated on rows with the shares q once log q - log a is added to its logits
-    (Saerens et al. 2002, eq. 2.4). So a follows from the offsets that maximise the likelihood of the rows, but with the noise of
-    few rows. It is used only where the rows reject the first of the candidates, {name: shares (k,)}, that no other is
-    clearly likelier than (likelihood ratio, 1 %).
+    (Saerens et al. 2002, eq. 2.4). So a follows from the offsets that maximise the likelihood of the rows, but with the
+    noise of few rows. It is used only where the rows reject the first of the candidates, {name: shares (k,)}, that no
+    other is clearly likelier than (likelihood ratio, 1 %).
     """
     from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
 
     k = logits.shape[1]
-    here = class_shares(labels, k)
-    offsets = {name: np.log(here) - np.log(check_prior(shares, k)) for name, shares in candidates.items()}
+    row_shares = class_shares(labels, k)
+    offsets = {name: np.log(row_shares) - np.log(check_prior(shares, k)) for name, shares in candidates.items()}
     losses = {name: float(nll_rows(softmax(logits + offset), labels).sum()) for name, offset in offsets.items()}
     best = next(name for name in losses if losses[name] <= min(losses.values()) + MARGIN)
     fitted = _fit_offsets(logits, labels, offsets[best])
@@ -102,18 +103,20 @@ def assumed_shares(logits: Floats, labels: Ints, candidates: dict[str, Floats]) 
     p = float(chdtrc(k - 1, 2 * max(gain, 0.0)))
     if p >= LEVEL:
         return Assumed(np.asarray(candidates[best]), f"{best} (likelihood ratio of other shares: p = {p:.2g})")
-    return Assumed(softmax((np.log(here) - fitted)[None])[0], f"estimated on calib, which rejects {best} (p = {p:.2g})")
+    return Assumed(
+        softmax((np.log(row_shares) - fitted)[None])[0], f"estimated on calib, which rejects {best} (p = {p:.2g})"
+    )
 
 
 def _fit_offsets(logits: Floats, labels: Ints, start: Floats) -> Floats:
-    """Offsets (k,) of the logits that minimise the NLL, by Newton's method, drawn to `start` by a ridge worth one row in four."""
+    """Offsets (k,) of the logits that minimise the NLL and a ridge around `start` (worth a quarter row): Newton."""
     (n, k), target = logits.shape, np.eye(logits.shape[1])[labels].mean(0)
     offsets, ridge = start - start.mean(), 0.25 / n
     centre = offsets.copy()
 
-    def loss(at: Floats) -> float:
-        fit = -log_softmax(logits + at)[np.arange(n), labels].mean()
-        return float(fit + 0.5 * ridge * ((at - centre) ** 2).sum())
+    def loss(point: Floats) -> float:
+        fit = -log_softmax(logits + point)[np.arange(n), labels].mean()
+        return float(fit + 0.5 * ridge * ((point - centre) ** 2).sum())
 
     for _ in range(50):
         p = softmax(logits + offsets)

@@ -17,8 +17,8 @@ TRUE, FALSE, OPEN = "holds", "cannot be true", "not shown"
 def confidence_range(accuracy: float, ece: float, classes: int = len(LABELS)) -> tuple[float, float]:
     """The mean confidences that an accuracy and a binned ECE of the top class allow.
 
-    With over-confidence O and under-confidence U summed over bins, ece = O + U and the mean confidence is
-    accuracy - U + O. A bin's confidence is 1 at most, so O <= 1 - accuracy; it is 1/classes at least, and U <= accuracy.
+    With over-confidence O and under-confidence U summed over bins, ece = O + U and the mean confidence is accuracy - U
+    + O. A bin's confidence is 1 at most, so O <= 1 - accuracy; it is 1/classes at least, and U <= accuracy.
     """
     over = (max(0.0, ece - accuracy), min(ece, 1 - accuracy))
     low, high = (accuracy - ece + 2 * o for o in over)
@@ -28,13 +28,13 @@ def confidence_range(accuracy: float, ece: float, classes: int = len(LABELS)) ->
 def largest_move(first: float, second: float, classes: int = len(LABELS)) -> float:
     """The most by which a probability can change when the same logits are divided by `second` instead of `first`.
 
-    The extremes have equal logits in all of m rivals and none in the others: p = 1 / (1 + m exp(-d / T)), here over a fine
-    grid of d.
+    The extremes have equal logits in all of m rivals and none in the others: p = 1 / (1 + m exp(-d / T)), here over a
+    fine grid of d.
     """
     d = np.linspace(-40, 40, 80001)
-    one, other = d / first, d / second
+    scaled, rescaled = d / first, d / second
     return max(
-        float(np.abs(1 / (1 + m * np.exp(-one)) - 1 / (1 + m * np.exp(-other))).max()) for m in range(1, classes)
+        float(np.abs(1 / (1 + m * np.exp(-scaled)) - 1 / (1 + m * np.exp(-rescaled))).max()) for m in range(1, classes)
     )
 
 
@@ -82,7 +82,11 @@ def _two_places(a: EarlierScore, b: EarlierScore) -> list[PublishedCheck]:
     why = (
         "both can be had from one set of logits"
         if possible
-        else "stated is the mean confidence that the ECE in the second place needs and that is nearest to the range; the range is what the ECE in the first place allows, widened by the most that the step from one temperature to the other can move a probability"
+        else (
+            "stated is the mean confidence that the ECE in the second place needs and that is nearest to the range; "
+            "the range is what the ECE in the first place allows, widened by the most that the step from one "
+            "temperature to the other can move a probability"
+        )
     )
     name = f"mean confidence of {a.model}, from its ECE at two temperatures"
     return [_row(name, where, nearest, max(0.0, reach[0]), min(1.0, reach[1]), TRUE if possible else FALSE, why)]
@@ -144,17 +148,17 @@ def _share(share: EarlierShare) -> PublishedCheck:
 
 
 def _best_single(report: EarlierReport) -> list[PublishedCheck]:
-    known = {s.model: s.macro_f1 for s in report.scores if not s.joined and s.macro_f1 is not None}
+    singles = {s.model: s.macro_f1 for s in report.scores if not s.joined and s.macro_f1 is not None}
     rows = []
     for name, where in report.best_single.items():
-        if name in known:
-            best = max(known.values())
-            verdict = TRUE if known[name] == best else FALSE
+        if name in singles:
+            best = max(singles.values())
+            verdict = TRUE if singles[name] == best else FALSE
             rows.append(
                 _row(
                     f"{name} as the best single model by macro-F1",
                     where,
-                    known[name],
+                    singles[name],
                     best,
                     best,
                     verdict,

@@ -35,8 +35,8 @@ class Recalibrated:
 def recalibrate(rows: CalibrationRows, origin: Calibration) -> Recalibrated:
     """Fit on calib what `origin` was fitted for, on a quantised model's logits of the same `rows`.
 
-    The temperature is always fitted; a richer map is used where the origin has one of its kind and it pays on these logits
-    too. Class shares, coverage, precision, bounds and alpha are those that the origin was asked for. Raises
+    The temperature is always fitted; a richer map is used where the origin has one of its kind and it pays on these
+    logits too. Class shares, coverage, precision, bounds and alpha are those that the origin was asked for. Raises
     `CalibrationError` where the temperature lies on the edge of its range.
     """
     require(rows, "recalibrate")
@@ -49,20 +49,20 @@ def recalibrate(rows: CalibrationRows, origin: Calibration) -> Recalibrated:
         ).scaling
     if origin.prior is not None:
         scaling = Scaling(scaling.method, scaling.matrix, scaling.bias + _prior_shift(origin))
-    asked = origin.decisions.asked
-    alpha = defaults.alpha if asked["alpha"] is None else asked["alpha"]
+    requested = origin.decisions.asked
+    alpha = defaults.alpha if requested["alpha"] is None else requested["alpha"]
     decisions = fit_decisions(
         last.with_logits(scaling.apply(last.logits)),
-        coverage=asked["coverage"],
-        precision=asked["precision"],
-        max_fpr=asked["max_fpr"],
+        coverage=requested["coverage"],
+        precision=requested["precision"],
+        max_fpr=requested["max_fpr"],
         alpha=alpha,
     )
     return Recalibrated(temperature, scaling, decisions)
 
 
 def _prior_shift(origin: Calibration) -> Floats:
-    """What `--prior` adds to calibrated logits, (7,): the log of the wanted class shares over those that the map assumed."""
+    """What `--prior` adds to calibrated logits, (7,): the log of the requested class shares over the assumed ones."""
     return np.asarray(np.log(np.array(origin.prior)) - np.log(np.array(origin.assumed)))
 
 
@@ -72,19 +72,19 @@ def compare(float_probabilities: Floats, int8_probabilities: Floats, labels: Int
     return {
         "rows": len(labels),
         "labels_changed": float(changed.mean()),
-        "float": _shown(metrics(float_probabilities, labels)),
-        "int8": _shown(metrics(int8_probabilities, labels)),
+        "float": _scores(metrics(float_probabilities, labels)),
+        "int8": _scores(metrics(int8_probabilities, labels)),
         "limits": {"macro_f1_loss": F1_LOSS, "ece_rise": ECE_RISE},
     }
 
 
-def _shown(found: Metrics) -> PrecisionScores:
+def _scores(values: Metrics) -> PrecisionScores:
     return {
-        "accuracy": found["accuracy"],
-        "macro_f1": found["macro_f1"],
-        "minority_f1": found["minority_f1"],
-        "nll": found["nll"],
-        "ece": found["ece"],
+        "accuracy": values["accuracy"],
+        "macro_f1": values["macro_f1"],
+        "minority_f1": values["minority_f1"],
+        "nll": values["nll"],
+        "ece": values["ece"],
     }
 
 
@@ -95,7 +95,8 @@ def check_int8(compared: PrecisionComparison) -> None:
     if lost <= F1_LOSS and risen <= ECE_RISE:
         return
     raise MienError(
-        f"int8 is worse than the float model on {compared['rows']:,} val rows: macro-F1 {before['macro_f1']:.4f} → {after['macro_f1']:.4f}, "
+        f"int8 is worse than the float model on {compared['rows']:,} val rows: macro-F1 {before['macro_f1']:.4f} → "
+        f"{after['macro_f1']:.4f}, "
         f"ECE {before['ece']:.4f} → {after['ece']:.4f}; {compared['labels_changed']:.1%} of the labels changed.",
         rule=f"It may lose {F1_LOSS} of macro-F1 and add {ECE_RISE} to the ECE; each model has its own calibration.",
         fix="Nothing was written. Export without --int8: the float model has the figures of the run.",

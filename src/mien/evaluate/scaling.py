@@ -122,8 +122,8 @@ def _affine(
     k = len(LABELS)
     t = fit_temperature(rows, resamples=0).value if temperature is None else temperature
     x = np.column_stack([log_softmax(rows.logits) / t, np.ones(len(rows))])
-    found = fit_multinomial(x, rows.labels, np.column_stack([np.eye(k), np.zeros(k)]), penalty, free)
-    return Scaling(method, found[:, :k] / t, found[:, k] - found[:, k].mean())
+    coefficients = fit_multinomial(x, rows.labels, np.column_stack([np.eye(k), np.zeros(k)]), penalty, free)
+    return Scaling(method, coefficients[:, :k] / t, coefficients[:, k] - coefficients[:, k].mean())
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,10 @@ def choose(
 ) -> Choice:
     """The simplest map that no richer one beats significantly in cross-validated NLL on `rows`.
 
-    A richer map changes labels. One whose held-out macro-F1 is significantly lower (paired bootstrap, one-sided 5 %) is not
-    taken, whatever its NLL: after class-balanced training the bias that is right for natural class shares names rare classes too
-    seldom for it. `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each class for the richer maps.
+    A richer map changes labels. One whose held-out macro-F1 is significantly lower (paired bootstrap, one-sided 5 %) is
+    not taken, whatever its NLL: after class-balanced training the bias that is right for natural class shares names
+    rare classes too seldom for it. `temperature` was fitted on the same rows. Needs `FEWEST_OF_A_CLASS` rows of each
+    class for the richer maps.
     """
     require(rows, "choose")
     check_folds(folds)
@@ -153,17 +154,17 @@ def choose(
         why = f"few_of_a_class: fewer than {FEWEST_OF_A_CLASS} rows of {', '.join(few)}" if few else "temperature alone"
         return Choice(plain, {}, why)
     fold = spread_folds(rows.labels, folds, seed, rows.groups)
-    held: dict[str, Floats] = {
+    heldout: dict[str, Floats] = {
         "temperature": _heldout(rows, fold, lambda r: by_temperature(minimum(r.logits, r.labels)))
     }
     if "vector" in rich:
-        held["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
+        heldout["vector"] = _heldout(rows, fold, lambda r: fit_vector(r, temperature))
     strength = PENALTIES[0]
     if "dirichlet" in rich:
         tried = {p: _heldout(rows, fold, lambda r, p=p: fit_dirichlet(r, p, temperature)) for p in PENALTIES}  # type: ignore[misc]
         strength = min(tried, key=lambda p: nll_rows(tried[p], rows.labels).mean())
-        held["dirichlet"] = tried[strength]
-    losses = {key: nll_rows(p, rows.labels) for key, p in held.items()}
+        heldout["dirichlet"] = tried[strength]
+    losses = {key: nll_rows(p, rows.labels) for key, p in heldout.items()}
     plainest = "temperature: no richer map is significantly better on held-out folds"
     name, why = "temperature", plainest
     for rival in rich:
@@ -172,7 +173,7 @@ def choose(
         if mean <= Z * se:
             continue
         better = f"{rival}: held-out NLL better than {name}'s by {mean:.4f} ± {se:.4f}"
-        cost = _lost_macro_f1(held["temperature"], held[rival], rows, seed)
+        cost = _lost_macro_f1(heldout["temperature"], heldout[rival], rows, seed)
         if cost is None:
             why, name = better, rival
         elif why == plainest:
@@ -213,7 +214,7 @@ def check_folds(folds: int) -> None:
 
 
 def spread_folds(labels: Ints, folds: int, seed: int, groups: NDArray[np.str_]) -> Ints:
-    """Fold numbers (n,), each class spread over the folds as evenly as it can be; a group (n,) is in one fold, as its first row is."""
+    """Fold numbers (n,), each class spread evenly over the folds; a group (n,) is in the fold of its first row."""
     number = group_numbers(groups, len(labels))
     heads = np.unique(number, return_index=True)[1]
     rng = np.random.default_rng(seed)

@@ -1,11 +1,11 @@
 """Choosing one candidate on val by the report's order, with differences that noise explains set aside.
 
-Order (the report, section 7): macro-F1, minority-F1, ECE, accuracy, then NLL, a proper score that resolves what
-counts cannot (docs/decisions/0003), then stability over seeds, parameters, latency.
-At each criterion those that are not significantly worse than the leader survive, and the next one decides
-among them. The first five are compared by the paired bootstrap, for all candidates at once: a lead must exceed
-the 95 % quantile of the studentised range (as in the model confidence set: Hansen, Lunde and Nason 2011, section 3.1). Stability compares
-variances over seeds by an F test (Bonferroni). Of those left in the end the lowest NLL wins.
+Order (the report, section 7): macro-F1, minority-F1, ECE, accuracy, then NLL, a proper score that resolves what counts
+cannot (docs/decisions/0003), then stability over seeds, parameters, latency. At each criterion those that are not
+significantly worse than the leader survive, and the next one decides among them. The first five are compared by the
+paired bootstrap, for all candidates at once: a lead must exceed the 95 % quantile of the studentised range (as in the
+model confidence set: Hansen, Lunde and Nason 2011, section 3.1). Stability compares variances over seeds by an F test
+(Bonferroni). Of those left in the end the lowest NLL wins.
 """
 
 from __future__ import annotations
@@ -69,42 +69,45 @@ def select(
         [c.probabilities for c in candidates], labels, resamples=resamples, seed=seed, full=False, groups=groups
     )
     draws = {c.name: d for c, d in zip(candidates, drawn, strict=True)}
-    left, why = list(candidates), list[str]()
+    remaining, why = list(candidates), list[str]()
     for criterion in SCORED:
-        if len(left) == 1:
+        if len(remaining) == 1:
             break
         sign = 1.0 if HIGHER_IS_BETTER[criterion] else -1.0
-        points = np.array([sign * values[c.name][criterion] for c in left])
-        rows = np.array([sign * unbiased(criterion, draws[c.name][criterion], values[c.name][criterion]) for c in left])
+        points = np.array([sign * values[c.name][criterion] for c in remaining])
+        rows = np.array(
+            [sign * unbiased(criterion, draws[c.name][criterion], values[c.name][criterion]) for c in remaining]
+        )
         leader = int(points.argmax())
         out = _worse(points, rows, leader)
         why.append(
-            f"{criterion}: {left[leader].name} leads with {values[left[leader].name][criterion]:.4f}{_said(left, out)}"
+            f"{criterion}: {remaining[leader].name} leads with "
+            f"{values[remaining[leader].name][criterion]:.4f}{_verdict(remaining, out)}"
         )
-        left = [c for c, gone in zip(left, out, strict=True) if not gone]
+        remaining = [c for c, dropped in zip(remaining, out, strict=True) if not dropped]
     for rule in (_by_stability, _by_parameters, _by_latency):
-        if len(left) > 1:
-            left, text = rule(left)
+        if len(remaining) > 1:
+            remaining, text = rule(remaining)
             why.append(text)
-    if len(left) > 1:
-        left = [min(left, key=lambda c: values[c.name]["nll"])]
-        why.append(f"nll, to settle it: {left[0].name} has the lowest, {values[left[0].name]['nll']:.4f}")
-    return Selection(left[0].name, why or ["there is no other candidate"])
+    if len(remaining) > 1:
+        remaining = [min(remaining, key=lambda c: values[c.name]["nll"])]
+        why.append(f"nll, to settle it: {remaining[0].name} has the lowest, {values[remaining[0].name]['nll']:.4f}")
+    return Selection(remaining[0].name, why or ["there is no other candidate"])
 
 
-def _said(left: Sequence[Candidate], out: Sequence[bool]) -> str:
-    gone = [c.name for c, lost in zip(left, out, strict=True) if lost]
-    if not gone:
+def _verdict(candidates: Sequence[Candidate], out: Sequence[bool]) -> str:
+    worse = [c.name for c, lost in zip(candidates, out, strict=True) if lost]
+    if not worse:
         return "; no candidate is significantly worse"
-    more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-    kept = len(left) - len(gone)
-    return f"; significantly worse: {', '.join(gone[:_NAMED])}{more}; {kept} {'is' if kept == 1 else 'are'} left"
+    more = f" and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
+    kept = len(candidates) - len(worse)
+    return f"; significantly worse: {', '.join(worse[:_NAMED])}{more}; {kept} {'is' if kept == 1 else 'are'} left"
 
 
 def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:
     """Which candidates are significantly worse than the leader.
 
-    Who leads is chance too: a lead counts when it exceeds, in standard errors, the largest difference of any two
+    The leader is partly chance: a lead counts when it exceeds, in standard errors, the largest difference of any two
     candidates that chance alone would show.
     """
     noise = draws - points[:, None]
@@ -112,49 +115,53 @@ def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:
     for row in noise:
         gaps = row - noise
         error = gaps.std(1)
-        apart = error > 1e-12
-        if apart.any():
-            largest = np.maximum(largest, (np.abs(gaps[apart]) / error[apart, None]).max(0))
+        differs = error > 1e-12
+        if differs.any():
+            largest = np.maximum(largest, (np.abs(gaps[differs]) / error[differs, None]).max(0))
     critical = float(np.quantile(largest, 1 - LEVEL))
     lead, error = points[leader] - points, (noise[leader] - noise).std(1)
     return [bool(e > 1e-12 and gap > critical * e) for gap, e in zip(lead, error, strict=True)]
 
 
-def _by_stability(left: list[Candidate]) -> tuple[list[Candidate], str]:
-    unknown = [c.name for c in left if len(c.seeds) < 2]
+def _by_stability(candidates: list[Candidate]) -> tuple[list[Candidate], str]:
+    unknown = [c.name for c in candidates if len(c.seeds) < 2]
     if unknown:
-        return left, f"stability over seeds: not known of {', '.join(unknown)} (fewer than two seeds); passed over"
+        return (
+            candidates,
+            f"stability over seeds: not known of {', '.join(unknown)} (fewer than two seeds); passed over",
+        )
     from scipy.stats import f  # noqa: PLC0415  (a second to import)
 
-    spread = [float(np.std(c.seeds, ddof=1)) for c in left]
+    spread = [float(np.std(c.seeds, ddof=1)) for c in candidates]
     best = int(np.argmin(spread))
 
     def p(i: int) -> float:
         ratio = (spread[i] / max(spread[best], 1e-12)) ** 2
-        return float(f.sf(ratio, len(left[i].seeds) - 1, len(left[best].seeds) - 1))
+        return float(f.sf(ratio, len(candidates[i].seeds) - 1, len(candidates[best].seeds) - 1))
 
-    out = [i != best and p(i) < LEVEL / (len(left) - 1) for i in range(len(left))]
-    kept = [c for c, gone in zip(left, out, strict=True) if not gone]
+    out = [i != best and p(i) < LEVEL / (len(candidates) - 1) for i in range(len(candidates))]
+    kept = [c for c, dropped in zip(candidates, out, strict=True) if not dropped]
     return (
         kept,
-        f"stability over seeds: {left[best].name} leads with a standard deviation of {spread[best]:.4f}{_said(left, out)}",
+        f"stability over seeds: {candidates[best].name} leads with a standard deviation of "
+        f"{spread[best]:.4f}{_verdict(candidates, out)}",
     )
 
 
-def _by_parameters(left: list[Candidate]) -> tuple[list[Candidate], str]:
-    return _least(left, {c.name: c.parameters for c in left}, "parameters")
+def _by_parameters(candidates: list[Candidate]) -> tuple[list[Candidate], str]:
+    return _least(candidates, {c.name: c.parameters for c in candidates}, "parameters")
 
 
-def _by_latency(left: list[Candidate]) -> tuple[list[Candidate], str]:
-    return _least(left, {c.name: c.latency_ms for c in left}, "latency")
+def _by_latency(candidates: list[Candidate]) -> tuple[list[Candidate], str]:
+    return _least(candidates, {c.name: c.latency_ms for c in candidates}, "latency")
 
 
-def _least(left: list[Candidate], cost: dict[str, float | None], what: str) -> tuple[list[Candidate], str]:
-    known = {name: value for name, value in cost.items() if value is not None}
-    if len(known) < len(cost):
-        return left, f"{what}: not known of {', '.join(n for n in cost if n not in known)}; passed over"
-    least = min(known.values())
-    kept = [c for c in left if known[c.name] <= SLACK[what] * least]
+def _least(candidates: list[Candidate], costs: dict[str, float | None], what: str) -> tuple[list[Candidate], str]:
+    measured = {name: value for name, value in costs.items() if value is not None}
+    if len(measured) < len(costs):
+        return candidates, f"{what}: not known of {', '.join(n for n in costs if n not in measured)}; passed over"
+    least = min(measured.values())
+    kept = [c for c in candidates if measured[c.name] <= SLACK[what] * least]
     return kept, f"{what}: within {SLACK[what]:g} times the least: {', '.join(c.name for c in kept)}"
 
 

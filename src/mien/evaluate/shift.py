@@ -33,10 +33,10 @@ def degradation(
     point = metrics(clean, labels)
     rows: list[CorruptionScores] = []
     for strength, p in enumerate(corrupted, 1):
-        found, drawn = metrics(p, labels), resampled(p, labels, resamples=resamples, seed=seed, groups=groups)
+        scores, drawn = metrics(p, labels), resampled(p, labels, resamples=resamples, seed=seed, groups=groups)
         fall: dict[str, Change] = {
             key: {
-                "value": found[key] - point[key],
+                "value": scores[key] - point[key],
                 "ci95": np.quantile(drawn[key] - base[key], [0.025, 0.975]).tolist(),
             }
             for key in COMPARED
@@ -44,11 +44,11 @@ def degradation(
         rows.append(
             {
                 "strength": strength,
-                "accuracy": found["accuracy"],
-                "macro_f1": found["macro_f1"],
-                "ece": found["ece"],
-                "nll": found["nll"],
-                "mean_confidence": found["mean_confidence"],
+                "accuracy": scores["accuracy"],
+                "macro_f1": scores["macro_f1"],
+                "ece": scores["ece"],
+                "nll": scores["nll"],
+                "mean_confidence": scores["mean_confidence"],
                 "change": fall,
             }
         )
@@ -66,22 +66,22 @@ def by_group(
 ) -> dict[str, AttributeScores]:
     """Figures of each value of each attribute with at least `FEWEST` images, with intervals; others are counted.
 
-    `attributes` has a row's {attribute: value}. Attributes with more than `MOST_GROUPS` values are left out. `macro_f1_present` is the
-    mean F1 of those classes that the value's images (or a resample of them) show, named in `classes`: a class that is
-    absent there costs nothing. `groups` (n,) are near-duplicates, resampled in whole.
+    `attributes` has a row's {attribute: value}. Attributes with more than `MOST_GROUPS` values are left out.
+    `macro_f1_present` is the mean F1 of those classes that the value's images (or a resample of them) show, named in
+    `classes`: a class that is absent there costs nothing. `groups` (n,) are near-duplicates, resampled in whole.
     """
     names = sorted({name for row in attributes for name in row})
     out: dict[str, AttributeScores] = {}
     duplicates = group_numbers(groups, len(labels)).astype(str)
     for name in names:
         values = np.array([row.get(name, "") for row in attributes])
-        known = sorted(set(values.tolist()) - {""})
-        if not 2 <= len(known) <= MOST_GROUPS:
+        levels = sorted(set(values.tolist()) - {""})
+        if not 2 <= len(levels) <= MOST_GROUPS:
             continue
-        found = {v: _group(probabilities, labels, duplicates, values == v, resamples, seed) for v in known}
-        accuracies = [g["accuracy"] for g in found.values() if "accuracy" in g]
+        scores = {v: _group(probabilities, labels, duplicates, values == v, resamples, seed) for v in levels}
+        accuracies = [g["accuracy"] for g in scores.values() if "accuracy" in g]
         out[name] = {
-            "groups": found,
+            "groups": scores,
             "accuracy_gap": max(accuracies) - min(accuracies) if len(accuracies) > 1 else None,
         }
     return out
@@ -99,17 +99,17 @@ def _group(
     if n < FEWEST:
         return {"n": n}
     p, y = probabilities[inside], labels[inside]
-    found = metrics(p, y)
+    scores = metrics(p, y)
     ends = intervals(p, y, resamples=resamples, seed=seed, smooth=0, groups=duplicates[inside])
     present = [name for c, name in enumerate(LABELS) if (y == c).any()]
-    shown = {key: ends[key] for key in ("accuracy", "macro_f1_present", "ece")}
+    ci95 = {key: ends[key] for key in ("accuracy", "macro_f1_present", "ece")}
     return {
         "n": n,
         "classes": present,
-        "accuracy": found["accuracy"],
-        "macro_f1_present": found["macro_f1_present"],
-        "ece": found["ece"],
-        "nll": found["nll"],
-        "mean_confidence": found["mean_confidence"],
-        "ci95": shown,
+        "accuracy": scores["accuracy"],
+        "macro_f1_present": scores["macro_f1_present"],
+        "ece": scores["ece"],
+        "nll": scores["nll"],
+        "mean_confidence": scores["mean_confidence"],
+        "ci95": ci95,
     }

@@ -39,20 +39,20 @@ def nll_at(temperature: float, logits: Floats, labels: Ints) -> float:
     return float(-log_softmax(logits / temperature)[np.arange(len(labels)), labels].mean())
 
 
-def _slopes(beta: float, logits: Floats, picked: Floats) -> tuple[Floats, Floats]:
+def _slopes(beta: float, logits: Floats, label_logits: Floats) -> tuple[Floats, Floats]:
     """First and second derivative of each row's NLL by beta = 1/T: mean and variance of the logits under softmax."""
     weighted = softmax(beta * logits) * logits
     mean = row_sum(weighted)
-    return mean - picked, row_sum(weighted * logits) - mean**2
+    return mean - label_logits, row_sum(weighted * logits) - mean**2
 
 
-def _root(logits: Floats, picked: Floats) -> float:
+def _root(logits: Floats, label_logits: Floats) -> float:
     """The beta at which the NLL is least: Newton on log beta inside a bracket; NLL is convex in beta."""
     low, high = -np.log(RANGE[1]), -np.log(RANGE[0])
     x = 0.0
     for _ in range(60):
         beta = np.exp(x)
-        slope, curve = (float(v.mean()) for v in _slopes(beta, logits, picked))
+        slope, curve = (float(v.mean()) for v in _slopes(beta, logits, label_logits))
         low, high = (x, high) if slope < 0 else (low, x)
         step = x - slope / max(curve * beta, 1e-300)
         before, x = x, step if low < step < high else (low + high) / 2
@@ -74,32 +74,35 @@ def fit_temperature(rows: CalibrationRows, *, resamples: int = 200, seed: int = 
     """
     require(rows, "fit_temperature")
     logits = rows.logits - rows.logits.mean(1, keepdims=True)
-    picked = logits[np.arange(len(rows)), rows.labels]
-    beta = _root(logits, picked)
+    label_logits = logits[np.arange(len(rows)), rows.labels]
+    beta = _root(logits, label_logits)
     if at_edge(1 / beta):
         raise CalibrationError(
             f"The best temperature lies on the edge of its range, at T = {1 / beta:.4g}.",
             rule=f"An optimum on an edge of [{RANGE[0]}, {RANGE[1]}] means: not found.",
-            fix="Look at the logits: all right, all wrong, without their scale, or of a model that has learned nothing yet (train longer).",
+            fix=(
+                "Look at the logits: all right, all wrong, without their scale, or of a model that has learned nothing "
+                "yet (train longer)."
+            ),
         )
     check_direction(rows.logits)
     if not resamples:
         return Temperature(1 / beta, (1 / beta, 1 / beta))
-    betas = _bootstrap(beta, logits, picked, group_numbers(rows.groups, len(rows)), resamples, seed)
+    betas = _bootstrap(beta, logits, label_logits, group_numbers(rows.groups, len(rows)), resamples, seed)
     low, high = np.quantile(1 / betas, [0.025, 0.975])
     return Temperature(1 / beta, (float(low), float(high)))
 
 
-def _bootstrap(beta: float, logits: Floats, picked: Floats, group: Ints, resamples: int, seed: int) -> Floats:
+def _bootstrap(beta: float, logits: Floats, label_logits: Floats, group: Ints, resamples: int, seed: int) -> Floats:
     """Betas of resamples: a resample's slope is a weighted sum of rows' slopes, which rise with beta; it is
     interpolated between nodes a standard error apart."""
-    slope, curve = _slopes(beta, logits, picked)
+    slope, curve = _slopes(beta, logits, label_logits)
     error = float(np.sqrt((slope**2).sum()) / max(curve.sum() * beta, 1e-300))  # of log beta
     spread = np.clip(error * np.linspace(-4.5, 4.5, 10), *(-np.log(RANGE[::-1]) - np.log(beta)))
     nodes = np.unique(beta * np.exp(spread))
     if len(nodes) < 2:
         return np.full(resamples, beta)
-    slopes = group_sums(np.column_stack([_slopes(b, logits, picked)[0] for b in nodes]), group)
+    slopes = group_sums(np.column_stack([_slopes(b, logits, label_logits)[0] for b in nodes]), group)
     n = len(slopes)
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(0, n, n), minlength=n) @ slopes for _ in range(resamples))
@@ -128,7 +131,7 @@ def check_falling(temperatures: tuple[float, ...], mean_confidence: list[float])
 
 
 def sweep(logits: Floats, labels: Ints, temperatures: Floats, *, bins: int = BINS) -> dict[str, list[float]]:
-    """NLL, ECE (in `bins` equal bins), Brier score, macro-F1 and mean confidence of softmax(logits / T) at each temperature."""
+    """NLL, ECE (`bins` equal bins), Brier score, macro-F1 and mean confidence of softmax(logits / T) for each T."""
     names = ("temperature", "nll", "ece", "brier", "macro_f1", "mean_confidence")
     out: dict[str, list[float]] = {name: [] for name in names}
     hot = np.eye(logits.shape[1])[labels]
@@ -152,9 +155,11 @@ def fit_by_sweep(
     """
     require(rows, "fit_by_sweep")
     grid = np.linspace(low, high, round((high - low) / step) + 1)
-    seen = sweep(rows.logits, rows.labels, grid)
-    check_falling(tuple(seen["temperature"]), seen["mean_confidence"])
-    order = [(round(n, 6), round(e, 6), -f) for n, e, f in zip(seen["nll"], seen["ece"], seen["macro_f1"], strict=True)]
+    curves = sweep(rows.logits, rows.labels, grid)
+    check_falling(tuple(curves["temperature"]), curves["mean_confidence"])
+    order = [
+        (round(n, 6), round(e, 6), -f) for n, e, f in zip(curves["nll"], curves["ece"], curves["macro_f1"], strict=True)
+    ]
     best = min(range(len(grid)), key=lambda i: order[i])
     value = float(grid[best])
     if best in (0, len(grid) - 1):

@@ -24,7 +24,7 @@ MOST_GRID_POINTS = 1001
 
 
 def combine(logs: Floats, weights: Floats, pool: Pool) -> Floats:
-    """Logits (n, k) of a pool of log-probabilities (m, n, k): the weighted mean logit, or the log of the mean probability."""
+    """Logits (n, k) of a pool of log-probabilities (m, n, k): weighted mean logits, or logs of mean probabilities."""
     return _joined(np.exp(logs) if pool == "probability" else logs, weights, pool)
 
 
@@ -51,12 +51,12 @@ def search_nll(
     ridge = np.append(np.full(m, 0.25 / n), 1e-9)
     x = np.zeros(m + 1) if start is None else np.append(np.log(np.maximum(start, 1e-6)), 0.0)
 
-    def slopes(at: Floats) -> tuple[float, Floats, Floats]:
-        weights, beta = softmax(at[None, :m])[0], float(np.exp(np.clip(at[m], -3, 3)))
+    def slopes(point: Floats) -> tuple[float, Floats, Floats]:
+        weights, beta = softmax(point[None, :m])[0], float(np.exp(np.clip(point[m], -3, 3)))
         z, parts = _slopes(logs, probabilities, weights, beta, pool)
         u = softmax(beta * z)
-        loss = _nll(z, labels, float(1 / beta)) + 0.5 * float((ridge * at**2).sum())
-        gradient = np.tensordot(parts, u - target, 2) / n + ridge * at
+        loss = _nll(z, labels, float(1 / beta)) + 0.5 * float((ridge * point**2).sum())
+        gradient = np.tensordot(parts, u - target, 2) / n + ridge * point
         return loss, gradient, _fisher(parts, u) + np.diag(ridge)
 
     value, gradient, fisher = slopes(x)
@@ -102,8 +102,8 @@ def equal_weights_p(logs: Floats, labels: Ints, pool: Pool) -> float:
     """p of the hypothesis that no other weights have a higher expected likelihood, the temperature being free.
 
     Rao's score test with the variance that the rows show, so that it holds for models that are wrong too (White 1982,
-    Econometrica 50, section 4): members may be over-confident on some rows. Chi-squared with m - 1 degrees of freedom, fewer where
-    members are copies of each other.
+    Econometrica 50, section 4): members may be over-confident on some rows. Chi-squared with m - 1 degrees of freedom,
+    fewer where members are copies of each other.
     """
     from scipy.special import chdtrc  # noqa: PLC0415  (a tenth of a second to import)
 
@@ -134,7 +134,7 @@ def simplex(members: int, step: float = 0.1) -> Floats:
 
 
 def search_grid(logs: Floats, labels: Ints, pool: Pool, *, step: float = 0.1) -> Floats:
-    """The point of a grid with the highest macro-F1, as the report chose; of equal ones the nearest to equal weights."""
+    """The grid point with the highest macro-F1, as the report chose; among ties the nearest to equal weights."""
     k = logs.shape[2]
     values = np.exp(logs) if pool == "probability" else logs
 
@@ -150,14 +150,14 @@ def search_greedy(logs: Floats, labels: Ints, pool: Pool, *, rounds: int = 30) -
     m = len(logs)
     counts, best = np.zeros(m), np.inf
     for _ in range(rounds):
-        tried = []
+        losses = []
         for j in range(m):
             z = combine(logs, (counts + np.eye(m)[j]) / (counts.sum() + 1), pool)
-            tried.append(_nll(z, labels, minimum(z, labels)))
-        if min(tried) >= best - 1e-7:
+            losses.append(_nll(z, labels, minimum(z, labels)))
+        if min(losses) >= best - 1e-7:
             break
-        best = min(tried)
-        counts[int(np.argmin(tried))] += 1
+        best = min(losses)
+        counts[int(np.argmin(losses))] += 1
     return np.asarray(counts / counts.sum())
 
 
@@ -178,8 +178,10 @@ def stack(logs: Floats, labels: Ints, penalty: float = 1e-2) -> Callable[[Floats
         raise InputError("No rows to stack on.")
     start = np.column_stack([np.tile(np.eye(k) / m, m), np.zeros(k)])
     design = _design(logs)
-    found = fit_multinomial(design, labels, start, np.full(start.shape, penalty), np.ones(start.shape, dtype=bool))
-    return lambda other: np.asarray(_design(other) @ found.T)
+    coefficients = fit_multinomial(
+        design, labels, start, np.full(start.shape, penalty), np.ones(start.shape, dtype=bool)
+    )
+    return lambda other: np.asarray(_design(other) @ coefficients.T)
 
 
 def _design(logs: Floats) -> Floats:

@@ -11,12 +11,12 @@ from mien.nn.models.backbones import gains_by_bf16
 
 
 def on_cpu() -> bool:
-    """Whether processors do the work: no accelerator is there, or ACCELERATE_USE_CPU asks for it."""
+    """Whether the CPU computes: no accelerator is there, or ACCELERATE_USE_CPU is set."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """The processes of this training; on CPUs they talk through gloo."""
+    """The processes of this training; on CPUs they communicate by gloo."""
     return PartialState(cpu=on_cpu())
 
 
@@ -31,24 +31,26 @@ def named_device(name: str) -> torch.device:
 
     Raises `UsageError` for a device that torch cannot use here.
     """
-    found = None if on_cpu() else torch.accelerator.current_accelerator()
+    accelerator = None if on_cpu() else torch.accelerator.current_accelerator()
     if name == "auto":
-        return found or torch.device("cpu")
+        return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    fits = device is not None and found is not None and device.type == found.type
+    fits = device is not None and accelerator is not None and device.type == accelerator.type
     if device is not None and (
         device.type == "cpu" or (fits and (device.index or 0) < torch.accelerator.device_count())
     ):
         return device
-    here = (
-        ["cpu"] if found is None else ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    available = (
+        ["cpu"]
+        if accelerator is None
+        else ["cpu", *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
     )
     raise UsageError(
         f"--device {name}: torch has no such device here.",
-        rule=f"Here are: {', '.join(here)}.",
+        rule=f"Here are: {', '.join(available)}.",
         fix="Name one of them.",
     )
 

@@ -23,7 +23,7 @@ MAP = ("calibration.matrix", "calibration.bias")  # the constants of `set_calibr
 
 
 class Calibrated(nn.Module):
-    """uint8 RGB crops (n, s, s, 3) to calibrated probabilities and logits (n, 7): an affine map of log-probabilities."""
+    """uint8 RGB crops (n, s, s, 3) to calibrated probabilities and logits (n, 7), affine in log-probabilities."""
 
     def __init__(self, network: Network, matrix: Sequence[Sequence[float]], bias: Sequence[float]) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ def trace(calibrated: Calibrated, size: int) -> onnx.ModelProto:
 def forget_exporter(proto: onnx.ModelProto) -> None:
     """Remove what the exporter notes of where each part came from: source lines, with paths of this machine."""
     graph = proto.graph
-    named = (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
-    for part in (*named, *proto.functions, *(node for function in proto.functions for node in function.node)):
+    elements = (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    for part in (*elements, *proto.functions, *(node for function in proto.functions for node in function.node)):
         del part.metadata_props[:]
         part.doc_string = ""
 
@@ -100,7 +100,7 @@ def set_calibration(proto: onnx.ModelProto, matrix: NDArray[np.float64], bias: N
     if [node.op_type for node in (scaled, summed, added)] != ["Mul", "ReduceSum", "Add"]:
         raise RuntimeError("the exported graph does not end in the calibration's affine map")
     for node, name, value in ((scaled, MAP[0], matrix), (added, MAP[1], bias)):
-        (place,) = (i for i, given in enumerate(node.input) if given in constants)
+        (place,) = (i for i, input_name in enumerate(node.input) if input_name in constants)
         node.input[place] = name
         for old in [c for c in graph.initializer if c.name == name]:
             graph.initializer.remove(old)

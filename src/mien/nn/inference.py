@@ -15,42 +15,40 @@ from mien.nn.models.network import Network, make_network
 from mien.nn.predict import predict_logits
 
 
-def settings_of(trained: Run) -> TrainConfig:
-    """A run's settings, without those that only a distillation has; as they are, since they were checked when it began."""
-    settings: dict[str, Any] = {**trained.settings}
+def settings_of(run: Run) -> TrainConfig:
+    """A run's settings without those of a distillation alone; not checked again, since they were when it began."""
+    settings: dict[str, Any] = {**run.settings}
     return TrainConfig.model_construct(**settings)
 
 
-def load_network(trained: Run) -> Network:
+def load_network(run: Run) -> Network:
     """The run's network with the weights that val chose, in fp32, for inference."""
-    crop = trained.config["crop"]
-    network = make_network(settings_of(trained), crop_size=crop["size"], color=crop["color"])
-    network.load_state_dict(load_weights(trained.weights))
+    crop = run.config["crop"]
+    network = make_network(settings_of(run), crop_size=crop["size"], color=crop["color"])
+    network.load_state_dict(load_weights(run.weights))
     return network.eval()
 
 
-def predict_split(trained: Run, index: Index, split: str, batch_size: int) -> store.Predictions:
+def predict_split(run: Run, index: Index, split: str, batch_size: int) -> store.Predictions:
     """Logits of one split; test only for the evaluate stage, which checks that it may."""
-    check_index(trained, index)
+    check_index(run, index)
     rows = index.rows(split)
-    with meter(f"{trained.name}: {split}", len(rows)) as progress:
-        logits = predict_logits(
-            load_network(trained), index.pixels, rows, batch_size=batch_size, advance=progress.advance
-        )
+    with meter(f"{run.name}: {split}", len(rows)) as progress:
+        logits = predict_logits(load_network(run), index.pixels, rows, batch_size=batch_size, advance=progress.advance)
     # A joint head predicts by its linear one; the others' logits are scaled cosines.
-    settings = settings_of(trained)
+    settings = settings_of(run)
     head = "linear" if settings.head == "joint" else settings.head
-    of_test = test_meta(trained.folder, index.image_ids[index.splits == "test"].tolist(), index.folder)
+    own_test = test_meta(run.folder, index.image_ids[index.splits == "test"].tolist(), index.folder)
     meta: store.PredictionsMeta = {
-        "name": trained.name,
-        "weights_hash": trained.weights_hash,
+        "name": run.name,
+        "weights_hash": run.weights_hash,
         "index": index.content_hash,
         "scale_in_logits": True,
         "head": head,
         "scale": None if head == "linear" else settings.scale,
-        "training_prior": trained.config["training_prior"],
-        "predicts_prior": trained.config["predicts_prior"],
-        "test_set": of_test["test_set"],
-        "index_folder": of_test["index_folder"],
+        "training_prior": run.config["training_prior"],
+        "predicts_prior": run.config["predicts_prior"],
+        "test_set": own_test["test_set"],
+        "index_folder": own_test["index_folder"],
     }
     return store.Predictions(split, index.image_ids[rows], index.labels[rows], logits, meta, index.group_ids[rows])

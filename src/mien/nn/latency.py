@@ -95,7 +95,7 @@ def compare(
                 turns[i].append(time_runs(contenders[i].call, min(BLOCK, runs - start), synchronize))
     finally:
         torch.set_num_threads(before)
-    return [_record(c, found) for c, found in zip(contenders, turns, strict=True)]
+    return [_record(c, times) for c, times in zip(contenders, turns, strict=True)]
 
 
 def _record(contender: Contender, turns: list[list[float]]) -> ContenderLatency:
@@ -129,7 +129,7 @@ def onnx_session(model: bytes, threads: int) -> Session:
     """An onnxruntime session on processors, whose threads rest between its runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait busily after a run would slow whatever is timed next.
+    # Threads that spin after a run would slow the next measurement.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session: Session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return session
@@ -140,8 +140,8 @@ def onnx_call(sessions: Sequence[Session], size: int) -> Callable[[], NDArray[np
     image = np.zeros((1, size, size, 3), dtype=np.uint8)
 
     def call() -> NDArray[np.float32]:
-        found = [session.run(["probabilities"], {"crops": image})[0] for session in sessions]
-        return np.asarray(np.mean(found, axis=0))
+        outputs = [session.run(["probabilities"], {"crops": image})[0] for session in sessions]
+        return np.asarray(np.mean(outputs, axis=0))
 
     return call
 

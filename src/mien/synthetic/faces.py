@@ -35,16 +35,16 @@ def draw_face(seed: int, number: int, size: int = 64, *, label: str | None = Non
     """
     person = number // PER_PERSON
     rng = np.random.default_rng([seed, 1, number])
-    who = draw_identity(np.random.default_rng([seed, 0, person]))
+    identity = draw_identity(np.random.default_rng([seed, 0, person]))
     drawn = LABELS[int(rng.integers(len(LABELS)))]
     label = label or drawn
     units = activate(label, rng)
     pose = draw_pose(rng)
     canvas = Canvas(background(size * _OVERSAMPLE, rng), pose)
-    draw_head(canvas, who, units, rng)
-    draw_nose(canvas, who, units)
-    draw_eyes(canvas, who, units, rng)
-    draw_brows(canvas, who, units)
-    draw_mouth(canvas, who, units)
+    draw_head(canvas, identity, units, rng)
+    draw_nose(canvas, identity, units)
+    draw_eyes(canvas, identity, units, rng)
+    draw_brows(canvas, identity, units)
+    draw_mouth(canvas, identity, units)
     occlude(canvas.image, rng)
     return Face(camera(resize(canvas.image, size), rng), label, person, units)

@@ -331,7 +331,7 @@ class Cheap:
 
 def sizes(session) -> dict[str, int]:
     """How many things a session holds, by the name of what holds them."""
-    found = {"rows": len(session.tables.rows.held), "times": len(session.tables.times.held)}
+    found = {"rows": len(session.tables.rows.buffer), "times": len(session.tables.times.buffer)}
     for place in (session, session.tracker):
         for name, value in vars(place).items():
             if isinstance(value, dict | list | set):

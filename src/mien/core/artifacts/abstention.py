@@ -81,8 +81,8 @@ class AbstentionPolicy(_Frozen):
     def conformal_set(self, probabilities: NDArray[np.floating]) -> tuple[str, ...]:
         """The labels that one row (7,) may have, likeliest first: `1 - conformal.alpha` of such sets hold the true one.
 
-        Split conformal sets (see `mien.evaluate.conformal`). All labels where there were too few rows to fit them; none may be
-        in a set, where no label is likely enough.
+        Split conformal sets (see `mien.evaluate.conformal`). All labels where there were too few rows to fit them; none
+        may be in a set, where no label is likely enough.
         """
         row = np.asarray(probabilities, dtype=np.float64)
         quantile = None if self.conformal is None else self.conformal.split

@@ -34,7 +34,7 @@ class Minority(TypedDict):
 
 
 class AttributeCounts(TypedDict):
-    """Rows that have an attribute; for each of its values the rows, in all and by class, or how many values there are."""
+    """Rows that have an attribute: for each of its values the rows, in all and by class, or the number of values."""
 
     rows: int
     values: dict[str, dict[str, int]] | str

@@ -71,7 +71,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise the `OSError` of a full disk while `needed` bytes are not free, so that what is open can still be closed."""
+    """Raise the `OSError` of a full disk before `needed` bytes are missing, so that open files can still be closed."""
     while not folder.is_dir():
         folder = folder.parent
     if shutil.disk_usage(folder).free < needed:
@@ -110,10 +110,10 @@ def read_json(path: Path, *, kind: str, fix: str = "") -> Any:
     if not path.is_file():
         raise ArtifactError(f"No {kind} at {path}.", fix=fix)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        if not isinstance(found, dict):
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
-        return found
+        return content
     except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as error:
         raise ArtifactError(f"{path} is no valid {kind}: {error}.", fix=fix) from None
 
@@ -185,10 +185,10 @@ def fingerprint(kind: str, version: int, config: Mapping[str, object], inputs: M
 @cache
 def git_revision() -> str | None:
     """The revision of the checkout that mien runs from, with `+` if changed; None outside one."""
-    here = Path(mien.__file__).parent
+    package = Path(mien.__file__).parent
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
+        process = subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--dirty=+", "--abbrev=12"],
             capture_output=True,
             text=True,
             timeout=5,
@@ -196,7 +196,7 @@ def git_revision() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return process.stdout.strip() or None if process.returncode == 0 else None
 
 
 def write_manifest(
@@ -207,13 +207,13 @@ def write_manifest(
     fingerprint: str,
     files: Iterable[str],
     meta: Mapping[str, object] | None = None,
-    known: Mapping[str, str] | None = None,
+    known_hashes: Mapping[str, str] | None = None,
 ) -> None:
     """Write `manifest.json`, last of all: it hashes `files` (relative names) and completes the folder.
 
-    `known` are hashes that were taken while a file was written, by its name.
+    `known_hashes` are hashes that were taken while a file was written, by its name.
     """
-    hashes = known or {}
+    hashes = known_hashes or {}
     listed: dict[str, FileEntry] = {
         name: {"sha256": hashes.get(name) or sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
         for name in sorted(files)
@@ -260,10 +260,10 @@ def read_manifest(folder: Path, *, kind: str, version: int, fix: str = "") -> An
 
 def check_file(folder: Path, manifest: Manifest, name: str) -> str:
     """Verify a file against its manifest's hash and return the hash."""
-    seen, expected = sha256_file(folder / name), manifest["files"][name]["sha256"]
-    if seen != expected:
+    digest, expected = sha256_file(folder / name), manifest["files"][name]["sha256"]
+    if digest != expected:
         raise ArtifactError(f"{folder / name} was altered after it was written.", fix="Make it again.")
-    return seen
+    return digest
 
 
 def is_complete(folder: Path, expected: str) -> bool:

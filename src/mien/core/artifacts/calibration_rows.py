@@ -48,7 +48,7 @@ class CalibrationRows:
             array.setflags(write=False)
         self.logits, self.labels, self.ids, self.groups = logits, labels, ids, groups
         self.split, self.name = split, name
-        self._dealt: dict[Part, NDArray[np.int64]] | None = None
+        self._parts: dict[Part, NDArray[np.int64]] | None = None
         self._closed = True
 
     def __setattr__(self, key: str, value: object) -> None:
@@ -74,30 +74,30 @@ class CalibrationRows:
         values = self.logits if logits is None else logits
         if len(values) != len(self.labels):
             raise InputError(f"{len(values)} logits for {len(self.labels)} rows.")
-        return self._picked(rows, values, self.name)
+        return self._select(rows, values, self.name)
 
-    def _picked(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> CalibrationRows:
-        picked = (
+    def _select(self, rows: NDArray[np.int64], values: NDArray[np.float64], name: Part | None) -> CalibrationRows:
+        arrays = (
             np.array(values[rows], dtype=np.float64),
             np.array(self.labels[rows]),
             self.ids[rows],
             self.groups[rows],
         )
-        return CalibrationRows(*picked, self.split, token=_TOKEN, name=name)
+        return CalibrationRows(*arrays, self.split, token=_TOKEN, name=name)
 
     def with_logits(self, logits: NDArray[np.float64]) -> CalibrationRows:
         """The same rows with other logits, e.g. an ensemble's."""
         out = self.take(np.arange(len(self.labels)), logits)
-        out._dealt = self._dealt
+        out._parts = self._parts
         return out
 
     def part(self, name: Part) -> CalibrationRows:
         """The rows of one part; parts are not dealt again."""
         if self.name is not None:
             raise SplitError(f"These rows are the part {self.name!r} already.", rule="A part is not dealt again.")
-        if self._dealt is None:
-            self._dealt = deal(self.ids, self.labels, self.groups)
-        out = self._picked(self._dealt[name], self.logits, name)
+        if self._parts is None:
+            self._parts = deal(self.ids, self.labels, self.groups)
+        out = self._select(self._parts[name], self.logits, name)
         if not len(out):
             raise InputError(
                 f"The part {name} of {self.split} has no rows: {len(self)} in all.",
@@ -109,9 +109,9 @@ class CalibrationRows:
     def shortcomings(self) -> list[str]:
         """Named warnings about rows that are too few: `few_rows`, `class_missing`."""
         where = f"the part {self.name} of {self.split}" if self.name else self.split
-        said = [f"few_rows: {where} has {len(self)} rows, under {FEWEST}"] if len(self) < FEWEST else []
+        warnings = [f"few_rows: {where} has {len(self)} rows, under {FEWEST}"] if len(self) < FEWEST else []
         missing = [LABELS[c] for c in range(len(LABELS)) if not (self.labels == c).any()]
-        return said + ([f"class_missing: {where} has no {', '.join(missing)}"] if missing else [])
+        return warnings + ([f"class_missing: {where} has no {', '.join(missing)}"] if missing else [])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,8 +126,8 @@ def require(rows: object, fitter: str) -> None:
 def deal(ids: NDArray[np.str_], labels: NDArray[np.int64], groups: NDArray[np.str_]) -> dict[Part, NDArray[np.int64]]:
     """Row numbers of each part: within each class by the hash of the id, in the shares of `SHARES`; groups stay whole.
 
-    A group has the hash and the class of its row with the smallest hash. A function of ids, labels and groups (n,) alone:
-    the same for every model, whatever the order of the rows.
+    A group has the hash and the class of its row with the smallest hash. A function of ids, labels and groups (n,)
+    alone: the same for every model, whatever the order of the rows.
     """
     keys = np.array([hashlib.sha256(f"part:{i}".encode()).hexdigest() for i in ids.tolist()])
     order = np.argsort(keys, kind="stable")

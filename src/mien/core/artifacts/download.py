@@ -19,8 +19,8 @@ _TIMEOUT_S = 30
 def download(url: str, path: Path, *, sha256: str) -> bool:
     """Fetch `url` to `path`; False when the right file was there already.
 
-    What has come so far lies in `<path>.part` and is gone on with, here after a broken connection or in
-    the next call. Raises `InputError` when the place does not answer or the hash is another one.
+    A partial download is kept in `<path>.part` and resumed, after a broken connection or in the next call.
+    Raises `InputError` when the server does not answer or the hash is wrong.
     """
     if path.is_file():
         if base.sha256_file(path) == sha256:
@@ -46,11 +46,11 @@ def download(url: str, path: Path, *, sha256: str) -> bool:
                 raise InputError(
                     f"{url} cannot be fetched: {reason}.", fix="Run the command again: it goes on where it broke off."
                 ) from None
-    seen = base.sha256_file(part)
-    if seen != sha256:
+    digest = base.sha256_file(part)
+    if digest != sha256:
         part.unlink()
         raise InputError(
-            f"{url} gave a file with sha256 {seen}.",
+            f"{url} gave a file with sha256 {digest}.",
             rule=f"It should be {sha256}.",
             fix="It has changed, or was damaged on the way.",
         )
@@ -69,7 +69,7 @@ def _fetch(url: str, part: Path) -> None:
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # all of it has come; the hash will tell
+            return  # all bytes are there; the hash is checked next
         raise
     with answer:
         resumed = have and answer.status == http.HTTPStatus.PARTIAL_CONTENT

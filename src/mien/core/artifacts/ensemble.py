@@ -178,10 +178,12 @@ def runs_of(folder: Path) -> dict[str, Path]:
 
 
 def knows(selection: SelectionDocument, weights_hash: str, calibration: Calibration) -> bool:
-    """Whether a selection was written with this calibration of these weights, or with what a prior has shifted since."""
-    own = known_as(weights_hash, calibration)
-    known = selection["calibrations"]
-    return own in (known if calibration.prior is None else [{**entry, "hash": own["hash"]} for entry in known])
+    """Whether a selection was written with this calibration of these weights, but for a later shift of the prior."""
+    current = known_as(weights_hash, calibration)
+    entries = selection["calibrations"]
+    return current in (
+        entries if calibration.prior is None else [{**entry, "hash": current["hash"]} for entry in entries]
+    )
 
 
 def known_as(weights_hash: str, calibration: Calibration) -> KnownCalibration:

@@ -23,7 +23,7 @@ FIX = "Make it: `mien evaluate RUN --index DIR`."
 
 
 class AccessesBefore(TypedDict):
-    """How often test was opened before this evaluation, before the selection, and before the calibration (null: an ensemble)."""
+    """How often test was opened before this evaluation, the selection and the calibration (null: an ensemble)."""
 
     before: int
     before_selection: int
@@ -122,24 +122,24 @@ def transfer_path(run: Path, index: str) -> Path:
     return run / _transfer(index).file
 
 
-def write_transfer(run: Path, found: TransferDocument) -> None:
+def write_transfer(run: Path, transfer: TransferDocument) -> None:
     """Write a run's figures on another index's test, crash-safely."""
-    _transfer(found["on"]).write(run, found)
+    _transfer(transfer["on"]).write(run, transfer)
 
 
 def read_transfers(run: Path) -> list[TransferDocument]:
     """All that a run was judged on besides its own index's test, as it is calibrated and selected now."""
-    own = read_evaluation(run)
-    found: list[TransferDocument] = [
+    evaluation = read_evaluation(run)
+    transfers: list[TransferDocument] = [
         base.read_json(path, kind="transfer") for path in sorted((run / "transfer").glob("*.json"))
     ]
     # A transfer of another format may lack keys.
     return [
-        one
-        for one in found
-        if one.get("format") == own["format"]
-        and one.get("selection_hash") == own["selection_hash"]
-        and one.get("calibration_hash") == own["calibration_hash"]
+        transfer
+        for transfer in transfers
+        if transfer.get("format") == evaluation["format"]
+        and transfer.get("selection_hash") == evaluation["selection_hash"]
+        and transfer.get("calibration_hash") == evaluation["calibration_hash"]
     ]
 
 

@@ -29,7 +29,10 @@ MISSING = "NA"  # of CSV: what R and pandas read as a missing value, in columns 
 
 
 class FrameLogMeta(TypedDict, total=False):
-    """What travels in a frame table, all that `mien replay` needs; empty for a CSV, and a table of many videos has no source."""
+    """The metadata of a frame table: all that `mien replay` needs.
+
+    It is empty for a CSV; a table of many videos has no source.
+    """
 
     source: str
     model: str
@@ -46,7 +49,7 @@ def _columns(pattern: str, unit: str, meaning: str) -> list[tuple[str, pa.DataTy
     return [(pattern.format(name), pa.float32(), unit, meaning.format(name)) for name in LABELS]
 
 
-# (name, type, unit, meaning); what is said here stands in the data dictionary.
+# (name, type, unit, meaning), as in the data dictionary.
 COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
     ("frame", pa.int32(), "", "number of the frame in its source, from 0"),
     ("time_s", pa.float64(), "s", "when the frame is shown: its own timestamp, seconds after the first frame"),
@@ -54,7 +57,8 @@ COLUMNS: list[tuple[str, pa.DataType, str, str]] = [
         "status",
         pa.string(),
         "",
-        f"{OK}: a face with a label; {ABSTAINED}: a face, no label is sure enough; {NO_FACE}: no face in this frame; {DECODE_ERROR}: this frame cannot be read",
+        f"{OK}: a face with a label; {ABSTAINED}: a face, no label is sure enough; {NO_FACE}: no face in this frame; "
+        f"{DECODE_ERROR}: this frame cannot be read",
     ),
     (
         "face_id",
@@ -85,24 +89,24 @@ TIMES_SCHEMA = pa.schema([(name, kind) for name, kind, _, _ in TIME_COLUMNS])
 
 
 class RowWriter:
-    """Rows on their way to a Parquet file; no more than `ROW_GROUP` of them are in memory."""
+    """Writes rows to a Parquet file; at most `ROW_GROUP` of them are in memory."""
 
     def __init__(self, file: pq.ParquetWriter, path: Path, schema: pa.Schema) -> None:
         self._file, self._path, self._schema = file, path, schema
-        self.held: list[Row] = []
+        self.buffer: list[Row] = []
 
     def add(self, row: Row) -> None:
         """Add a row. Raises `OSError` while the disk is nearly full."""
-        self.held.append(row)
-        if len(self.held) >= ROW_GROUP:
+        self.buffer.append(row)
+        if len(self.buffer) >= ROW_GROUP:
             base.check_space(self._path.parent, MARGIN)
             self.flush()
 
     def flush(self) -> None:
         """Write what is in memory as a row group."""
-        if self.held:
-            self._file.write_table(pa.Table.from_pylist(self.held, schema=self._schema))
-            self.held.clear()
+        if self.buffer:
+            self._file.write_table(pa.Table.from_pylist(self.buffer, schema=self._schema))
+            self.buffer.clear()
 
 
 class FrameTables:
@@ -121,7 +125,7 @@ def times_path(path: Path) -> Path:
 def frame_log(path: Path, meta: FrameLogMeta) -> Iterator[FrameTables]:
     """Tables that are written row group by row group, and appear under their names when the block ends.
 
-    `meta` (JSON) travels in the frame table; `mien replay` reads its rules and thresholds. Leaving the block by an
+    `meta` (JSON) is stored in the frame table; `mien replay` reads its rules and thresholds. Leaving the block by an
     exception leaves no file.
     """
     with ExitStack() as stack:
@@ -167,9 +171,9 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def meta_of(table: pa.Table) -> FrameLogMeta:
-    """What travels in a frame table; empty for a CSV."""
-    found: FrameLogMeta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
-    return found
+    """The metadata of a frame table; empty for a CSV."""
+    meta: FrameLogMeta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
+    return meta
 
 
 def write_frame_log(path: Path, table: pa.Table) -> None:

@@ -209,15 +209,15 @@ class Index:
         """Row numbers of a split, in order; a split without rows is an error."""
         if split not in SPLITS:
             raise SplitError(f"No split {split!r}.", rule=f"Splits: {', '.join(SPLITS)}.")
-        found = np.flatnonzero(self.splits == split)
-        if not len(found):
-            held = ", ".join(f"{name} {n:,}" for name in SPLITS if (n := int((self.splits == name).sum())))
+        numbers = np.flatnonzero(self.splits == split)
+        if not len(numbers):
+            present = ", ".join(f"{name} {n:,}" for name in SPLITS if (n := int((self.splits == name).sum())))
             raise SplitError(
                 f"{self.folder} has no {split} rows.",
-                rule=f"This step needs them; the index holds {held or 'no rows'}.",
+                rule=f"This step needs them; the index holds {present or 'no rows'}.",
                 fix=f"Build an index of more sources, or with {_FLAGS[split]}.",
             )
-        return found
+        return numbers
 
     @property
     def license_terms(self) -> list[str]:
@@ -291,17 +291,17 @@ class IndexParts:
 
 def regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = _ROW_GROUP) -> Iterator[pa.Table]:
     """The same rows in tables of `rows` each, so that files do not depend on how the work was cut."""
-    held, count = [], 0
+    pending, count = [], 0
     for batch in batches:
-        held.append(batch)
+        pending.append(batch)
         count += len(batch)
         while count >= rows:
-            table = pa.Table.from_batches(held, schema)
+            table = pa.Table.from_batches(pending, schema)
             yield table.slice(0, rows).combine_chunks()
             rest = table.slice(rows).combine_chunks()
-            held, count = rest.to_batches(), len(rest)
+            pending, count = rest.to_batches(), len(rest)
     if count:
-        yield pa.Table.from_batches(held, schema).combine_chunks()
+        yield pa.Table.from_batches(pending, schema).combine_chunks()
 
 
 def _hash_column(digest: hashlib._Hash, column: pa.Array) -> None:
@@ -361,11 +361,11 @@ def _write_tables(
 
 def _flat(table: pa.Table) -> pa.Table:
     """Columns that a spreadsheet can show: lists and maps become text."""
-    for at, field in enumerate(table.schema):
+    for position, field in enumerate(table.schema):
         if not pa.types.is_map(field.type) and not pa.types.is_list(field.type):
             continue
-        chunks = [_joined(chunk) for chunk in table.column(at).chunks]
-        table = table.set_column(at, field.name, pa.chunked_array(chunks, pa.string()))
+        chunks = [_joined(chunk) for chunk in table.column(position).chunks]
+        table = table.set_column(position, field.name, pa.chunked_array(chunks, pa.string()))
     return table
 
 
@@ -373,11 +373,11 @@ def _joined(column: pa.Array) -> pa.Array:
     """Maps as "key=value; …", lists of numbers as "1 0.25 …" of four digits; what is empty or null as null."""
     valid = column.is_valid()
     sizes = np.where(valid, np.diff(column.offsets.to_numpy()), 0)
-    held = column.filter(valid)
+    entries = column.filter(valid)
     if pa.types.is_map(column.type):
-        words, separator = pc.binary_join_element_wise(held.keys, held.items, "="), "; "
+        words, separator = pc.binary_join_element_wise(entries.keys, entries.items, "="), "; "
     else:
-        coded, separator = held.flatten().dictionary_encode(), " "
+        coded, separator = entries.flatten().dictionary_encode(), " "
         words = pa.array([f"{v:.4g}" for v in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
     return pc.if_else(pa.array(sizes > 0), pc.binary_join(pa.ListArray.from_arrays(offsets, words), separator), None)
@@ -403,7 +403,7 @@ def write_index(
             writer.append(rows)
         pixels = writer.close()
         content = {"rows": hashes["index"], "pixels": writer.digest}
-        known = {f"{PIXELS}/{file['name']}": file["sha256"] for file in pixels["files"]}
+        pixel_hashes = {f"{PIXELS}/{file['name']}": file["sha256"] for file in pixels["files"]}
     base.write_json(folder / _AUDIT.file, parts.audit)
     PROVENANCE.write(folder, parts.provenance)
     files = [
@@ -422,6 +422,6 @@ def write_index(
         version=VERSION,
         fingerprint=fingerprint,
         files=[*files, *local_files(pixels)],
-        known=known,
+        known_hashes=pixel_hashes,
         meta={"crop": parts.crop.document(), "rows": parts.count, "content": content, "pixels": pixels, **meta},
     )

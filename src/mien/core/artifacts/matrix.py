@@ -1,4 +1,4 @@
-"""A matrix's folder: an index a source, runs of each source and seed, their selections, `matrix.json`, table and figure."""
+"""A matrix's folder: an index per source, runs per source and seed, selections, `matrix.json`, table and figure."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class MetricsWithIntervals(Metrics):
 
 
 class MetricsAsDistributed(Metrics):
-    """Figures on the official test rows as their source distributes them; `left_out` are rows that the index dropped."""
+    """Figures on the official test rows as their source distributes them; the index dropped the rows `left_out`."""
 
     left_out: int
 

@@ -108,10 +108,10 @@ def shipped_file(name: str | None = None) -> Path:
         raise UsageError("No model was named, and none ships with this version.", fix="Name one: --model model.onnx.")
     entry = next((model for model in catalogue.models if model.name == name), None)
     if entry is None:
-        known = [model.name for model in catalogue.models]
+        names = [model.name for model in catalogue.models]
         raise UsageError(
-            f"No model {name!r}.{nearest(name, known)}",
-            rule=f"A model is a file (.onnx) or one that ships: {', '.join(known) or 'none in this version'}.",
+            f"No model {name!r}.{nearest(name, names)}",
+            rule=f"A model is a file (.onnx) or one that ships: {', '.join(names) or 'none in this version'}.",
         )
     path = Path(str(resources.files(PACKAGE) / entry.file))
     verify(path, entry.sha256)
@@ -122,10 +122,11 @@ def verify(path: Path, sha256: str) -> None:
     """Raise `ArtifactError` unless the file is there and has this sha256."""
     if not path.is_file():
         raise ArtifactError(f"{path} is missing from this installation.", fix="Install mien again.")
-    seen = base.sha256_file(path)
-    if seen != sha256:
+    digest = base.sha256_file(path)
+    if digest != sha256:
         raise ArtifactError(
-            f"{path} has sha256 {seen[:16]}…, not {sha256[:16]}…: it was damaged or altered.", fix="Install mien again."
+            f"{path} has sha256 {digest[:16]}…, not {sha256[:16]}…: it was damaged or altered.",
+            fix="Install mien again.",
         )
 
 
@@ -160,7 +161,7 @@ def fetch(name: str) -> tuple[Path, bool]:
 
 
 def _download(name: str) -> Download:
-    known = {entry.name: entry for entry in read_catalogue().downloads}
-    if name not in known:
-        raise UsageError(f"No download {name!r}.{nearest(name, known)}", rule=f"Downloads: {', '.join(known)}.")
-    return known[name]
+    downloads = {entry.name: entry for entry in read_catalogue().downloads}
+    if name not in downloads:
+        raise UsageError(f"No download {name!r}.{nearest(name, downloads)}", rule=f"Downloads: {', '.join(downloads)}.")
+    return downloads[name]

@@ -106,7 +106,7 @@ class ModelCard(BaseModel):
 
     @field_validator("labels")
     @classmethod
-    def _ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if value != LABELS:
             raise ValueError(f"classes {value} are not {LABELS}")
         return value

@@ -60,13 +60,16 @@ class PackedPixels(TypedDict):
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The file system and the path in it that a URI names."""
     try:
-        found, path = pafs.FileSystem.from_uri(uri)
+        filesystem, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, ValueError, OSError) as error:
         raise UsageError(
             f"{uri!r} cannot be used: {str(error).splitlines()[0]}.",
-            rule="A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed (a space is %20), and its place must answer.",
+            rule=(
+                "A URI such as s3://bucket/folder, gs://bucket/folder or file:///folder is needed (a space is %20), "
+                "and its place must answer."
+            ),
         ) from None
-    return found, path
+    return filesystem, path
 
 
 class PixelWriter:
@@ -78,7 +81,7 @@ class PixelWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._files: list[PixelFile] = []
         self._remote = open_filesystem(where) if where is not None else None
-        self._left = shape[0]
+        self._remaining = shape[0]
         self._file: BinaryIO | None = None
         self._rows = self._room = 0
         self._digest = hashlib.sha256(repr(shape).encode())
@@ -96,17 +99,17 @@ class PixelWriter:
         while len(rows):
             file = self._file or self._begin()
             part = rows[: self._room]
-            # Written as a stream, not through a map: on a full disk a write fails, a mapped page kills the process.
+            # A stream and no memory map: on a full disk a write raises, a mapped page kills the process.
             file.write(part.data)
             self._sum.update(part.data)
             self._room -= len(part)
-            self._left -= len(part)
+            self._remaining -= len(part)
             rows = rows[len(part) :]
             if not self._room:
                 self._finish()
 
     def _begin(self) -> BinaryIO:
-        self._rows = self._room = min(self._per_file, self._left)
+        self._rows = self._room = min(self._per_file, self._remaining)
         self._path = self._folder / f"{len(self._files):05}.npy"
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(
@@ -137,8 +140,8 @@ class PixelWriter:
 
     def close(self) -> PackedPixels:
         """Finish; what the manifest says of the pixels."""
-        if self._left:
-            raise ArtifactError(f"{self._left} rows of pixels were announced and not written.")
+        if self._remaining:
+            raise ArtifactError(f"{self._remaining} rows of pixels were announced and not written.")
         return {"shape": list(self._shape), "where": self._where, "files": self._files}
 
     def __enter__(self) -> Self:
@@ -238,7 +241,7 @@ class ShardedPixels:
         try:
             return _open(path, entry, self.shape, self._fix)
         except ArtifactError:
-            path.unlink(missing_ok=True)  # nothing wrong is kept under a right name
+            path.unlink(missing_ok=True)  # a wrong file must not stay in the cache
             raise ArtifactError(
                 f"{self._where}/{entry['name']} was altered after it was written.",
                 rule="Its copy in the cache was removed.",
@@ -249,16 +252,16 @@ class ShardedPixels:
         """Rows by number, slice or array of numbers; a copy."""
         if isinstance(rows, int | np.integer):
             return np.asarray(self[np.array([rows])][0])
-        picked = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
-        wanted: NDArray[np.int64] = np.flatnonzero(picked) if picked.dtype == bool else picked.astype(np.int64)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"row {int(wanted.max())} of {len(self)}")
-        out = np.empty((len(wanted), *self.shape[1:]), dtype=np.uint8)
-        where = np.searchsorted(self._starts, wanted, side="right") - 1
-        for number in np.unique(where).tolist():
-            here = where == number
-            out[here] = self.file(number)[wanted[here] - self._starts[number]]
+        selected = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        numbers: NDArray[np.int64] = np.flatnonzero(selected) if selected.dtype == bool else selected.astype(np.int64)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(self)):
+            raise IndexError(f"row {int(numbers.max())} of {len(self)}")
+        out = np.empty((len(numbers), *self.shape[1:]), dtype=np.uint8)
+        files = np.searchsorted(self._starts, numbers, side="right") - 1
+        for number in np.unique(files).tolist():
+            mask = files == number
+            out[mask] = self.file(number)[numbers[mask] - self._starts[number]]
         return out
 
 
@@ -275,9 +278,9 @@ def _fetch(where: str, file: PixelFile) -> Path:
         return path
     system, root = open_filesystem(where)
     limit = float(os.environ.get("MIEN_CACHE_GIB", "20")) * 2**30
-    kept = sorted(path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime) if path.parent.is_dir() else []
-    total = file["bytes"] + sum(p.stat().st_size for p in kept)
-    for old in kept:
+    cached = sorted(path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime) if path.parent.is_dir() else []
+    total = file["bytes"] + sum(p.stat().st_size for p in cached)
+    for old in cached:
         if total <= limit:
             break
         total -= old.stat().st_size

@@ -15,7 +15,7 @@ _asking: ContextVar[bool] = ContextVar("asking", default=False)
 
 
 class _WouldMake(Exception):
-    """Leaves a stage that was only asked."""
+    """Raised to leave a stage that was only asked what it would do."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -24,8 +24,8 @@ class _WouldMake(Exception):
 def about_to_make(product: Path, fingerprint: str | None = None) -> None:
     """Called by a stage that did not find its artefact complete, before it computes, writes or removes anything.
 
-    It returns at once, unless the stage was only asked. `fingerprint` is that of a folder in which an unfinished artefact
-    may go on.
+    It returns at once, unless the stage was only asked. `fingerprint` is that of a folder in which an unfinished
+    artefact may go on.
     """
     if _asking.get():
         raise _WouldMake("goes on" if fingerprint and base.is_begun(product, fingerprint) else unmade(product))
@@ -34,8 +34,8 @@ def about_to_make(product: Path, fingerprint: str | None = None) -> None:
 def is_made(folder: Path, fingerprint: str, *, holds: str) -> bool:
     """Whether a stage's folder is finished, which is then said ("FOLDER HOLDS."); else it is about to be made.
 
-    Every stage that fills a folder begins with this; then it may remove a folder of other settings (`base.make_way`), and
-    claims it before it writes (`base.claim`).
+    Every stage that fills a folder begins with this; then it may remove a folder of other settings (`base.make_way`),
+    and claims it before it writes (`base.claim`).
     """
     if base.is_complete(folder, fingerprint):
         say(f"{folder} {holds}.")

@@ -90,62 +90,70 @@ def check_has_weights(folder: Path, what: str) -> None:
 
 
 def selection_of(
-    judged: PredictionSource, explicit: Path | None, calibration: Calibration
+    source: PredictionSource, explicit: Path | None, calibration: Calibration
 ) -> tuple[SelectionDocument, Path]:
-    """The selection that knew this run and its calibration, and its file: named, its teacher's, or in a folder beside it.
+    """The selection that knew this run and its calibration, and its file: named, its teacher's, or in the next folder.
 
     A student's calibration is younger than the selection of its teacher and need not be known to it.
     """
-    taught = None if judged.run is None else judged.run.config.get("teacher")
-    if explicit is None and taught is not None:
-        explicit = judged.folder / taught["selection"]
+    teacher = None if source.run is None else source.run.config.get("teacher")
+    if explicit is None and teacher is not None:
+        explicit = source.folder / teacher["selection"]
     if explicit is not None:
         selection = read_selection(explicit)
         teachers = {candidate["weights_hash"] for candidate in selection["candidates"].values()}
-        member = judged.weights_hash in selection["runs"].values()
-        if member and not knows(selection, judged.weights_hash, calibration):
-            raise recalibrated(judged.folder, str(explicit))
-        if member or (taught is not None and taught["weights_hash"] in teachers):
+        member = source.weights_hash in selection["runs"].values()
+        if member and not knows(selection, source.weights_hash, calibration):
+            raise recalibrated(source.folder, str(explicit))
+        if member or (teacher is not None and teacher["weights_hash"] in teachers):
             return selection, explicit
         raise SplitError(
-            f"{explicit} was written without {judged.folder}.", rule="Test is opened for what the selection knew."
+            f"{explicit} was written without {source.folder}.", rule="Test is opened for what the selection knew."
         )
-    here, others = judged.folder.resolve(), []
-    for path in sorted({p for folder in (here.parent, here.parent.parent) for p in folder.glob(f"*/{SELECTION}")}):
+    run_folder, others = source.folder.resolve(), []
+    for path in sorted(
+        {p for folder in (run_folder.parent, run_folder.parent.parent) for p in folder.glob(f"*/{SELECTION}")}
+    ):
         try:
             selection = read_selection(path)
-        except ArtifactError:  # a neighbour's, which is none of ours
+        except ArtifactError:  # another folder's, which does not concern this run
             continue
-        if judged.weights_hash in selection["runs"].values():
-            if knows(selection, judged.weights_hash, calibration):
+        if source.weights_hash in selection["runs"].values():
+            if knows(selection, source.weights_hash, calibration):
                 return selection, path
             others.append(path)
     if others:
-        raise recalibrated(judged.folder, ", ".join(map(str, others)))
+        raise recalibrated(source.folder, ", ".join(map(str, others)))
     raise SplitError(
-        f"No selection knows {judged.folder}.",
+        f"No selection knows {source.folder}.",
         rule="Test is opened only after a selection is written.",
-        fix="Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with --selection.",
+        fix=(
+            "Write one: `mien ensemble RUN [RUN …] --out ENS` (a single run selects itself), or name it with "
+            "--selection."
+        ),
     )
 
 
-def judging_warnings(judged: PredictionSource, selection: SelectionDocument, calibration: Calibration) -> list[str]:
-    """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher is
-    not the candidate that the selection names."""
-    said = []
+def judging_warnings(source: PredictionSource, selection: SelectionDocument, calibration: Calibration) -> list[str]:
+    """What is to be said where test is opened: a calibration younger than an access to it, and a student whose teacher
+    is not the candidate that the selection names."""
+    warnings = []
     if calibration.test_accesses:
-        said.append(f"test_accesses: {told(calibration.test_accesses, 'this calibration was fitted')}")
-    taught = None if judged.run is None else judged.run.config.get("teacher")
-    if taught is not None and taught["weights_hash"] != selection["candidates"][selection["name"]]["weights_hash"]:
-        said.append(f"teacher: taught by {taught['name']}, not by {selection['name']}, which was selected on val")
-    return said
+        warnings.append(f"test_accesses: {told(calibration.test_accesses, 'this calibration was fitted')}")
+    teacher = None if source.run is None else source.run.config.get("teacher")
+    if teacher is not None and teacher["weights_hash"] != selection["candidates"][selection["name"]]["weights_hash"]:
+        warnings.append(f"teacher: taught by {teacher['name']}, not by {selection['name']}, which was selected on val")
+    return warnings
 
 
 def recalibrated(folder: Path, selection: str) -> SplitError:
     """The error for a calibration that is younger than the selection."""
     return SplitError(
         f"{folder} was calibrated again after the selection was written ({selection}).",
-        rule="Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on test.",
+        rule=(
+            "Test is opened for what the selection knew, and choosing a calibration after it was seen is choosing on "
+            "test."
+        ),
         fix="Make the ensembles again: `mien ensemble`.",
     )
 
@@ -154,8 +162,8 @@ def write_imported(folder: Path, config: ImportDocument, predictions: list[Predi
     """Write an imported folder; its manifest comes last."""
     base.claim(folder, kind="import", fingerprint=fingerprint)
     for p in predictions:
-        of_split = fingerprint_of(p.meta["weights_hash"], p.meta["index"], p.split)
-        write_predictions(predictions_path(folder, p.split), p, fingerprint=of_split)
+        split_fingerprint = fingerprint_of(p.meta["weights_hash"], p.meta["index"], p.split)
+        write_predictions(predictions_path(folder, p.split), p, fingerprint=split_fingerprint)
     base.write_json(folder / "config.json", config)
     files = ["config.json", *(f"predictions/{p.split}.parquet" for p in predictions)]
     base.write_manifest(folder, kind=KIND, version=VERSION, fingerprint=fingerprint, files=files)

@@ -30,11 +30,11 @@ COSINE_LIMIT = 1.01  # |cos| <= 1; a cosine head whose logits stay below it forg
 
 
 class PredictionsMeta(TypedDict):
-    """What predictions say of themselves, inside their file.
+    """Metadata of predictions, inside their file.
 
-    `scale` is a cosine head's; priors are the class shares that the network was trained for and predicts with (null: not
-    known). `test_set` and `index_folder` are those of `test_accesses.test_meta`; a pool has neither. What a file adds when
-    it is written comes last.
+    `scale` is a cosine head's; priors are the class shares that the network was trained for and predicts with (null:
+    not known). `test_set` and `index_folder` are those of `test_accesses.test_meta`; a pool has neither. What a file
+    adds when it is written comes last.
     """
 
     name: str
@@ -59,7 +59,8 @@ class PredictionsMeta(TypedDict):
 class Predictions:
     """Logits of one model on one split. `logits` is (n, 7) float64, `labels` (n,) class numbers.
 
-    `groups` (n,) names the near-duplicates of one image alike; None where they are not known: each row is a group of its own.
+    `groups` (n,) names the near-duplicates of one image alike; None where they are not known: each row is a group of
+    its own.
     """
 
     split: str
@@ -175,19 +176,21 @@ def read_predictions(path: Path, *, allow_test: bool = False) -> Predictions:
             f"{path} holds rows of {sorted(splits)} and says {meta.get('split')!r}.", rule="One split a file."
         )
     ids = np.array(table["image_id"].to_pylist(), dtype=str)
-    found = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta, groups)
-    if found.hash != meta.get("rows_hash"):
+    predictions = Predictions(str(meta["split"]), ids, np.array(labels, dtype=np.int64), logits, meta, groups)
+    if predictions.hash != meta.get("rows_hash"):
         raise ArtifactError(
             f"The rows of {path} were altered after they were written.", fix="Predict again with `mien predict`."
         )
-    known = {
-        fingerprint_of(meta["weights_hash"], meta["index"], found.split, version) for version in (_UNGROUPED, VERSION)
+    expected = {
+        fingerprint_of(meta["weights_hash"], meta["index"], predictions.split, version)
+        for version in (_UNGROUPED, VERSION)
     }
-    if not meta.get("pooled") and meta.get("fingerprint") not in known:
+    if not meta.get("pooled") and meta.get("fingerprint") not in expected:
         raise ArtifactError(
-            f"{path} was written as something else than {found.split} predictions of its weights.", fix="Predict again."
+            f"{path} was written as something else than {predictions.split} predictions of its weights.",
+            fix="Predict again.",
         )
-    return found
+    return predictions
 
 
 def stored_fingerprint(path: Path) -> str | None:
@@ -218,7 +221,11 @@ def check_same_rows(several: list[Predictions]) -> None:
             )
         if not np.array_equal(first.group_ids, other.group_ids):
             raise InputError(
-                f"{first.meta.get('name')} and {other.meta.get('name')} have different near-duplicate groups of {first.split}.",
+                f"{first.meta.get('name')} and {other.meta.get('name')} have different near-duplicate groups of "
+                f"{first.split}.",
                 rule="The groups decide which part of calib a row is in, the same part for every member.",
-                fix="One file is of an older version or was imported without --index: predict again with `mien predict`, or import with --index.",
+                fix=(
+                    "One file is of an older version or was imported without --index: predict again with `mien "
+                    "predict`, or import with --index."
+                ),
             )

@@ -82,7 +82,10 @@ class TrainingEvent(TypedDict):
 
 
 class Epoch(TypedDict):
-    """A line of `metrics.jsonl`; `val` where the epoch ended with a validation, `val_raw` of the weights that are no average."""
+    """A line of `metrics.jsonl`.
+
+    `val` is there where the epoch ended with a validation, `val_raw` are the scores of the weights before averaging.
+    """
 
     epoch: int
     step: int
@@ -199,17 +202,19 @@ def holds_training(folder: Path) -> bool:
     return (folder / base.MANIFEST).is_file() or (folder / "last" / "state.json").is_file()
 
 
-def check_index(trained: Run, index: Index) -> None:
+def check_index(run: Run, index: Index) -> None:
     """Raise unless `index` is the one that the run learned on: in another one its train rows may be test rows."""
-    if trained.config["index"]["content"] == index.content_hash:
+    if run.config["index"]["content"] == index.content_hash:
         return
-    if trained.config["crop"] != index.crop.document():
-        seen = f"{trained.folder} was trained on crops {trained.config['crop']}, {index.folder} has {index.crop.document()}."
+    if run.config["crop"] != index.crop.document():
+        message = f"{run.folder} was trained on crops {run.config['crop']}, {index.folder} has {index.crop.document()}."
     else:
-        seen = f"{trained.folder} was trained on another index than {index.folder}."
+        message = f"{run.folder} was trained on another index than {index.folder}."
     raise InputError(
-        seen,
-        rule="A run is predicted, judged and exported with its own index: elsewhere its train images may stand in test.",
+        message,
+        rule=(
+            "A run is predicted, judged and exported with its own index: elsewhere its train images may stand in test."
+        ),
         fix="Name the index it was trained on, or train again.",
     )
 
@@ -227,10 +232,10 @@ def starting_point(config: TrainConfig, index: Index) -> dict[str, str]:
 
     A run of ours must have learned on the same index: on another, its train images may be val or test here.
     """
-    doubted = {}
+    hashes = {}
     if config.suspects is not None:
-        doubted["suspects"] = read_suspects(Path(expand(config.suspects)), index=index.content_hash).hash
-    return doubted | _starting_weights(config, index)
+        hashes["suspects"] = read_suspects(Path(expand(config.suspects)), index=index.content_hash).hash
+    return hashes | _starting_weights(config, index)
 
 
 def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
@@ -241,37 +246,41 @@ def _starting_weights(config: TrainConfig, index: Index) -> dict[str, str]:
     if config.pretrained in ("none", "timm"):
         return {} if config.pretrained == "none" else {"pretrained": "timm"}
     path = Path(expand(config.pretrained))
-    found = read_run(path) if path.is_dir() else run_of(path) if path.is_file() else None
-    if found is not None:
-        if found.config["index"]["content"] != index.content_hash:
+    run = read_run(path) if path.is_dir() else run_of(path) if path.is_file() else None
+    if run is not None:
+        if run.config["index"]["content"] != index.content_hash:
             raise InputError(
                 f"--pretrained {path} is a run that learned on another index than {index.folder}.",
                 rule="Its train images may stand in val or test here.",
-                fix="Build one index of all sources; or, if you know that they share no image, name a copy of its best.safetensors outside the run.",
+                fix=(
+                    "Build one index of all sources; or, if you know that they share no image, name a copy of its "
+                    "best.safetensors outside the run."
+                ),
             )
-        return {"pretrained": found.weights_hash}
+        return {"pretrained": run.weights_hash}
     return {"pretrained": base.sha256_file(path) if path.is_file() else config.pretrained}
 
 
-def with_stated_terms(trained: Run, config: TrainConfig, origin: Origins) -> Run:
-    """A finished run with the terms of its starting weights as they are stated now, in its files too; nothing is trained.
+def with_stated_terms(run: Run, config: TrainConfig, origin: Origins) -> Run:
+    """A finished run with the terms of its starting weights as stated now, in its files too; nothing is trained.
 
-    Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same fingerprint, which the same command finishes.
+    Of several processes the first one writes. Killed in the middle, it is an unfinished training of the same
+    fingerprint, which the same command finishes.
     """
-    started, stated = trained.config["started_from"], _stated_terms(config)
-    if started is None or stated is None or started["license"] == stated or not FIRST:
-        return trained
+    started_from, terms = run.config["started_from"], _stated_terms(config)
+    if started_from is None or terms is None or started_from["license"] == terms or not FIRST:
+        return run
     key = "pretrained_license"
-    settings = {**trained.config["settings"], key: origin[key]}
-    document: RunConfig = {**trained.config, "settings": settings, "started_from": {**started, "license": stated}}
-    path, manifest = trained.folder / _CONFIG.file, trained.folder / base.MANIFEST
-    base.write_json(trained.folder / base.STARTED, {"kind": KIND, "fingerprint": trained.manifest["fingerprint"]})
+    settings = {**run.config["settings"], key: origin[key]}
+    document: RunConfig = {**run.config, "settings": settings, "started_from": {**started_from, "license": terms}}
+    path, manifest = run.folder / _CONFIG.file, run.folder / base.MANIFEST
+    base.write_json(run.folder / base.STARTED, {"kind": KIND, "fingerprint": run.manifest["fingerprint"]})
     manifest.unlink()
-    _CONFIG.write(trained.folder, document)
+    _CONFIG.write(run.folder, document)
     entry: base.FileEntry = {"sha256": base.sha256_file(path), "bytes": path.stat().st_size}
-    base.write_json(manifest, {**trained.manifest, "files": {**trained.manifest["files"], path.name: entry}})
-    (trained.folder / base.STARTED).unlink()
-    return read_run(trained.folder)
+    base.write_json(manifest, {**run.manifest, "files": {**run.manifest["files"], path.name: entry}})
+    (run.folder / base.STARTED).unlink()
+    return read_run(run.folder)
 
 
 def _stated_terms(config: TrainConfig) -> str | None:
@@ -310,7 +319,7 @@ def begin_run(folder: Path, fingerprint: str, config: RunConfig) -> None:
 
 
 def finish_run(folder: Path, fingerprint: str, result: TrainingResult) -> None:
-    """Write `environment.json` with what the training says of itself (`result`), then the manifest, which completes it."""
+    """Write `environment.json` with the `result` of the training, then the manifest, which completes the run."""
     _ENVIRONMENT.write(folder, {**environment(), "training": result})
     files = [_CONFIG.file, "metrics.jsonl", WEIGHTS, _ENVIRONMENT.file]
     best: BestEpoch = {"best_epoch": result["best_epoch"], "best_val_macro_f1": result["best_val_macro_f1"]}

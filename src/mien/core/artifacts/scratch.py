@@ -1,7 +1,7 @@
-"""Work in pieces: what an interrupted build has done already, and finds again.
+"""Pieces of work that an interrupted build keeps and reuses.
 
 A piece is one Arrow IPC file, written beside its place and renamed; its name carries the hash of its
-bytes, so that a torn one is told apart and made again.
+bytes, so that an incomplete one is recognised and made again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Scratch:
         folder.mkdir(parents=True, exist_ok=True)
         for torn in folder.glob("*.tmp"):
             torn.unlink()
-        self._known = {path.name.split(".")[0]: path for path in sorted(folder.glob("*.arrow"))}
+        self._pieces = {path.name.split(".")[0]: path for path in sorted(folder.glob("*.arrow"))}
 
     def has(self, name: str) -> bool:
         """Whether a piece of this name lies here (not yet verified)."""
-        return name in self._known
+        return name in self._pieces
 
     def put(self, name: str, payload: bytes | memoryview) -> None:
         """Write a piece."""
@@ -37,18 +37,18 @@ class Scratch:
         with temporary.open("wb") as file:
             file.write(payload)
         temporary.replace(path)
-        self._known[name] = path
+        self._pieces[name] = path
 
     def verified(self, name: str) -> bool:
         """Whether the piece is there and whole; a broken one is removed."""
-        path = self._known.get(name)
+        path = self._pieces.get(name)
         if path is None:
             return False
         with path.open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest()[:16] == path.name.split(".")[1]
         if not whole:
             path.unlink()
-            del self._known[name]
+            del self._pieces[name]
         return whole
 
     def fingerprint(self, name: str) -> str:
@@ -57,9 +57,9 @@ class Scratch:
 
     def open(self, name: str) -> pa.Table:
         """A piece, memory-mapped."""
-        if name not in self._known:
+        if name not in self._pieces:
             raise ArtifactError(
                 f"Piece {name} of the build is missing from {self.folder}.", fix="Run the command again."
             )
-        with pa.memory_map(str(self._known[name])) as source:
+        with pa.memory_map(str(self._pieces[name])) as source:
             return pa.ipc.open_file(source).read_all()

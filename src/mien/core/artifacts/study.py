@@ -73,7 +73,7 @@ class BaselineScores(TypedDict):
 
 
 class CalibrationSummary(TypedDict):
-    """How a model was calibrated: each map's `heldout` NLL and gain over a temperature; `range` is where T was searched."""
+    """How a model was calibrated: each map's `heldout` NLL and gain over a temperature; T was searched in `range`."""
 
     method: str
     why: str
@@ -298,7 +298,8 @@ def earlier_request(root: Path, name: str, kind: Kind) -> Request | None:
         )
     if before is not None and (before.get("name") != name or kind not in before):
         raise UsageError(
-            f"{root} holds the {next((k for k in KINDS if k in before), 'study')} {before.get('name')!r}, not the {kind} {name!r}.",
+            f"{root} holds the {next((k for k in KINDS if k in before), 'study')} {before.get('name')!r}, not the "
+            f"{kind} {name!r}.",
             rule=f"A {kind} has a folder of its own.",
             fix="Name another --out.",
         )

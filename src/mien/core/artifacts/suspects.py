@@ -60,7 +60,10 @@ read_summary = _SUMMARY.read
 
 
 class Suspects:
-    """What was found, in the order of the index's train rows. `suggested` are class numbers, `suspect` says where to doubt."""
+    """The suspect labels of an index, in the order of its train rows.
+
+    `suggested` are class numbers; `suspect` marks the labels in doubt.
+    """
 
     def __init__(self, folder: Path, manifest: SuspectsManifest, table: pa.Table) -> None:
         self.folder, self.manifest = folder, manifest
@@ -80,25 +83,25 @@ def write_suspects(
     folder: Path,
     ids: NDArray[np.str_],
     labels: NDArray[np.int64],
-    found: FoundSuspects,
+    suspects: FoundSuspects,
     probabilities: NDArray[np.float64],
     summary: SuspectsSummary,
     sheet: bytes,
     fingerprint: str,
 ) -> None:
-    """Write everything; the manifest comes last. `found` has suggested, quality and suspect, in the order of `ids`."""
+    """Write everything; the manifest comes last. The arrays of `suspects` are in the order of `ids`."""
     names = np.array(LABELS)
     columns = {
         "image_id": pa.array(ids.tolist()),
         "label": pa.array(names[labels].tolist()),
-        "suggested": pa.array(names[found["suggested"]].tolist()),
-        "quality": pa.array(found["quality"], pa.float64()),
-        "suspect": pa.array(found["suspect"]),
+        "suggested": pa.array(names[suspects["suggested"]].tolist()),
+        "quality": pa.array(suspects["quality"], pa.float64()),
+        "suspect": pa.array(suspects["suspect"]),
     } | {f"p_{name}": pa.array(probabilities[:, i], pa.float64()) for i, name in enumerate(LABELS)}
     with base.atomic(folder / TABLE) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
-    doubted = np.flatnonzero(found["suspect"])
-    lines = [f"{ids[i]},{LABELS[found['suggested'][i]]}\n" for i in doubted[np.argsort(found["quality"][doubted])]]
+    rows = np.flatnonzero(suspects["suspect"])
+    lines = [f"{ids[i]},{LABELS[suspects['suggested'][i]]}\n" for i in rows[np.argsort(suspects["quality"][rows])]]
     base.write_text(folder / RELABEL, "image_id,label\n" + "".join(lines))
     _SUMMARY.write(folder, summary)
     base.write_bytes(folder / SHEET, sheet)

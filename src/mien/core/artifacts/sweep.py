@@ -29,7 +29,7 @@ class BestScores(TypedDict):
 
 
 class SweepRun(TypedDict):
-    """One training; `curve` has epoch, val macro-F1 and margin of each validation, `last` is the macro-F1 of the last one."""
+    """One training: `curve` has epoch, val macro-F1 and margin of each validation, `last` is the last macro-F1."""
 
     seed: int
     best: BestScores

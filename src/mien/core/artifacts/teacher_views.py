@@ -40,10 +40,10 @@ def read_view(folder: Path, view: int, shape: tuple[int, int]) -> NDArray[np.flo
     if not path.is_file():
         return None
     try:
-        found = np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all() else None
+    return values if values.shape == shape and values.dtype == np.float32 and np.isfinite(values).all() else None
 
 
 def write_view(folder: Path, view: int, log_probabilities: NDArray[np.float32]) -> None:

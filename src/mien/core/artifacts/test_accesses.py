@@ -1,10 +1,10 @@
 """Accesses to test: what was judged on it, under which selection and calibration, and the figures that were seen.
 
-A test set is known by its images, so that it is recognised in an index that was built again, in an import and in a copy of
-a run. Each access is a file `test_accesses/ID.json` in several folders: the run's (each member's of an ensemble), the one
-that the index lies in, and the one that the folder of ensembles lies in. None of them is part of what it lies beside:
-an index or ensembles that are removed and made again leave the records. A reader takes the union of all that it can see.
-One file an access: processes that write at the same time lose nothing, and a kill leaves no torn list.
+A test set is known by its images, so that it is recognised in an index that was built again, in an import and in a copy
+of a run. Each access is a file `test_accesses/ID.json` in several folders: the run's (each member's of an ensemble),
+the one that the index lies in, and the one that the folder of ensembles lies in. None of them is part of what it lies
+beside: an index or ensembles that are removed and made again leave the records. A reader takes the union of all that it
+can see. One file an access: processes that write at the same time lose nothing, and a kill leaves no torn list.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class Origin:
     weights_hash: str
 
     def concerns(self, access: Access) -> bool:
-        """Whether an access may have told what is now to be decided."""
-        own = access.test_set == self.test_set or access.index == self.index
-        return own or access.weights_hash == self.weights_hash
+        """Whether an access may have revealed what is to be decided now."""
+        same_test = access.test_set == self.test_set or access.index == self.index
+        return same_test or access.weights_hash == self.weights_hash
 
 
 def test_set_of(image_ids: Iterable[str]) -> str:
@@ -108,10 +108,10 @@ def test_meta(folder: Path, image_ids: list[str], index_folder: Path | None) -> 
 
 def origin_of(folder: Path, meta: PredictionsMeta) -> Origin:
     """Where to look for accesses that concern the run or import in `folder`; `meta` is that of its predictions."""
-    here, index = folder.resolve(), meta.get("index_folder")
-    places = [here, here.parent, here.parent.parent]
+    place, index = folder.resolve(), meta.get("index_folder")
+    places = [place, place.parent, place.parent.parent]
     if index is not None:
-        places.append(Path(os.path.normpath(here / index)).parent)
+        places.append(Path(os.path.normpath(place / index)).parent)
     return Origin(tuple(places), meta.get("test_set"), meta["index"], meta["weights_hash"])
 
 
@@ -133,9 +133,9 @@ def read_accesses(origins: Iterable[Origin], *more: Path) -> list[Access]:
     """All accesses that concern one of `origins`, in its places or in `more`, each once, the oldest first."""
     origins = list(origins)
     places = {place.resolve() for place in [*more, *(place for origin in origins for place in origin.places)]}
-    seen = [_read(path) for place in sorted(places) for path in sorted((place / FOLDER).glob("*.json"))]
-    found = {access.id: access for access in seen if any(origin.concerns(access) for origin in origins)}
-    return sorted(found.values(), key=lambda access: (access.when, access.id))
+    accesses = [_read(path) for place in sorted(places) for path in sorted((place / FOLDER).glob("*.json"))]
+    relevant = {access.id: access for access in accesses if any(origin.concerns(access) for origin in origins)}
+    return sorted(relevant.values(), key=lambda access: (access.when, access.id))
 
 
 def _read(path: Path) -> Access:
@@ -150,14 +150,17 @@ def _read(path: Path) -> Access:
 
 
 def check_unopened(accesses: list[Access], what: str, *, again: bool) -> int:
-    """Raise `SplitError` where test was opened before `what` (a clause: "this selection was written"), unless `again` was
-    asked for; returns how often it was."""
+    """Raise `SplitError` where test was opened before `what` (a clause: "this selection was written"), unless `again`
+    was asked for; returns how often it was."""
     if accesses and not again:
         last = accesses[-1]
         raise SplitError(
-            f"Test was opened {times(len(accesses))} before {what}: last {last.when[:16]} UTC, {last.name}, macro-F1 {last.macro_f1:.3f}.",
+            f"Test was opened {times(len(accesses))} before {what}: last {last.when[:16]} UTC, {last.name}, macro-F1 "
+            f"{last.macro_f1:.3f}.",
             rule="Test decides nothing: what is chosen or fitted after it was seen may be chosen on it.",
-            fix="Keep what stood before, or give --again: what is made then states how often test was opened before it.",
+            fix=(
+                "Keep what stood before, or give --again: what is made then states how often test was opened before it."
+            ),
         )
     return len(accesses)
 
@@ -173,8 +176,8 @@ def record(
 ) -> int:
     """Write to each of `places` that test was opened, and return how many other accesses to this test set they hold.
 
-    `name` is what was judged, `test` are its figures. A place that may not be written to (an index on a read-only disk) is said and passed over; the
-    first may not fail.
+    `name` is what was judged, `test` are its figures. A place that may not be written to (an index on a read-only disk)
+    is skipped with a warning, unless it is the first.
     """
     access = Access(
         test_set=test_set_of(image_ids),
@@ -186,16 +189,16 @@ def record(
         **hashes,
     )
     first, *others = [place.resolve() for place in places]
-    found = read_accesses([Origin((), access.test_set, access.index, "")], first, *others)
-    known = next((old for old in found if old.id == access.id), access)
+    accesses = read_accesses([Origin((), access.test_set, access.index, "")], first, *others)
+    stored = next((old for old in accesses if old.id == access.id), access)
     for place in dict.fromkeys([first, *others]):
         try:
-            base.write_json(place / FOLDER / f"{known.id[:32]}.json", known.model_dump())
+            base.write_json(place / FOLDER / f"{stored.id[:32]}.json", stored.model_dump())
         except OSError as error:
             if place == first or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             warn(f"{place} may not be written to: it keeps no record that test was opened")
-    return len([old for old in found if old.id != access.id])
+    return len([old for old in accesses if old.id != access.id])
 
 
 def times(count: int) -> str:

@@ -155,7 +155,10 @@ def make_way(folder: Path, video: Path, made_with: MadeWith) -> None:
         raise UsageError(
             f"{folder} was made with {'; '.join(changed)}.",
             rule="A folder of tables belongs to one set of settings.",
-            fix="Other rules need no new analysis: `mien replay OUT/frames.parquet` with them. Otherwise name another --out.",
+            fix=(
+                "Other rules need no new analysis: `mien replay OUT/frames.parquet` with them. Otherwise name another "
+                "--out."
+            ),
         )
     raise UsageError(
         f"{video} is another file than the one that {folder} was made of.",
@@ -196,7 +199,7 @@ def _batches(out: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _meta(out: Path, names: list[str]) -> framelog.FrameLogMeta:
-    """What travels in the joined table: that of the videos, which is the same for all but the source."""
+    """The metadata of the joined table: that of the videos, which differ in the source alone."""
     metas = [pq.read_schema(folder_of(out, name) / FRAMES).metadata or {} for name in names]
     first: framelog.FrameLogMeta = json.loads(metas[0].get(framelog.META, b"{}")) if metas else {}
     first.pop("source", None)
@@ -221,7 +224,7 @@ def join(out: Path, names: list[str]) -> None:
 def _summary_row(name: str, summary: VideoSummary) -> dict[str, object]:
     counts = summary["labels"]
     rows = sum(counts.values())
-    seen = summary["frames_with_face"] > 0
+    has_face = summary["frames_with_face"] > 0
     return {
         "video": name,
         "frames": summary["frames"],
@@ -230,8 +233,11 @@ def _summary_row(name: str, summary: VideoSummary) -> dict[str, object]:
         "identities": summary["identities"],
         "error": summary["error"],
         "seconds": summary["seconds"] if summary["frames"] else None,
-        "flips_raw": summary["flips_per_minute"]["raw"] if seen else None,
-        "flips_smoothed": summary["flips_per_minute"]["smoothed"] if seen else None,
-        **{f"share_{label}": counts.get(label, 0) / rows if seen else None for label in (*LABELS, framelog.ABSTAINED)},
+        "flips_raw": summary["flips_per_minute"]["raw"] if has_face else None,
+        "flips_smoothed": summary["flips_per_minute"]["smoothed"] if has_face else None,
+        **{
+            f"share_{label}": counts.get(label, 0) / rows if has_face else None
+            for label in (*LABELS, framelog.ABSTAINED)
+        },
         "analysed_per_second": summary["fps"],
     }

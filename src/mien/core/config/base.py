@@ -56,7 +56,7 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
             lines.append(f"key '{key}' is missing")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            whole = not fault["loc"]  # the fault is how the values fit together, and is said in words
+            whole = not fault["loc"]  # values that do not fit together, of which the message says enough
             place = f"'{key}': " if fault["loc"] else ""
             lines.append(f"{place}{message}" + ("" if whole else f" (got {fault['input']!r})"))
     return f"{where}: " + "; ".join(lines)
@@ -65,8 +65,8 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
 def describe_flags(error: ValidationError) -> str:
     """All faults of values that were given as flags."""
     faults = ("--" + ".".join(str(part) for part in f["loc"]).replace("_", "-") for f in error.errors())
-    said = (f["msg"].removeprefix("Value error, ") + f" (got {f['input']!r})" for f in error.errors())
-    return "; ".join(f"{flag}: {text}" if flag != "--" else text for flag, text in zip(faults, said, strict=True))
+    messages = (f["msg"].removeprefix("Value error, ") + f" (got {f['input']!r})" for f in error.errors())
+    return "; ".join(f"{flag}: {text}" if flag != "--" else text for flag, text in zip(faults, messages, strict=True))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

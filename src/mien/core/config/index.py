@@ -21,7 +21,9 @@ class IndexConfig(DetectConfig):
 
     priority: tuple[str, ...] = Field(
         (),
-        description="sources in the order in which they decide labels; by default a relabelling source first, then as named",
+        description=(
+            "sources in the order in which they decide labels; by default a relabelling source first, then as named"
+        ),
     )
     fallback: tuple[str, ...] = Field(
         (), description="sources whose label is taken where the deciding source gives none"
@@ -35,7 +37,10 @@ class IndexConfig(DetectConfig):
     )
     leaks: Literal["auto", "move", "drop"] = Field(
         "auto",
-        description="an image whose group reaches a stricter split goes there, or is dropped; auto: dropped where a source of its group has an official val or test, which then stays as published",
+        description=(
+            "an image whose group reaches a stricter split goes there, or is dropped; auto: dropped where a source of "
+            "its group has an official val or test, which then stays as published"
+        ),
     )
 
     calib_fraction: float = Field(0.1, ge=0, le=1, description="share of train carved out for calibration")
@@ -46,11 +51,17 @@ class IndexConfig(DetectConfig):
 
     keep: tuple[str, ...] = Field(
         (),
-        description="[SOURCE:]FIELD, a comparison and a value that rows must meet, e.g. ferplus:agreement>=0.6; FIELD: side, width, height, label or an attribute",
+        description=(
+            "[SOURCE:]FIELD, a comparison and a value that rows must meet, e.g. ferplus:agreement>=0.6; FIELD: side, "
+            "width, height, label or an attribute"
+        ),
     )
     drop_labels: tuple[str, ...] = Field(
         (),
-        description="labels of csv, folder and hf sources that are none of the seven classes: their rows are dropped and counted by name, e.g. contempt",
+        description=(
+            "labels of csv, folder and hf sources that are none of the seven classes: their rows are dropped and "
+            "counted by name, e.g. contempt"
+        ),
     )
     relabel: Path | None = Field(None, description="CSV with image_id or path, and label (a class, or drop)")
     max_train: int | None = Field(

@@ -44,7 +44,7 @@ class DecideConfig(StageConfig):
 
 def _bounds(entries: tuple[str, ...]) -> dict[str, float]:
     groups = {"minority": MINORITY, "all": LABELS} | {name: (name,) for name in LABELS}
-    found: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     for entry in entries:
         name, _, rate = entry.partition("=")
         if name not in groups:
@@ -55,8 +55,8 @@ def _bounds(entries: tuple[str, ...]) -> dict[str, float]:
             value = -1.0
         if not 0 < value < 1:
             raise ValueError(f"{entry!r}: CLASS=RATE with a rate between 0 and 1")
-        found |= dict.fromkeys(groups[name], value)
-    return found
+        bounds |= dict.fromkeys(groups[name], value)
+    return bounds
 
 
 class CalibrateConfig(DecideConfig):
@@ -64,11 +64,17 @@ class CalibrateConfig(DecideConfig):
 
     method: Literal["auto", "temperature", "vector", "dirichlet", "sweep"] = Field(
         "auto",
-        description="auto: temperature unless vector or Dirichlet scaling is significantly better on held-out folds; sweep: the best of 0.8 to 1.2 as in the report",
+        description=(
+            "auto: temperature unless vector or Dirichlet scaling is significantly better on held-out folds; sweep: "
+            "the best of 0.8 to 1.2 as in the report"
+        ),
     )
     prior: str = Field(
         "calib",
-        description="class shares that probabilities assume: those of calib, uniform, or seven numbers with commas in the order of the classes",
+        description=(
+            "class shares that probabilities assume: those of calib, uniform, or seven numbers with commas in the "
+            "order of the classes"
+        ),
     )
     folds: int = Field(5, ge=2, le=20, description="cross-validation folds in which a richer map must pay")
     resamples: int = Field(200, ge=20, description="bootstrap resamples for the temperature's interval")
@@ -105,7 +111,10 @@ class EnsembleConfig(DecideConfig):
     )
     searches: tuple[Literal["nll", "grid", "greedy"], ...] = Field(
         ("nll",),
-        description="how weights are searched; the best is used where it beats equal weights on held-out rows and a score test rejects equal ones",
+        description=(
+            "how weights are searched; the best is used where it beats equal weights on held-out rows and a score test "
+            "rejects equal ones"
+        ),
     )
     fixed: tuple[str, ...] = Field(
         (),
@@ -127,7 +136,7 @@ class EnsembleConfig(DecideConfig):
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """The runs and weights of `NAME=WEIGHT,NAME=WEIGHT`. Raises `ValueError` for anything else than positive weights of sum 1."""
+    """The runs and weights of `NAME=WEIGHT,NAME=WEIGHT`; `ValueError` unless they are positive with sum 1."""
     pairs = [part.split("=") for part in text.split(",")]
     try:
         weights = {name.strip(): float(weight) for name, weight in pairs}
@@ -160,11 +169,17 @@ class ExportConfig(StageConfig):
 
     int8: bool = Field(
         False,
-        description="static int8 quantisation: ranges from train images, calibration and thresholds of its own from calib; refused where val shows that it loses",
+        description=(
+            "static int8 quantisation: ranges from train images, calibration and thresholds of its own from calib; "
+            "refused where val shows that it loses"
+        ),
     )
     fp16: bool = Field(
         False,
-        description="store the weights in half precision: half the size; they are turned to single precision as the file is loaded",
+        description=(
+            "store the weights in half precision: half the size; they are turned to single precision as the file is "
+            "loaded"
+        ),
     )
     check: int = Field(256, ge=8, description="val images on which parity of the float model with torch must hold")
     tolerance: float = Field(1e-3, gt=0, description="largest probability difference of the float model")

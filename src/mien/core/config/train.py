@@ -50,7 +50,8 @@ class TrainConfig(
             ),
             (
                 self.hard_share < 1 and self.predict_prior != "trained",
-                f"predict_prior {self.predict_prior} needs the class shares that training shows, and hard_share {self.hard_share} leaves them unknown",
+                f"predict_prior {self.predict_prior} needs the class shares that training shows, and hard_share "
+                f"{self.hard_share} leaves them unknown",
             ),
         ]
         return [*super().contradictions(), *(text for wrong, text in faults if wrong)]
@@ -58,7 +59,7 @@ class TrainConfig(
     def oddities(self, given: set[str]) -> list[str]:
         """What is allowed and most likely not meant; `given` are the settings that a user named."""
         n = self.epochs
-        said = [
+        checks = [
             (
                 self.margined and self.margin > 0 and self.plain_logits_epochs >= n,
                 f"the margin never starts: plain_logits_epochs {self.plain_logits_epochs:g} of {n} epochs",
@@ -81,7 +82,7 @@ class TrainConfig(
             for key, (acts, owner) in self.owners().items()
             if key in given and not acts
         ]
-        return [text for wrong, text in said if wrong] + idle
+        return [text for wrong, text in checks if wrong] + idle
 
 
 class DistillConfig(TrainConfig):
@@ -94,7 +95,10 @@ class DistillConfig(TrainConfig):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description=TrainConfig.model_fields["label_smoothing"].description)
     kd_loss: Literal["kl", "standardized", "dkd"] = Field(
         "kl",
-        description="kl: of the softened probabilities; standardized: of z-scored logits; dkd: decoupled into the target class and the others",
+        description=(
+            "kl: of the softened probabilities; standardized: of z-scored logits; dkd: decoupled into the target class "
+            "and the others"
+        ),
     )
     kd_temperature: float = Field(2.0, gt=0, le=20, description="softens teacher and student in the distillation loss")
     kd_weight: float = Field(
@@ -109,7 +113,10 @@ class DistillConfig(TrainConfig):
         0,
         ge=0,
         le=1000,
-        description="the fast path: this many augmented views of each image, shown in turn, of which the teacher's log-probabilities are computed once and kept; 0: the teacher sees every batch",
+        description=(
+            "the fast path: this many augmented views of each image, shown in turn, of which the teacher's "
+            "log-probabilities are computed once and kept; 0: the teacher sees every batch"
+        ),
     )
 
     def owners(self) -> dict[str, Owner]:

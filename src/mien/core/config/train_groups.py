@@ -32,11 +32,11 @@ Owner = tuple[bool, str]
 """Whether a setting acts, and under which other one it does."""
 
 
-def check_backbone(name: str, known: list[str]) -> None:
-    """Raise a `UsageError` with the nearest name unless `name` is an alias or in `known`."""
-    if name not in ALIASES and name not in known:
+def check_backbone(name: str, names: list[str]) -> None:
+    """Raise a `UsageError` with the nearest name unless `name` is an alias or in `names`."""
+    if name not in ALIASES and name not in names:
         raise UsageError(
-            f"No backbone {name!r}.{nearest(name, [*ALIASES, *known])}",
+            f"No backbone {name!r}.{nearest(name, [*ALIASES, *names])}",
             rule="Backbones are timm's names or our aliases.",
         )
 
@@ -59,7 +59,9 @@ class NetworkSettings(Group):
     backbone: str = Field("resnet18", description=f"timm name or one of: {', '.join(ALIASES)}")
     stem: Literal["auto", "native", "small"] = Field(
         "auto",
-        description="small: a CNN's first downsampling steps removed; auto: small where the last stage would see less than 2x2",
+        description=(
+            "small: a CNN's first downsampling steps removed; auto: small where the last stage would see less than 2x2"
+        ),
     )
     img_size: int | None = Field(
         None, ge=32, le=512, description="input side of the network; default: the index's crops as they are"
@@ -99,7 +101,10 @@ class HeadSettings(Group):
 
     head: Head = Field(
         "arcface",
-        description="arcface, cosface, subcenter: cosine logits with a margin in training; joint: a linear head, trained beside an ArcFace one",
+        description=(
+            "arcface, cosface, subcenter: cosine logits with a margin in training; joint: a linear head, trained "
+            "beside an ArcFace one"
+        ),
     )
     scale: float = Field(10.0, gt=0, le=128, description="s: what cosines are multiplied by")
     margin: float = Field(0.2, ge=0, le=1.0, description="m, after its ramp: radians (cosface: of the cosine)")

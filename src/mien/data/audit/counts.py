@@ -20,19 +20,19 @@ _MOST_VALUES = 24  # an attribute with more values than this is counted, not lis
 
 def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
     """All counts that `audit.json` holds. `keep` are the source rows that the index shows."""
-    found = plan.found
+    collection = plan.collection
     rows = np.flatnonzero(keep)
     voted = keep.copy()
     voted[plan.decisions.row[[i for i, votes in plan.decisions.votes.items() if votes is None]]] = False
-    image = found.image[rows]
-    labels, sides, sources = plan.decisions.label[image], plan.sides[image], found.source[rows]
+    image = collection.image[rows]
+    labels, sides, sources = plan.decisions.label[image], plan.sides[image], collection.source[rows]
     counts = {name: _by_split(sides[labels == i]) for i, name in enumerate(LABELS)}
     totals, n = _by_split(sides), len(rows)
-    names = [source.alias for source in found.sources]
-    licenses = np.array([source.license for source in found.sources], dtype=object)[sources]
-    subjects = found.codes("subject")[rows]
+    names = [source.alias for source in collection.sources]
+    licenses = np.array([source.license for source in collection.sources], dtype=object)[sources]
+    subjects = collection.codes("subject")[rows]
     source_rows: Counter[str] = Counter()
-    for source in found.sources:
+    for source in collection.sources:
         source_rows[source.alias] += len(source)
     shares = {s: _share(sum(counts[m][s] for m in MINORITY), totals[s]) for s in (*SPLITS, "total")}
     return {
@@ -52,7 +52,7 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
         "licenses": sorted(set(licenses.tolist())),
         "with_votes": sum(
             int(piece["votes"].is_valid().to_numpy()[voted[a:b]].sum())
-            for piece, a, b in zip(found.pieces, found.starts[:-1], found.starts[1:], strict=True)
+            for piece, a, b in zip(collection.pieces, collection.starts[:-1], collection.starts[1:], strict=True)
         ),
         "groups": len(set(plan.group[image].tolist())),
         "groups_on_two_sides": _crossing(plan.group[image], sides),
@@ -61,18 +61,20 @@ def audit(plan: Plan, keep: NDArray[np.bool_], dropped: Counter[str]) -> Audit:
         "near_duplicates": _near(plan),
         "moved": dict(
             Counter(
-                f"{SPLIT_NAMES[plan.own[i]]} -> {SPLIT_NAMES[plan.sides[i]]}"
-                for i in np.flatnonzero(plan.kept & (plan.sides > plan.own)).tolist()
+                f"{SPLIT_NAMES[plan.own_sides[i]]} -> {SPLIT_NAMES[plan.sides[i]]}"
+                for i in np.flatnonzero(plan.kept & (plan.sides > plan.own_sides)).tolist()
             )
         ),
         "aligned": {
             ALIGNED[code]: int(count)
-            for code, count in enumerate(np.bincount(found.numbers("aligned", np.int8)[rows], minlength=len(ALIGNED)))
+            for code, count in enumerate(
+                np.bincount(collection.numbers("aligned", np.int8)[rows], minlength=len(ALIGNED))
+            )
             if count
         },
         "relabelled": len(plan.relabelled),
         "dropped": dict(sorted(dropped.items())),
-        "rejected": dict(sorted(Counter(found.texts("reason", np.flatnonzero(found.rejected))).items())),
+        "rejected": dict(sorted(Counter(collection.texts("reason", np.flatnonzero(collection.rejected))).items())),
     }
 
 
@@ -101,18 +103,18 @@ def _crossing(groups: NDArray[np.int64], sides: NDArray[np.int8]) -> int:
 
 def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, AttributeCounts]:
     """Per attribute: how many rows have it, and for each of its values (if they are few) the rows and classes."""
-    seen: dict[str, dict[str, Counter[str]]] = {}
+    counters: dict[str, dict[str, Counter[str]]] = {}
     for start in range(0, len(rows), 1 << 15):
         part = slice(start, start + (1 << 15))
-        for pairs, label in zip(plan.found.attributes(rows[part]), labels[part].tolist(), strict=True):
+        for pairs, label in zip(plan.collection.attributes(rows[part]), labels[part].tolist(), strict=True):
             for key, value in pairs:
-                values = seen.setdefault(key, {})
+                values = counters.setdefault(key, {})
                 if value in values or len(values) <= _MOST_VALUES:
                     values.setdefault(value, Counter())[LABELS[label]] += 1
                 else:
                     values.setdefault("", Counter())["" if value else LABELS[label]] += 1
     out: dict[str, AttributeCounts] = {}
-    for key, values in sorted(seen.items()):
+    for key, values in sorted(counters.items()):
         total = sum(sum(counter.values()) for counter in values.values())
         listed = {v: {"total": sum(c.values()), **dict(sorted(c.items()))} for v, c in sorted(values.items())}
         out[key] = {"rows": total, "values": listed if len(values) <= _MOST_VALUES else f"more than {_MOST_VALUES}"}
@@ -121,13 +123,13 @@ def _attributes(plan: Plan, rows: NDArray[np.int64], labels: NDArray[np.int8]) -
 
 def _identical(plan: Plan) -> IdenticalCounts:
     """Pixel-identical groups, and how the official splits leak through them."""
-    found = plan.found
-    rows = np.flatnonzero(found.image >= 0)
-    image, official = found.image[rows], found.official[rows]
-    shown = np.bincount(image, minlength=len(plan.ids))
+    collection = plan.collection
+    rows = np.flatnonzero(collection.image >= 0)
+    image, official = collection.image[rows], collection.official[rows]
+    counts = np.bincount(image, minlength=len(plan.ids))
     return {
-        "identical_groups": int((shown > 1).sum()),
-        "pictures_in_groups": int(shown[shown > 1].sum()),
+        "identical_groups": int((counts > 1).sum()),
+        "pictures_in_groups": int(counts[counts > 1].sum()),
         **_official_leaks(image, official, len(plan.ids)),
         "groups_with_conflicting_labels": int(plan.decisions.conflict.sum()),
     }
@@ -135,10 +137,10 @@ def _identical(plan: Plan) -> IdenticalCounts:
 
 def _near(plan: Plan) -> NearDuplicateCounts:
     """Near-duplicate clusters of distinct images; how the official splits leak through identical and near ones."""
-    found = plan.found
+    collection = plan.collection
     size = np.bincount(plan.group, minlength=len(plan.ids))
-    rows = np.flatnonzero(found.image >= 0)
-    image = found.image[rows]
+    rows = np.flatnonzero(collection.image >= 0)
+    image = collection.image[rows]
     labelled = np.flatnonzero((plan.decisions.label >= 0) & (size[plan.group] > 1))
     kinds = np.unique(plan.group[labelled] * len(LABELS) + plan.decisions.label[labelled])
     return {
@@ -146,7 +148,7 @@ def _near(plan: Plan) -> NearDuplicateCounts:
         "clusters": int((size > 1).sum()),
         "pictures": int(size[size > 1].sum()),
         "largest": int(size.max(initial=0)),
-        **_official_leaks(plan.group[image], found.official[rows], len(plan.ids)),
+        **_official_leaks(plan.group[image], collection.official[rows], len(plan.ids)),
         "groups_with_conflicting_labels": int((np.unique(kinds // len(LABELS), return_counts=True)[1] > 1).sum()),
     }
 
@@ -154,12 +156,12 @@ def _near(plan: Plan) -> NearDuplicateCounts:
 def _official_leaks(group: NDArray[np.int64], official: NDArray[np.int8], n: int) -> OfficialLeaks:
     """Groups that cross the sources' own splits, and official val and test rows whose group is in train too."""
     stands = np.zeros((n, len(SPLIT_CODE)), dtype=bool)
-    stated = official >= 0
-    stands[group[stated], official[stated]] = True
-    trained = stands[:, SPLIT_CODE["train"]]
+    has_split = official >= 0
+    stands[group[has_split], official[has_split]] = True
+    in_train = stands[:, SPLIT_CODE["train"]]
     return {
         "groups_crossing_official_splits": int((stands.sum(1) > 1).sum()),
         "official_rows_also_in_train": {
-            side: int((trained[group] & (official == SPLIT_CODE[side])).sum()) for side in ("val", "test")
+            side: int((in_train[group] & (official == SPLIT_CODE[side])).sum()) for side in ("val", "test")
         },
     }

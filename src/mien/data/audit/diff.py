@@ -52,7 +52,7 @@ class IndexDifference(TypedDict):
 def diff(a: Index, b: Index) -> IndexDifference:
     """From `a` to `b`: images added and removed, labels and splits changed, with examples and tables of changes."""
     columns = ["label", "split", "path", "group_id"]
-    left, right = (
+    before, after = (
         dict(
             zip(
                 index.table["image_id"].to_pylist(),
@@ -62,28 +62,28 @@ def diff(a: Index, b: Index) -> IndexDifference:
         )
         for index in (a, b)
     )
-    both = [i for i in left if i in right]
-    labels = [i for i in both if left[i][0] != right[i][0]]
-    splits = [i for i in both if left[i][1] != right[i][1]]
+    both = [i for i in before if i in after]
+    labels = [i for i in both if before[i][0] != after[i][0]]
+    splits = [i for i in both if before[i][1] != after[i][1]]
     return {
         "a": str(a.folder),
         "b": str(b.folder),
-        "rows": [len(left), len(right)],
+        "rows": [len(before), len(after)],
         "same_pictures": len(both),
         "same_index": a.content_hash == b.content_hash,
-        "removed": _listed([i for i in left if i not in right], left),
-        "added": _listed([i for i in right if i not in left], right),
+        "removed": _listed([i for i in before if i not in after], before),
+        "added": _listed([i for i in after if i not in before], after),
         "label_changed": {
             "count": len(labels),
-            "changes": _changes(labels, left, right, 0),
-            "examples": [_example(i, left, right, 0) for i in labels[:_EXAMPLES]],
+            "changes": _changes(labels, before, after, 0),
+            "examples": [_example(i, before, after, 0) for i in labels[:_EXAMPLES]],
         },
         "split_changed": {
             "count": len(splits),
-            "changes": _changes(splits, left, right, 1),
-            "examples": [_example(i, left, right, 1) for i in splits[:_EXAMPLES]],
+            "changes": _changes(splits, before, after, 1),
+            "examples": [_example(i, before, after, 1) for i in splits[:_EXAMPLES]],
         },
-        "group_changed": sum(left[i][3] != right[i][3] for i in both),
+        "group_changed": sum(before[i][3] != after[i][3] for i in both),
         "distribution": {name: [_counts(a, i), _counts(b, i)] for i, name in enumerate(LABELS)},
     }
 
@@ -94,15 +94,15 @@ def _listed(ids: list[str], rows: dict[str, tuple[str, ...]]) -> ListedImages:
 
 
 def _changes(
-    ids: list[str], left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int
+    ids: list[str], before: dict[str, tuple[str, ...]], after: dict[str, tuple[str, ...]], column: int
 ) -> dict[str, int]:
-    return dict(Counter(f"{left[i][at]} -> {right[i][at]}" for i in ids).most_common())
+    return dict(Counter(f"{before[i][column]} -> {after[i][column]}" for i in ids).most_common())
 
 
-def _example(i: str, left: dict[str, tuple[str, ...]], right: dict[str, tuple[str, ...]], at: int) -> Change:
-    return {"image_id": i, "path": right[i][2], "from": left[i][at], "to": right[i][at]}
+def _example(i: str, before: dict[str, tuple[str, ...]], after: dict[str, tuple[str, ...]], column: int) -> Change:
+    return {"image_id": i, "path": after[i][2], "from": before[i][column], "to": after[i][column]}
 
 
 def _counts(index: Index, label: int) -> SplitCounts:
-    here = index.splits[index.labels == label]
-    return {split: int(np.sum(here == split)) for split in SPLITS}
+    splits = index.splits[index.labels == label]
+    return {split: int(np.sum(splits == split)) for split in SPLITS}

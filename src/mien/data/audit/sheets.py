@@ -44,15 +44,15 @@ def _grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def suspects_sheet(
-    pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], found: FoundSuspects, count: int
+    pixels: PixelRows, rows: NDArray[np.int64], labels: NDArray[np.int64], suspects: FoundSuspects, count: int
 ) -> bytes:
     """A PNG of the images whose labels are most in doubt, each over its label and the one that is suggested."""
-    doubted = np.flatnonzero(found["suspect"])
-    order = doubted[np.argsort(found["quality"][doubted], kind="stable")][:count]
+    positions = np.flatnonzero(suspects["suspect"])
+    order = positions[np.argsort(suspects["quality"][positions], kind="stable")][:count]
     side, high = 96, 30
     width = _COLUMNS // 2
     title = _title(
-        f"{len(order):,} of {len(doubted):,} suspects, the most doubtful first: label -> suggestion",
+        f"{len(order):,} of {len(positions):,} suspects, the most doubtful first: label -> suggestion",
         width * (side + _GAP),
     )
     out = np.full((max(1, -(-len(order) // width)) * (side + high), width * (side + _GAP), 3), 255, np.uint8)
@@ -62,7 +62,7 @@ def suspects_sheet(
         out[y : y + side, x : x + side] = cv2.resize(
             np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA
         )
-        for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[found["suggested"][place]])):
+        for line, name in enumerate((LABELS[labels[place]], "-> " + LABELS[suspects["suggested"][place]])):
             cv2.putText(
                 out, name, (x + 2, y + side + 11 + 13 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA
             )

@@ -21,11 +21,11 @@ MIX = 0.10  # total variation distance of the class shares
 
 def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
     """Findings, the gravest kind first."""
-    found = plan.found
-    image = found.image[rows]
+    collection = plan.collection
+    image = collection.image[rows]
     labels, sides = plan.decisions.label[image], plan.sides[image]
-    mean, deviation = found.numbers("mean", np.float32)[rows], found.numbers("deviation", np.float32)[rows]
-    side = np.minimum(found.numbers("width", np.int32)[rows], found.numbers("height", np.int32)[rows])
+    mean, deviation = collection.numbers("mean", np.float32)[rows], collection.numbers("deviation", np.float32)[rows]
+    side = np.minimum(collection.numbers("width", np.int32)[rows], collection.numbers("height", np.int32)[rows])
     out = [
         *_rows(
             plan,
@@ -46,23 +46,27 @@ def suspicious(plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
 def _rows(plan: Plan, rows: NDArray[np.int64], what: str, rule: str) -> list[Finding]:
     if not len(rows):
         return []
-    return [{"what": what, "count": len(rows), "rule": rule, "examples": plan.found.texts("path", rows[:_EXAMPLES])}]
+    return [
+        {"what": what, "count": len(rows), "rule": rule, "examples": plan.collection.texts("path", rows[:_EXAMPLES])}
+    ]
 
 
 def _classes(labels: NDArray[np.int8], sides: NDArray[np.int8]) -> list[Finding]:
     train = np.bincount(labels[sides == SPLIT_CODE["train"]], minlength=len(LABELS))
     every = np.bincount(labels, minlength=len(LABELS))
-    trains = bool(train.any())  # an index of test images alone is not asked for train images
+    trains = bool(train.any())  # an index of test images alone needs no train images
     few = [i for i in range(len(LABELS)) if (trains and train[i] < FEW) or every[i] < RARE * len(labels)]
     if not few:
         return []
-    named = [f"{LABELS[i]}: {train[i]} train images, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few]
+    examples = [
+        f"{LABELS[i]}: {train[i]} train images, {100 * every[i] / max(1, len(labels)):.2f} % of all" for i in few
+    ]
     return [
         {
             "what": "classes with few images",
             "count": len(few),
             "rule": f"under {FEW} train images or {RARE:.0%} of all",
-            "examples": named,
+            "examples": examples,
         }
     ]
 
@@ -88,34 +92,34 @@ def _conflicts(plan: Plan) -> list[Finding]:
 
 def _drift(
     name: str,
-    here: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
     train: NDArray[np.bool_],
     mean: NDArray[np.float32],
     deviation: NDArray[np.float32],
     labels: NDArray[np.int8],
 ) -> list[Finding]:
-    if not here.any() or not train.any():
+    if not inside.any() or not train.any():
         return []
     out: list[Finding] = []
     for what, values in (("brightness", mean), ("contrast", deviation)):
-        shift = float((values[here].mean() - values[train].mean()) / max(1e-6, float(values[train].std())))
+        shift = float((values[inside].mean() - values[train].mean()) / max(1e-6, float(values[train].std())))
         if abs(shift) > SHIFT:
             out.append(
                 {
                     "what": f"{name} differs from train in {what}",
-                    "count": int(here.sum()),
+                    "count": int(inside.sum()),
                     "rule": f"mean more than {SHIFT} standard deviations away",
                     "examples": [f"{shift:+.2f}"],
                 }
             )
-    shares = [np.bincount(labels[which], minlength=len(LABELS)) / which.sum() for which in (here, train)]
+    shares = [np.bincount(labels[mask], minlength=len(LABELS)) / mask.sum() for mask in (inside, train)]
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     if distance > MIX:
         most = int(np.abs(shares[0] - shares[1]).argmax())
         out.append(
             {
                 "what": f"{name} differs from train in its mix of classes",
-                "count": int(here.sum()),
+                "count": int(inside.sum()),
                 "rule": f"total variation distance over {MIX:g}",
                 "examples": [
                     f"{distance:.3f}; most for {LABELS[most]}: {shares[0][most]:.1%} against {shares[1][most]:.1%}"

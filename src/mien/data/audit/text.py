@@ -12,11 +12,11 @@ _WIDTH = 150
 
 
 def audit_text(audit: Audit) -> str:
-    """What looks suspicious first, then the report's table (classes × splits), sources, duplicates, what was dropped."""
+    """Suspicious findings first, then the table of the report (classes × splits), sources, duplicates, dropped rows."""
     lines = []
-    for found in audit["suspicious"]:
-        examples = ", ".join(map(str, found["examples"][:3]))
-        lines.append(_short(f"! {found['count']:,} {found['what']} ({found['rule']}): {examples}"))
+    for finding in audit["suspicious"]:
+        examples = ", ".join(map(str, finding["examples"][:3]))
+        lines.append(_short(f"! {finding['count']:,} {finding['what']} ({finding['rule']}): {examples}"))
     if lines:
         lines.append("")
     lines += _table("class", audit["distribution"], audit["totals"])
@@ -29,8 +29,10 @@ def audit_text(audit: Audit) -> str:
         rows += "; what is counted in rows below counts those of all sources"
     lines += [
         f"source rows          {rows}",
-        f"pixel-identical      {same['identical_groups']:,} groups of {same['pictures_in_groups']:,} rows; {_leaks(same)}",
-        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} images, the largest {near['largest']}; with the identical {_leaks(near)}",
+        f"pixel-identical      {same['identical_groups']:,} groups of {same['pictures_in_groups']:,} rows; "
+        f"{_leaks(same)}",
+        f"near-duplicates      {near['clusters']:,} clusters of {near['pictures']:,} images, the largest "
+        f"{near['largest']}; with the identical {_leaks(near)}",
         f"here on two sides    {audit['groups_on_two_sides']} groups, {audit['subjects_on_two_sides']} persons",
     ]
     for title, counts in (
@@ -78,10 +80,13 @@ def _absent(absent: Absent) -> list[str]:
     return [f"{'absent':12}   {'; '.join(parts)}"] if parts else []
 
 
-def _leaks(found: OfficialLeaks) -> str:
-    leaked = found["official_rows_also_in_train"]
-    crossing = found["groups_crossing_official_splits"]
-    return f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test {leaked['test']:,})"
+def _leaks(leaks: OfficialLeaks) -> str:
+    leaked = leaks["official_rows_also_in_train"]
+    crossing = leaks["groups_crossing_official_splits"]
+    return (
+        f"{crossing:,} cross official splits (official rows also in train: val {leaked['val']:,}, test "
+        f"{leaked['test']:,})"
+    )
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -98,7 +103,8 @@ def diff_text(diff: IndexDifference) -> str:
     if diff["same_index"]:
         return f"{lines[0]}: the same rows and pixels"
     lines.append(
-        f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} images in both, {diff['group_changed']:,} of them in another group"
+        f"rows {diff['rows'][0]:,} -> {diff['rows'][1]:,}; {diff['same_pictures']:,} images in both, "
+        f"{diff['group_changed']:,} of them in another group"
     )
     for title, images in (("removed", diff["removed"]), ("added", diff["added"])):
         if images["count"]:

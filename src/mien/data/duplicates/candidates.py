@@ -44,16 +44,16 @@ Met = tuple[NDArray[np.int64], Rows, Rows, NDArray[np.uint8]]
 def search(task: Lookup) -> Met:
     """Pairs of the queries: (view, query, row, distance); of (a, b) and (b, a) one, of each query the `MOST` nearest.
 
-    What matches more images than that (the frames of a film, say) stands in a crowd whose members match each
-    other: the nearest links join it as well as all of them, whose number grows with its square.
+    An image that matches more than that (a frame of a film, say) belongs to a group whose members match each other:
+    the nearest links join the group as well as all links do, whose number grows with the square of its size.
 
     The table is made of the queries, which are many times more than the images: each image's own hash is
     looked up once in it, instead of each query's among the images.
     """
     hashes = np.load(task.path, mmap_mode="r")
     n = hashes.shape[1]
-    found = list(HammingIndex(hashes.reshape(-1)[task.start : task.stop], task.radius).pairs(hashes[0]))
-    row, place, distance = (np.concatenate([part[i] for part in found]) for i in range(3))
+    blocks = list(HammingIndex(hashes.reshape(-1)[task.start : task.stop], task.radius).pairs(hashes[0]))
+    row, place, distance = (np.concatenate([part[i] for part in blocks]) for i in range(3))
     view, query = np.divmod(place + task.start, n)
     # Whole images meet in both directions or in none.
     keep = np.flatnonzero(np.where(view == 0, query < row, query != row))
@@ -98,7 +98,7 @@ def merge(
     view: NDArray[np.int64] | int,
     count: int,
 ) -> NDArray[np.int64]:
-    """`best` (n, 3) with the pairs that met under `view` of `count` views: each once, with the rank of its best meeting.
+    """`best` (n, 3) with the pairs that met under `view` of `count` views: each once, with its best rank.
 
     `view` is one number, or one a pair.
     """

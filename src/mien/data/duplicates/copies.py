@@ -27,22 +27,27 @@ def copies(pixels: PixelRows, rows: Rows, others: PixelRows, other_rows: Rows) -
     threshold on the pixels that `mien index build` has by default.
     """
     radius, threshold = (IndexConfig.model_fields[name].default for name in ("near_radius", "near_threshold"))
-    found = np.zeros(len(rows), dtype=bool)
+    is_copy = np.zeros(len(rows), dtype=bool)
     if not len(rows) or not len(other_rows):
-        return found
+        return is_copy
     thumbs = np.concatenate([_thumbs(pixels, rows), _thumbs(others, other_rows)])
-    asked = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(1) >= CONSTANT)
-    split = int(np.searchsorted(asked, len(rows)))  # of those that show something, where the others begin
-    if not 0 < split < len(asked):
-        return found
-    hashes = _hashes(thumbs[asked])
-    sides = np.arange(split), np.arange(split, len(asked))
-    met = _met(hashes, sides, radius)
+    textured = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(1) >= CONSTANT)
+    split = int(np.searchsorted(textured, len(rows)))  # where the second side begins among the textured images
+    if not 0 < split < len(textured):
+        return is_copy
+    hashes = _hashes(thumbs[textured])
+    sides = np.arange(split), np.arange(split, len(textured))
+    candidates = _candidates(hashes, sides, radius)
     pairs = verified(
-        met, len(asked), lambda picked: thumbs[asked[picked]], kind=KIND, threshold=threshold, engine=Serial()
+        candidates,
+        len(textured),
+        lambda positions: thumbs[textured[positions]],
+        kind=KIND,
+        threshold=threshold,
+        engine=Serial(),
     )
-    found[asked[pairs.a]] = True  # the smaller number is of the first side
-    return found
+    is_copy[textured[pairs.a]] = True  # the smaller number is of the first side
+    return is_copy
 
 
 def _thumbs(pixels: PixelRows, rows: Rows) -> NDArray[np.uint8]:
@@ -60,14 +65,14 @@ def _hashes(thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(np.concatenate(parts).T)
 
 
-def _met(hashes: NDArray[np.uint64], sides: tuple[Rows, Rows], radius: int) -> Candidates:
+def _candidates(hashes: NDArray[np.uint64], sides: tuple[Rows, Rows], radius: int) -> Candidates:
     """Pairs across the sides within `radius` under any view of either, each once, by its least distance."""
     best, count = NONE_MET, len(hashes)
     with meter("comparing hashes", 2 * count) as progress:
         for queries, answers in (sides, sides[::-1]):
             index = HammingIndex(hashes[0][answers], radius)
-            for view, looked in enumerate(hashes):
-                for block in index.pairs(np.ascontiguousarray(looked[queries])):
+            for view, view_hashes in enumerate(hashes):
+                for block in index.pairs(np.ascontiguousarray(view_hashes[queries])):
                     query, row, distance = nearest(*block)
                     best = merge(best, queries[query], answers[row], distance, view, count)
                 progress.advance()

@@ -74,8 +74,8 @@ class HammingIndex:
 
     def _block(self, queries: Hashes, start: int) -> tuple[Rows, Rows, NDArray[np.uint8]]:
         block = queries[start : start + _BLOCK]
-        found = [part for piece in self._pieces for part in self._look_up(piece, block)]
-        both = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        matches = [part for piece in self._pieces for part in self._look_up(piece, block)]
+        both = np.unique(np.concatenate(matches)) if matches else np.empty(0, np.int64)
         query, row = both // max(1, len(self.hashes)), both % max(1, len(self.hashes))
         distance = np.bitwise_count(block[query] ^ self.hashes[row])
         return query + start, row, distance
@@ -94,10 +94,10 @@ class HammingIndex:
             before = int(ends[done - 1]) if done else 0
             stop = max(done + 1, int(np.searchsorted(ends, before + _CANDIDATES, side="right")))
             part = slice(done, stop)
-            at = np.arange(int(ends[stop - 1]) - before)
-            at += np.repeat(low[part] - (ends[part] - before - counts[part]), counts[part])
-            distance = np.bitwise_count(piece.hashes.take(at, mode="clip") ^ np.repeat(hashes[part], counts[part]))
+            places = np.arange(int(ends[stop - 1]) - before)
+            places += np.repeat(low[part] - (ends[part] - before - counts[part]), counts[part])
+            distance = np.bitwise_count(piece.hashes.take(places, mode="clip") ^ np.repeat(hashes[part], counts[part]))
             near = np.flatnonzero(distance <= self.radius)
-            who = query[done + np.searchsorted(ends[part] - before, near, side="right")]
-            yield who * len(self.hashes) + piece.order[at[near]]
+            matched = query[done + np.searchsorted(ends[part] - before, near, side="right")]
+            yield matched * len(self.hashes) + piece.order[places[near]]
             done = stop

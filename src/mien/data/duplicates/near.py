@@ -57,7 +57,7 @@ def find(
 
 
 def verified(
-    met: Candidates,
+    pairs: Candidates,
     n: int,
     thumbs: Thumbs,
     *,
@@ -73,40 +73,42 @@ def verified(
     would not change the clusters. Nor would it change those within any of `members`, masks (n,) of the images
     of one source: what a source's own pairs join does not depend on other sources.
     """
-    coarse, score = _quick(met, thumbs, kind, engine)
+    coarse, score = _quick(pairs, thumbs, kind, engine)
     for least, most in ((LIKELY, np.inf), (HOPELESS, LIKELY)):
         sure = score >= threshold
-        apart = _apart(met, sure, np.ones(n, dtype=bool))
+        unjoined = _unjoined(pairs, sure, np.ones(n, dtype=bool))
         for mask in members:
-            apart |= _apart(met, sure, mask)
-        _register(met, np.flatnonzero(~sure & apart & (coarse >= least) & (coarse < most)), score, thumbs, kind, engine)
+            unjoined |= _unjoined(pairs, sure, mask)
+        _register(
+            pairs, np.flatnonzero(~sure & unjoined & (coarse >= least) & (coarse < most)), score, thumbs, kind, engine
+        )
     good = np.flatnonzero(score >= threshold)
-    low, high = np.minimum(met.query, met.row)[good], np.maximum(met.query, met.row)[good]
+    low, high = np.minimum(pairs.query, pairs.row)[good], np.maximum(pairs.query, pairs.row)[good]
     return Pairs(low, high, score[good])
 
 
-def _apart(met: Candidates, sure: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _unjoined(pairs: Candidates, sure: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which candidates, both in `mask`, the sure pairs within `mask` do not join."""
-    both = mask[met.query] & mask[met.row]
-    groups = components(len(mask), met.query[sure & both], met.row[sure & both])
-    return np.asarray(both & (groups[met.query] != groups[met.row]))
+    both = mask[pairs.query] & mask[pairs.row]
+    groups = components(len(mask), pairs.query[sure & both], pairs.row[sure & both])
+    return np.asarray(both & (groups[pairs.query] != groups[pairs.row]))
 
 
 def _quick(
-    met: Candidates, thumbs: Thumbs, kind: str, engine: Engine
+    pairs: Candidates, thumbs: Thumbs, kind: str, engine: Engine
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Coarse and fine scores of all candidates, each under the view by which it was met."""
-    order = np.argsort(met.view, kind="stable")
+    order = np.argsort(pairs.view, kind="stable")
     coarse, fine = np.full(len(order), -1, np.float32), np.full(len(order), -1, np.float32)
     parts = [
         run[start : start + _QUICK]
-        for run in np.split(order, np.flatnonzero(np.diff(met.view[order])) + 1)
+        for run in np.split(order, np.flatnonzero(np.diff(pairs.view[order])) + 1)
         for start in range(0, len(run), _QUICK)
     ]
 
     def tasks() -> Iterator[tuple[int, str, NDArray[np.uint8], NDArray[np.uint8]]]:
         for part in parts:
-            yield int(met.view[part[0]]), kind, thumbs(met.query[part]), thumbs(met.row[part])
+            yield int(pairs.view[part[0]]), kind, thumbs(pairs.query[part]), thumbs(pairs.row[part])
 
     with meter("verifying pairs", len(order)) as progress:
         for part, (a, b) in zip(parts, engine.map(verify_quick, tasks()), strict=True):
@@ -116,14 +118,14 @@ def _quick(
 
 
 def _register(
-    met: Candidates, chosen: Rows, score: NDArray[np.float32], thumbs: Thumbs, kind: str, engine: Engine
+    pairs: Candidates, chosen: Rows, score: NDArray[np.float32], thumbs: Thumbs, kind: str, engine: Engine
 ) -> None:
     """Put the registered scores of some candidates in `score`."""
     parts = [chosen[start : start + _SLOW] for start in range(0, len(chosen), _SLOW)]
-    tasks = ((met.view[part], kind, thumbs(met.query[part]), thumbs(met.row[part])) for part in parts)
+    tasks = ((pairs.view[part], kind, thumbs(pairs.query[part]), thumbs(pairs.row[part])) for part in parts)
     with meter("registering pairs", len(chosen)) as progress:
-        for part, found in zip(parts, engine.map(verify_slow, tasks), strict=True):
-            score[part] = found
+        for part, scores in zip(parts, engine.map(verify_slow, tasks), strict=True):
+            score[part] = scores
             progress.advance(len(part))
 
 

@@ -48,11 +48,11 @@ def views(kind: str) -> list[View]:
 def window_matrix(side: int, cut: float, offset: float) -> NDArray[np.float64]:
     """(side, side): bilinear resampling of a window's rows (or columns) to the full side."""
     out = np.zeros((side, side))
-    at = np.clip((np.arange(side) + 0.5) * (1 - cut) + offset * cut * side - 0.5, 0, side - 1)
-    low = np.minimum(np.floor(at).astype(int), side - 2)
+    position = np.clip((np.arange(side) + 0.5) * (1 - cut) + offset * cut * side - 0.5, 0, side - 1)
+    low = np.minimum(np.floor(position).astype(int), side - 2)
     rows = np.arange(side)
-    out[rows, low] += 1 - (at - low)
-    out[rows, low + 1] += at - low
+    out[rows, low] += 1 - (position - low)
+    out[rows, low + 1] += position - low
     return out
 
 

@@ -3,7 +3,7 @@
 The score of a pair is the correlation of the two thumbnails' high frequencies (a Gaussian of 2 px taken
 away) where they overlap, after the affine registration that maximises the enhanced correlation
 coefficient (Evangelidis & Psarakis 2008). Different faces agree in their low frequencies, so that plain
-correlation cannot tell them apart; the high ones do. On FER2013 the score has two humps with a valley
+correlation cannot tell them apart; the high ones do. On FER2013 the score has two modes with a minimum
 between .5 and .6; of the pairs looked at, nearly all above .6 are the same photograph and few below .55
 (docs/results/near_duplicates.json, docs/log.md).
 
@@ -51,17 +51,17 @@ def _high(x: Floats) -> Floats:
     return np.asarray(x - _BLUR @ x @ _BLUR.T, np.float32)
 
 
-def _seen(thumbs: Floats, view: View) -> Floats:
+def _under_view(thumbs: Floats, view: View) -> Floats:
     """Thumbnails (n, 48, 48) under a view."""
     if view.cut:
-        down, right = (window_matrix(THUMB, view.cut, at).astype(np.float32) for at in (view.down, view.right))
+        down, right = (window_matrix(THUMB, view.cut, offset).astype(np.float32) for offset in (view.down, view.right))
         thumbs = down @ thumbs @ right.T
     return thumbs[:, :, ::-1] if view.flip else thumbs
 
 
 def quick_scores(queries: NDArray[np.uint8], others: NDArray[np.uint8], view: View) -> tuple[Floats, Floats]:
     """(coarse, fine) scores (n,) of pairs of thumbnails, the queries under `view`, unregistered."""
-    a, b = _seen(queries.astype(np.float32), view), others.astype(np.float32)
+    a, b = _under_view(queries.astype(np.float32), view), others.astype(np.float32)
     small = [_SHRINK @ x @ _SHRINK.T for x in (a, b)]
     bands = [_COARSE[0] @ x @ _COARSE[0].T - _COARSE[1] @ x @ _COARSE[1].T for x in small]
     return _correlations(bands[0], bands[1]), _correlations(_high(a), _high(b))
@@ -71,7 +71,7 @@ def _warp(view: View) -> NDArray[np.float32]:
     """Where each pixel of the other image lies in the (mirrored) query, as a 2×3 matrix."""
     right = 1 - view.right if view.flip else view.right
     keep = 1 - view.cut
-    shift = [0.5 * keep + at * view.cut * THUMB - 0.5 for at in (right, view.down)]
+    shift = [0.5 * keep + offset * view.cut * THUMB - 0.5 for offset in (right, view.down)]
     return np.array([[keep, 0, shift[0]], [0, keep, shift[1]]], dtype=np.float32)
 
 
@@ -103,8 +103,8 @@ def verify_slow(task: tuple[NDArray[np.int64], str, NDArray[np.uint8], NDArray[n
     """Registered scores of pairs, each with its view."""
     cv2.setNumThreads(1)
     numbers, kind, queries, others = task
-    known = views(kind)
+    all_views = views(kind)
     return np.array(
-        [registered_score(q, o, known[v]) for v, q, o in zip(numbers.tolist(), queries, others, strict=True)],
+        [registered_score(q, o, all_views[v]) for v, q, o in zip(numbers.tolist(), queries, others, strict=True)],
         np.float32,
     )

@@ -77,15 +77,17 @@ class Collection:
     def _values(self, name: str, rows: Rows) -> list[Any]:
         """A column's values at some rows, as Python objects."""
         out: list[Any] = [None] * len(rows)
-        for piece, at, here in self._where(rows):
-            for position, value in zip(here.tolist(), piece[name].take(pa.array(at)).to_pylist(), strict=True):
+        for piece, numbers, positions in self._locate(rows):
+            for position, value in zip(
+                positions.tolist(), piece[name].take(pa.array(numbers)).to_pylist(), strict=True
+            ):
                 out[position] = value
         return out
 
     def codes(self, name: str) -> NDArray[np.int64]:
         """A text column as numbers, equal for equal texts of one source; -1 where it is null."""
         out = np.full(len(self), -1, dtype=np.int64)
-        known: dict[tuple[int, str], int] = {}
+        code_of: dict[tuple[int, str], int] = {}
         for number, piece in enumerate(self.pieces):
             column = piece[name].combine_chunks()
             if column.null_count == len(column):
@@ -93,7 +95,9 @@ class Collection:
             start = int(self.starts[number])
             coded = column.dictionary_encode()
             source = int(self.source[start])
-            names = np.array([known.setdefault((source, text), len(known)) for text in coded.dictionary.to_pylist()])
+            names = np.array(
+                [code_of.setdefault((source, text), len(code_of)) for text in coded.dictionary.to_pylist()]
+            )
             codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
             out[start : start + len(piece)] = np.where(codes >= 0, names[codes], -1)
         return out
@@ -101,26 +105,26 @@ class Collection:
     def thumbs(self, rows: Rows) -> NDArray[np.uint8]:
         """Grey thumbnails (n, 48, 48) of some rows, in their order."""
         out = np.empty((len(rows), THUMB, THUMB), dtype=np.uint8)
-        for piece, at, here in self._where(rows):
-            out[here] = _rows(piece, "thumb", THUMB)[at, ..., 0]
+        for piece, numbers, positions in self._locate(rows):
+            out[positions] = _rows(piece, "thumb", THUMB)[numbers, ..., 0]
         return out
 
-    def _where(self, rows: Rows) -> Iterator[tuple[pa.Table, Rows, Rows]]:
+    def _locate(self, rows: Rows) -> Iterator[tuple[pa.Table, Rows, Rows]]:
         """(piece, rows in it, their positions in `rows`) for every piece that holds some."""
         piece = np.searchsorted(self.starts, rows, side="right") - 1
         order = np.argsort(piece, kind="stable")
         bounds = np.flatnonzero(np.diff(piece[order])) + 1
-        for here in np.split(order, bounds) if len(rows) else []:
-            number = int(piece[here[0]])
-            yield self.pieces[number], rows[here] - self.starts[number], here
+        for positions in np.split(order, bounds) if len(rows) else []:
+            number = int(piece[positions[0]])
+            yield self.pieces[number], rows[positions] - self.starts[number], positions
 
     def crops(self, keep: NDArray[np.bool_], size: int, *, grey: bool) -> Iterator[NDArray[np.uint8]]:
         """Crops (k, size, size, 1 or 3) of the rows that are kept, in order, piece by piece."""
         for number, piece in enumerate(self.pieces):
-            here = np.flatnonzero(keep[self.starts[number] : self.starts[number + 1]])
-            if not len(here):
+            kept = np.flatnonzero(keep[self.starts[number] : self.starts[number + 1]])
+            if not len(kept):
                 continue
-            rows = _rows(piece, "crop", size)[here]
+            rows = _rows(piece, "crop", size)[kept]
             if grey and rows.shape[-1] == 3:
                 rows = to_grey(rows)
             yield np.repeat(rows, 3, axis=-1) if not grey and rows.shape[-1] == 1 else rows
@@ -159,7 +163,7 @@ def collect(
         contents[number].add(piece["path"].to_pylist(), bytes(digests.buffers()[1])[: 32 * len(digests)])
     rejected = np.concatenate([piece["reason"].is_valid().to_numpy() for piece in pieces])
     image, first = _distinct(pieces, rejected)
-    found = Collection(
+    collection = Collection(
         sources=sources,
         pieces=pieces,
         starts=starts,
@@ -175,8 +179,8 @@ def collect(
             for i, s in enumerate(sources)
         ],
     )
-    _check_rejected(found, max_rejected)
-    return found
+    _check_rejected(collection, max_rejected)
+    return collection
 
 
 def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine: Engine) -> list[tuple[int, str]]:
@@ -186,8 +190,8 @@ def _load_pieces(sources: list[Source], scratch: Scratch, recipe: Recipe, engine
 
     def tasks() -> Iterator[Task]:
         for number, source in enumerate(sources):
-            for at, items in enumerate(chunks(source, CHUNK)):
-                name = f"{number:02}-{at:06}"
+            for part, items in enumerate(chunks(source, CHUNK)):
+                name = f"{number:02}-{part:06}"
                 names.append((number, name))
                 if scratch.has(name) and scratch.verified(name) and scratch.fingerprint(name) == fingerprint(items):
                     progress.skip(len(items))
@@ -226,15 +230,16 @@ def _halves(piece: pa.Table) -> NDArray[np.uint64]:
     return np.frombuffer(column.buffers()[1], "<u8").reshape(-1, 4)[: len(column), :2]
 
 
-def _check_rejected(found: Collection, limit: float) -> None:
-    count = int(found.rejected.sum())
-    if count <= limit * len(found):
+def _check_rejected(collection: Collection, limit: float) -> None:
+    count = int(collection.rejected.sum())
+    if count <= limit * len(collection):
         return
-    first = np.flatnonzero(found.rejected)
-    reasons = Counter(found.texts("reason", first))
-    [path], [reason], [detail] = (found.texts(name, first[:1]) for name in ("path", "reason", "detail"))
+    first = np.flatnonzero(collection.rejected)
+    reasons = Counter(collection.texts("reason", first))
+    [path], [reason], [detail] = (collection.texts(name, first[:1]) for name in ("path", "reason", "detail"))
     raise InputError(
-        f"{count} of {len(found)} images were rejected ({', '.join(sorted(reasons))}); the first is {path}: {reason}, {detail}.",
+        f"{count} of {len(collection)} images were rejected ({', '.join(sorted(reasons))}); the first is {path}: "
+        f"{reason}, {detail}.",
         rule=f"At most {limit:.0%} may be.",
         fix="Repair or remove them, or raise --max-rejected.",
     )

@@ -71,7 +71,7 @@ class Processes:
                 future.cancel()
 
     def _start(self) -> ProcessPoolExecutor:
-        """One process a core and one thread a process: threads of the linear algebra would only get in each other's way."""
+        """One process per core and one thread per process: linear algebra would compete for the cores."""
         context = multiprocessing.get_context("spawn")
         before = {name: os.environ.get(name) for name in _THREADS}
         os.environ.update(dict.fromkeys(_THREADS, "1"))  # read when a worker imports numpy
@@ -128,8 +128,8 @@ class Ray:
             ) from None
         ray: Any = library
         self._ray = ray
-        self._mine = not ray.is_initialized()
-        if self._mine:
+        self._started = not ray.is_initialized()
+        if self._started:
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, configure_logging=False)
         self._limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         say(f"Ray: {len(ray.nodes())} nodes, {self._limit // 2} cores")
@@ -149,7 +149,7 @@ class Ray:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._mine:
+        if self._started:
             self._ray.shutdown()
 
 

@@ -96,7 +96,7 @@ def _finder(make: Callable[[], Finder]) -> Finder:
 
 def load(task: Task) -> bytes:
     """The rows as an Arrow IPC file; a rejected image stands as its reason in its place."""
-    known = fingerprint(i for i in task.items)
+    stamp = fingerprint(i for i in task.items)
     digests: list[bytes] = []
     results: list[_Loaded | RejectedImage] = []
     for item in task.items:
@@ -113,7 +113,7 @@ def load(task: Task) -> bytes:
             results.append(error)
     table = _table(task, digests, results)
     out = io.BytesIO()
-    with pa.ipc.new_file(out, table.schema.with_metadata({"stamp": known})) as writer:
+    with pa.ipc.new_file(out, table.schema.with_metadata({"stamp": stamp})) as writer:
         writer.write_batch(table)
     return out.getvalue()
 
@@ -123,31 +123,31 @@ def _load(image: SourceImage, data: bytes, task: Task) -> _Loaded:
     whole = image.decode(data, min_side=recipe.min_side, max_pixels=recipe.max_pixels)
     if image.box is not None or (recipe.make_finder is not None and not task.cropped):
         whole = as_three(whole)
-    shown, crop, aligned = whole, None, 0
+    picture, crop, aligned = whole, None, 0
     points = None if image.landmarks is None else np.array(image.landmarks)
     if image.box is not None:
         try:
-            shown = cut(whole, _inside(image.box, whole))
+            picture = cut(whole, _inside(image.box, whole))
             crop, aligned = crop_face(whole, image.box, recipe.crop, points), _how(1, points, recipe)
         except InputError as error:
             raise RejectedImage("no_face", f"the source's box: {error}") from None
-        if min(shown.shape[:2]) < recipe.min_side:
-            raise RejectedImage("too_small", f"face of {shown.shape[1]}×{shown.shape[0]} pixels")
+        if min(picture.shape[:2]) < recipe.min_side:
+            raise RejectedImage("too_small", f"face of {picture.shape[1]}×{picture.shape[0]} pixels")
     elif recipe.make_finder is not None and not task.cropped:
-        found = _detected(whole, _finder(recipe.make_finder), recipe)
-        if found is not None:
-            crop, aligned = found
+        detection = _detected(whole, _finder(recipe.make_finder), recipe)
+        if detection is not None:
+            crop, aligned = detection
         elif recipe.drop_unaligned:
             raise RejectedImage("no_face", "the detector found none")
         else:
             aligned = 3
     if crop is None:
         crop = fit_square(whole, recipe.crop.size)
-    height, width = shown.shape[:2]
-    grey = is_grey(shown)
+    height, width = picture.shape[:2]
+    grey = is_grey(picture)
     if grey:
-        shown = shown[..., :1]
-    return _Loaded(bytes.fromhex(image_id(shown)), width, height, grey, aligned, thumbnail(shown), crop)
+        picture = picture[..., :1]
+    return _Loaded(bytes.fromhex(image_id(picture)), width, height, grey, aligned, thumbnail(picture), crop)
 
 
 def _detected(image: NDArray[np.uint8], finder: Finder, recipe: Recipe) -> tuple[NDArray[np.uint8], int] | None:
@@ -180,10 +180,10 @@ def _table(task: Task, digests: list[bytes], results: list[_Loaded | RejectedIma
     grey = all(r is None or r.grey for r in good)
     size = recipe.crop.size
     crops = np.zeros((len(items), size, size, 1 if grey else 3), np.uint8)
-    for row, one in enumerate(good):
-        if one is not None:
-            thumbs[row] = one.thumb
-            crops[row] = one.crop[..., :1] if grey else one.crop
+    for row, loaded in enumerate(good):
+        if loaded is not None:
+            thumbs[row] = loaded.thumb
+            crops[row] = loaded.crop[..., :1] if grey else loaded.crop
     hashes = _hasher(recipe.kind)(thumbs)
     mean, deviation = _brightness(thumbs)
     columns: dict[str, pa.Array] = {
@@ -215,7 +215,7 @@ def _table(task: Task, digests: list[bytes], results: list[_Loaded | RejectedIma
 
 
 def _brightness(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of the grey levels of each thumbnail (n, side, side); a few at a time, for the cache."""
+    """Mean and deviation of the grey levels of each thumbnail (n, side, side), in chunks that fit the cache."""
     mean, deviation = np.empty(len(thumbs), np.float32), np.empty(len(thumbs), np.float32)
     for start in range(0, len(thumbs), _FEW):
         part = slice(start, start + _FEW)

@@ -32,13 +32,13 @@ def open_source(text: str, *, seed: int, size: int, drop: frozenset[str] = froze
 
     Labels in `drop` (lower case) are no class: rows that sources of free names give them are dropped and counted.
     """
-    left, equals, where = text.partition("=")
-    name, at, alias = left.partition("@")
+    head, equals, where = text.partition("=")
+    name, separator, alias = head.partition("@")
     if not equals or not where.strip():
         raise UsageError(f"Source {text!r} names no place.", rule="A source is NAME=WHERE, e.g. folder=images/.")
     if name not in SOURCES:
         raise UsageError(f"No source {name!r}.{nearest(name, SOURCES)}", rule=f"Sources: {', '.join(SOURCES)}.")
-    if at and (not _ALIAS.fullmatch(alias) or alias in SOURCES):
+    if separator and (not _ALIAS.fullmatch(alias) or alias in SOURCES):
         raise UsageError(
             f"Source {text!r}: {alias!r} cannot be an alias.",
             rule="Letters, digits, _ and -, and no source's own name.",

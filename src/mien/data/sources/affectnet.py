@@ -45,7 +45,10 @@ _IMAGES = (
     ".",
 )
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the 68 points (iBUG's order)
-_EXPECTED = "train_set and val_set with images and annotations, or Manually_Annotated_file_lists with training.csv and validation.csv"
+_EXPECTED = (
+    "train_set and val_set with images and annotations, or Manually_Annotated_file_lists with training.csv and "
+    "validation.csv"
+)
 
 
 @dataclass(frozen=True)

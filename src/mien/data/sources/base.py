@@ -97,10 +97,10 @@ class FileImage(SourceImage):
     def fingerprint(self) -> str:
         """Size and time of change."""
         try:
-            found = os.stat(f"{self.root}/{self.name}")  # noqa: PTH116
+            status = os.stat(f"{self.root}/{self.name}")  # noqa: PTH116
         except (OSError, ValueError):
             return "-"
-        return f"{found.st_size}.{found.st_mtime_ns}"
+        return f"{status.st_size}.{status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Source(ABC):
 
 
 class NamedSource(Source):
-    """A source whose labels are free names. Those in `drop` (lower case) are no class: their rows are dropped, counted."""
+    """A source whose labels are free names. Rows whose name is in `drop` (lower case) are dropped and counted."""
 
     def __init__(self, where: str, *, seed: int, size: int, drop: frozenset[str] = frozenset()) -> None:
         super().__init__(where, seed=seed, size=size)

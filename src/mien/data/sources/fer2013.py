@@ -52,7 +52,10 @@ class Fer2013(Source):
     name = "fer2013"
     license = "FER2013: web images gathered for research; no redistribution right known"
     form = "fer2013=PATH/fer2013.csv"
-    get = "kaggle.com, challenge 'Representation Learning: Facial Expression Recognition' (an account that accepts its rules)"
+    get = (
+        "kaggle.com, challenge 'Representation Learning: Facial Expression Recognition' (an account that accepts its "
+        "rules)"
+    )
 
     def __init__(self, where: str, *, seed: int, size: int) -> None:
         super().__init__(where, seed=seed, size=size)
@@ -72,8 +75,8 @@ class Fer2013(Source):
             raise InputError(f"{self.path} is no CSV table: {str(error).splitlines()[0]}.", rule=_RULE) from None
         table = table.rename_columns([name.strip() for name in table.column_names])
         if any(table.column_names.count(name) != 1 for name in ("emotion", "pixels", "Usage")):
-            seen = ", ".join(table.column_names[:8])[:120]
-            raise InputError(f"{self.path} is not FER2013: its columns are {seen}.", rule=_RULE)
+            columns = ", ".join(table.column_names[:8])[:120]
+            raise InputError(f"{self.path} is not FER2013: its columns are {columns}.", rule=_RULE)
         if not pa.types.is_integer(table["emotion"].type) or not pa.types.is_string(table["pixels"].type):
             raise InputError(
                 f"{self.path} is not FER2013: emotion is {table['emotion'].type}, pixels {table['pixels'].type}.",

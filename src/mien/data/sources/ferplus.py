@@ -57,14 +57,14 @@ def majority(votes: Sequence[int]) -> tuple[str | None, str, tuple[float, ...] |
         return None, {"NF": "not_a_face"}.get(column, column), None
     counts = dict.fromkeys(LABELS, 0)
     for name, count in zip(FERPLUS, kept, strict=True):
-        ours = FERPLUS[name]
-        if ours is not None:
-            counts[ours] += count
+        class_name = FERPLUS[name]
+        if class_name is not None:
+            counts[class_name] += count
     return label, "", tuple(counts[name] / sum(counts.values()) for name in LABELS)
 
 
 @lru_cache(maxsize=1 << 14)  # most rows' votes are those of other rows too
-def _told(votes: tuple[int, ...]) -> tuple[str | None, str, tuple[float, ...] | None, str, Attributes]:
+def _outcome(votes: tuple[int, ...]) -> tuple[str | None, str, tuple[float, ...] | None, str, Attributes]:
     """What votes say: label, why not, soft votes, the votes as text, attributes."""
     total = sum(votes)
     agreement = max(votes) / total if total else 0.0
@@ -135,21 +135,25 @@ class FerPlus(Source):
                 raise InputError(
                     f"{path} lacks the columns {', '.join(sorted(missing))}.", rule="It is FER+'s own table."
                 )
-            at = _Columns(header.index("Usage"), header.index("Image name"), tuple(map(header.index, FERPLUS)))
-            return [self._row(path, number, row, at) for number, row in enumerate(row for row in reader if row)]
+            columns = _Columns(header.index("Usage"), header.index("Image name"), tuple(map(header.index, FERPLUS)))
+            return [self._row(path, number, row, columns) for number, row in enumerate(row for row in reader if row)]
 
-    def _row(self, path: Path, number: int, row: list[str], at: _Columns) -> _Row:
+    def _row(self, path: Path, number: int, row: list[str], columns: _Columns) -> _Row:
         try:
-            usage, name, votes = row[at.usage], row[at.name].strip(), tuple(int(row[i]) for i in at.votes)
+            usage, name, votes = (
+                row[columns.usage],
+                row[columns.name].strip(),
+                tuple(int(row[i]) for i in columns.votes),
+            )
         except (IndexError, ValueError):
             raise InputError(f"{path}, row {number}: a vote is no whole number.", rule="Votes are 0 to 10.") from None
-        known = usage.strip().lower()
-        if known not in FOLDERS or min(votes) < 0:
+        key = usage.strip().lower()
+        if key not in FOLDERS or min(votes) < 0:
             raise InputError(
                 f"{path}, row {number}: Usage {usage!r}, votes {votes}.",
                 rule="Usage is Training, PublicTest or PrivateTest; votes are not negative.",
             )
-        return _Row(number, known, inside(self.root, name, path) if name else "", votes)
+        return _Row(number, key, inside(self.root, name, path) if name else "", votes)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -158,7 +162,7 @@ class FerPlus(Source):
         root = str(self.root)
         for row in self._rows:
             relative = f"{FOLDERS[row.usage]}/{row.name}"
-            label, why, soft, text, attributes = _told(row.votes)
+            label, why, soft, text, attributes = _outcome(row.votes)
             image = FileImage(root, relative) if self._pixels is None else self._pixels[row.number]
             yield Item(
                 f"ferplus:{relative}",

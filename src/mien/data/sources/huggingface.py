@@ -121,14 +121,14 @@ class HuggingFace(NamedSource):
                 text = str(names[value]) if names and isinstance(value, int) and value >= 0 else str(value or "")
                 if names and not (isinstance(value, int) and value >= 0):
                     text = ""
-                known, why = parse_or_drop(text, self.drop | _NO_CLASS)
+                class_name, why = parse_or_drop(text, self.drop | _NO_CLASS)
                 extra = {k: v for k, v in row.items() if k not in {image, label} and isinstance(v, str | int | float)}
                 yield Item(
                     f"hf:{Path(self.where).name}/{name}#{number}",
                     _source_image(row[image]),
                     split,
                     text,
-                    known,
+                    class_name,
                     why,
                     attributes=tuple(sorted((k, str(v)) for k, v in extra.items() if len(str(v)) <= 64)),
                 )
@@ -164,7 +164,7 @@ def _open(where: str) -> dict[str, _Rows]:
     path = Path(where)
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            found = datasets.load_from_disk(where)
+            data = datasets.load_from_disk(where)
         elif path.exists():
             files = sorted(str(p) for p in path.rglob("*.parquet")) if path.is_dir() else [where]
             if path.is_file() and path.suffix.lower() != ".parquet":
@@ -173,17 +173,17 @@ def _open(where: str) -> dict[str, _Rows]:
                 groups: dict[str, list[str]] = {}
                 for file in files:
                     groups.setdefault(Path(file).name.split("-")[0].removesuffix(".parquet"), []).append(file)
-                known = all(name.lower() in SPLIT_NAMES for name in groups)
-                found = datasets.load_dataset("parquet", data_files=groups if known else {"train": files})
+                are_splits = all(name.lower() in SPLIT_NAMES for name in groups)
+                data = datasets.load_dataset("parquet", data_files=groups if are_splits else {"train": files})
             else:
-                found = datasets.load_dataset("imagefolder", data_dir=where)
+                data = datasets.load_dataset("imagefolder", data_dir=where)
         elif where.startswith((".", "/", "~")) or where.count("/") > 1:
             raise InputError(f"No folder {where}.", rule=f"Its form is {_FORM}.")
         else:
-            found = datasets.load_dataset(where)
+            data = datasets.load_dataset(where)
     except (OSError, ValueError, RuntimeError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"The data set {where!r} cannot be opened: {text.rstrip('.')}.", rule=f"Its form is {_FORM}."
         ) from None
-    return dict(found) if isinstance(found, dict) else {"all": found}
+    return dict(data) if isinstance(data, dict) else {"all": data}

@@ -123,8 +123,10 @@ class RafDb(Source):
         points = tuple((values[2 * i], values[2 * i + 1]) for i in range(_POINTS))
         codes = [int(value) for value in values[2 * _POINTS : 2 * _POINTS + 3]]
         named = (("gender", _GENDER), ("race", _RACE), ("age", _AGE))
-        found = {key: names[code] for (key, names), code in zip(named, codes, strict=False) if 0 <= code < len(names)}
-        return points, tuple(sorted(found.items()))
+        attributes = {
+            key: names[code] for (key, names), code in zip(named, codes, strict=False) if 0 <= code < len(names)
+        }
+        return points, tuple(sorted(attributes.items()))
 
     def hash_table(self) -> str:
         """Hash of the label table and of all annotations."""

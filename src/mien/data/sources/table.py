@@ -17,7 +17,10 @@ from mien.core.geometry import Box
 from mien.core.labels import parse_or_drop
 from mien.data.sources.base import SPLIT_NAMES, FileImage, Item, NamedSource, Points, inside
 
-_RULE = "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, width, height; paths are relative to its folder."
+_RULE = (
+    "The table is a CSV (commas, UTF-8) with a header that has path and label, and may have split, subject, x, y, "
+    "width, height; paths are relative to its folder."
+)
 _BOX = ("x", "y", "width", "height")
 _EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 
@@ -68,7 +71,7 @@ class Table(NamedSource):
         if split and split not in SPLIT_NAMES:
             raise InputError(f"{where}: split {split!r}.", rule=f"Splits: {', '.join(SPLIT_NAMES)}, or empty.")
         try:
-            known, why = parse_or_drop(label, self.drop)
+            class_name, why = parse_or_drop(label, self.drop)
         except InputError as error:
             raise InputError(f"{where}: {error.seen}", rule=error.rule, fix=error.fix) from None
         box = self._numbers(row, _BOX, where)
@@ -81,7 +84,7 @@ class Table(NamedSource):
             FileImage(str(self.path.parent), name, box, points),
             SPLIT_NAMES[split] if split else None,
             label,
-            known,
+            class_name,
             why,
             subject=row.get("subject") or None,
             attributes=attributes,

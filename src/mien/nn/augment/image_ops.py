@@ -47,10 +47,10 @@ def clahe(x: Tensor, *, tiles: int = 4, limit: float = 2.0) -> Tensor:
     top = max(1.0, float(int(limit * th * tw / 256)))
     excess = (counts - top).clamp_min(0).sum(1, keepdim=True)
     # OpenCV's way with what does not go into all 256 levels evenly: one more in every so many, from the first.
-    even, left = (excess / 256).floor(), excess % 256
-    every = (256 / left.clamp_min(1)).floor().clamp_min(1)
+    even, rest = (excess / 256).floor(), excess % 256
+    every = (256 / rest.clamp_min(1)).floor().clamp_min(1)
     number = torch.arange(256, device=x.device)
-    more = (number % every == 0) & (number // every < left)
+    more = (number % every == 0) & (number // every < rest)
     table = ((counts.clamp(max=top) + even + more).cumsum(1) * (255 / (th * tw))).round().clamp(0, 255)
     table = table.view(b, tiles * tiles, 256)
     y0, y1, fy = _between(h, th, tiles, x.device)

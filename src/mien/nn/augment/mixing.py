@@ -24,16 +24,16 @@ def mixup(x: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return share * x + (1 - share) * partners(x), share * target + (1 - share) * partners(target)
 
 
-def cutmix(x: Tensor, target: Tensor, share: float, y: float, at: float) -> tuple[Tensor, Tensor]:
-    """CutMix (Yun et al. 2019, arXiv 1905.04899, eq. 1-2): a rectangle of 1 - `share` of the area comes from the partner.
+def cutmix(x: Tensor, target: Tensor, share: float, centre_y: float, centre_x: float) -> tuple[Tensor, Tensor]:
+    """CutMix (Yun et al. 2019, arXiv 1905.04899, eq. 1-2): 1 - `share` of the area comes from the partner.
 
-    Its centre lies at (`y`, `at`), fractions of height and width; what falls outside is cut off, and
+    Its centre lies at (`centre_y`, `centre_x`), fractions of height and width; what falls outside is cut off, and
     the targets follow the area that was really replaced.
     """
     height, width = x.shape[2:]
     side = (1 - share) ** 0.5
-    top, bottom = (round(min(max(y * height + d * side * height / 2, 0), height)) for d in (-1, 1))
-    left, right = (round(min(max(at * width + d * side * width / 2, 0), width)) for d in (-1, 1))
+    top, bottom = (round(min(max(centre_y * height + d * side * height / 2, 0), height)) for d in (-1, 1))
+    left, right = (round(min(max(centre_x * width + d * side * width / 2, 0), width)) for d in (-1, 1))
     kept = 1 - (bottom - top) * (right - left) / (height * width)
     x = x.clone()
     x[:, :, top:bottom, left:right] = partners(x[:, :, top:bottom, left:right].clone())
@@ -44,13 +44,13 @@ def mix(
     x: Tensor, target: Tensor, *, kind: str, alpha: float, probability: float, step: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mix a batch with this `probability`; `mixcut` takes MixUp on even steps and CutMix on odd ones."""
-    chance, y, at = torch.rand(3, generator=generator).tolist()
+    chance, centre_y, centre_x = torch.rand(3, generator=generator).tolist()
     if kind == "none" or chance >= probability:
         return x, target
     share = beta(alpha, generator)
     if kind == "mixup" or (kind == "mixcut" and step % 2 == 0):
         return mixup(x, target, share)
-    return cutmix(x, target, share, y, at)
+    return cutmix(x, target, share, centre_y, centre_x)
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:

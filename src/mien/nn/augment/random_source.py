@@ -30,7 +30,7 @@ class BatchRandom:
 
 @dataclass
 class ViewRandom(BatchRandom):
-    """The numbers of one fixed view of `total` images, given for any of them: an image is augmented alike in every batch.
+    """The numbers of one fixed view of `total` images: an image is augmented alike in every batch.
 
     `tables` holds what earlier batches of the same view drew, call by call; `rows` are the images of this batch.
     """

@@ -1,7 +1,7 @@
-"""What cameras and live detection do to face crops, as an augmentation: one degradation an image, and a box that is a little off.
+"""What cameras and live detection do to face crops, as an augmentation: one degradation an image, and a moved box.
 
-In the spirit of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261); the strengths are drawn continuously, up to
-about strength 4 of `mien.evaluate.corruptions`, whose own code and random numbers are others.
+In the spirit of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261); the strengths are drawn continuously, up
+to about strength 4 of `mien.evaluate.corruptions`, whose own code and random numbers are others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _QUANTISATION = (
 
 
 def degrade(x: Tensor, r: Tensor, probability: Tensor) -> Tensor:
-    """Images (b, c, s, s), 0-255, of which each is degraded with its `probability` (b,); `r` (b, 8) is uniform in [0, 1).
+    """Images (b, c, s, s), 0-255, of which each is degraded with its `probability` (b,); `r` (b, 8) is uniform.
 
     A degraded image's box is shifted and scaled by up to a tenth, and then one of blur, low resolution, noise, JPEG and
     low light is applied.
@@ -61,8 +61,8 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur of images (b, c, s, s) with a `sigma` (b,) of their own, in pixels; edges are mirrored."""
     b, c, h, w = x.shape
     reach = min(math.ceil(3 * float(sigma.max())), h - 1, w - 1)
-    at = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (at / sigma.view(-1, 1)) ** 2)
+    offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
     flat = F.pad(x.reshape(1, b * c, h, w), (reach, reach, reach, reach), mode="reflect")
     flat = F.conv2d(flat, kernel.view(b * c, 1, 1, -1), groups=b * c)
@@ -120,7 +120,8 @@ def _cosines() -> Tensor:
 def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     """JPEG's loss on images (b, c, s, s), 0-255, at a `quality` (b,) of 1 to 100 as libjpeg counts it.
 
-    Every channel is coded as luminance: exact for grey images; for coloured ones without the coarser chroma of the codec.
+    Every channel is coded as luminance: exact for grey images; for coloured ones without the coarser chroma of the
+    codec.
     """
     b, c, h, w = x.shape
     padded = F.pad(x, (0, -w % 8, 0, -h % 8), mode="replicate") - 128

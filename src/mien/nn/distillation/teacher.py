@@ -22,9 +22,9 @@ def ensemble_teacher(
 ) -> Teacher:
     """A frozen ensemble as a function from crops to log-probabilities (b, 7).
 
-    `members` are (network, weight, matrix (7, 7), bias (7,)), the last two on log-probabilities; the result is pooled and calibrated as
-    `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities. Networks and maps are moved to
-    `device`, on which the crops must lie.
+    `members` are (network, weight, matrix (7, 7), bias (7,)), the last two on log-probabilities; the result is pooled
+    and calibrated as `mien.evaluate.pooling` does it, so the student learns from calibrated probabilities. Networks and
+    maps are moved to `device`, on which the crops must lie.
     """
     placed = [(n.to(device).eval().requires_grad_(False), w, m.to(device), b.to(device)) for n, w, m, b in members]
 

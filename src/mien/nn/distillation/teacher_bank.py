@@ -58,7 +58,7 @@ class TeacherBank:
 
     def __init__(self, views: AugmentedViews, count: int, folder: Path, teacher: Callable[[], Teacher]) -> None:
         self.views, self.count, self.folder = views, count, folder
-        self._make = teacher
+        self._make_teacher = teacher
         self._teacher: Teacher | None = None  # made when a view is missing: networks need memory
         self._current: tuple[int, Tensor] | None = None
 
@@ -75,16 +75,16 @@ class TeacherBank:
 
     def _read_or_compute(self, view: int) -> NDArray[np.float32]:
         n = len(self.views.rows)
-        found = read_view(self.folder, view, (n, N_CLASSES))
-        if found is None:
+        values = read_view(self.folder, view, (n, N_CLASSES))
+        if values is None:
             with computing_view(self.folder, view):  # students that are trained side by side need the same views
-                found = read_view(self.folder, view, (n, N_CLASSES))
-                return self._compute(view, n) if found is None else found
-        return found
+                values = read_view(self.folder, view, (n, N_CLASSES))
+                return self._compute(view, n) if values is None else values
+        return values
 
     def _compute(self, view: int, n: int) -> NDArray[np.float32]:
         if self._teacher is None:
-            self._teacher = self._make()
+            self._teacher = self._make_teacher()
         out = np.empty((n, N_CLASSES), dtype=np.float32)
         with meter(f"teacher: view {view + 1} of {self.count}", n) as progress:
             for start in range(0, n, _BATCH):

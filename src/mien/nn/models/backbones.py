@@ -1,4 +1,4 @@
-"""One door to all backbones: timm's and our own, as embeddings of normalised images."""
+"""All backbones, timm's and our own, as embeddings of normalised images."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def bare_backbone(config: NetworkSettings, img_size: int, weights: dict[str, Ten
     """The architecture as its authors made it, before stem and attention."""
     if config.backbone not in OURS:
         return _timm(config, img_size, weights)
-    network = _ours(config)
+    network = _builtin(config)
     if weights is not None:
         network.load_state_dict(weights)
     return network
 
 
-def _ours(config: NetworkSettings) -> nn.Module:
+def _builtin(config: NetworkSettings) -> nn.Module:
     if config.backbone == "cnn":
         return SmallCnn(drop=config.drop_rate)
     return Hybrid(drop=config.drop_rate, drop_path=config.drop_path)
@@ -71,8 +71,8 @@ def _timm(config: NetworkSettings, img_size: int, weights: dict[str, Tensor] | N
     options: dict[str, object] = {"num_classes": 0, "drop_rate": config.drop_rate}
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
-    known = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
-    if known is not None and known.fixed_input_size:
+    timm_config = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
+    if timm_config is not None and timm_config.fixed_input_size:
         options["img_size"] = img_size
     if timm_name.startswith(("vit_", "deit")):
         patch = config.patch_size or (16 if img_size >= 160 else 8)
@@ -91,7 +91,8 @@ def _timm(config: NetworkSettings, img_size: int, weights: dict[str, Tensor] | N
         return timm.create_model(timm_name, **options)
     except (TypeError, AssertionError, ValueError) as error:
         raise UsageError(
-            f"{name} cannot be made with {', '.join(f'{k} {v}' for k, v in options.items() if k != 'pretrained_cfg_overlay')}: {error}.",
+            f"{name} cannot be made with "
+            f"{', '.join(f'{k} {v}' for k, v in options.items() if k != 'pretrained_cfg_overlay')}: {error}.",
             fix="Leave the flag that it names out, or take another backbone.",
         ) from None
 

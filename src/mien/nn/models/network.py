@@ -85,7 +85,7 @@ def make_network(config: TrainConfig, *, crop_size: int, color: str, start: Star
     name = config.backbone
     if start is None:
         backbone = make_backbone(config, img_size)
-    elif start.ours:
+    elif start.is_run:
         backbone = make_backbone(config, img_size)
         check_fit(start.state, backbone.state_dict(), start.where, name, strict=True)
         backbone.load_state_dict(start.state)

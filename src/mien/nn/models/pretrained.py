@@ -22,14 +22,14 @@ UNKNOWN = "unknown (state it with --pretrained-license)"
 class Start:
     """Weights of a backbone to start from.
 
-    `state` is in timm's form for the unchanged architecture, or, if `ours`, for our final backbone
+    `state` is in timm's form for the unchanged architecture, or, if `is_run`, for our final backbone
     (with its stem and attention). `mean` and `std` (3,), of images in [0, 1], are what they were
     trained with; None: ours.
     """
 
     state: dict[str, Tensor]
     origin: StartedFrom
-    ours: bool = False
+    is_run: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -46,7 +46,7 @@ def load_pretrained(config: NetworkSettings) -> Start | None:
     return _from_timm(config.backbone) if config.pretrained == "timm" else _from_file(config)
 
 
-def _known(name: str) -> PretrainedConfig | None:
+def _timm_config(name: str) -> PretrainedConfig | None:
     return None if name in OURS else import_timm().get_pretrained_cfg(ALIASES.get(name, name), allow_unregistered=True)
 
 
@@ -57,8 +57,8 @@ def _from_timm(name: str) -> Start:
             rule="timm has no weights of it.",
             fix="Name a file, or train from scratch.",
         )
-    timm_name, known = ALIASES.get(name, name), _known(name)
-    if known is None or not known.has_weights:
+    timm_name, timm_config = ALIASES.get(name, name), _timm_config(name)
+    if timm_config is None or not timm_config.has_weights:
         raise UsageError(f"timm names no pretrained weights for {name}.", fix="Name a file with --pretrained FILE.")
     try:
         network = import_timm().create_model(timm_name, pretrained=True, num_classes=0)
@@ -68,8 +68,11 @@ def _from_timm(name: str) -> Start:
             rule="--pretrained timm downloads from the place that timm names.",
             fix="Fetch its model.safetensors where there is a network, and name the file with --pretrained FILE.",
         ) from None
-    origin: StartedFrom = {"from": f"timm {known.architecture}.{known.tag}", "license": known.license or UNKNOWN}
-    return Start(network.state_dict(), origin, mean=known.mean, std=known.std)
+    origin: StartedFrom = {
+        "from": f"timm {timm_config.architecture}.{timm_config.tag}",
+        "license": timm_config.license or UNKNOWN,
+    }
+    return Start(network.state_dict(), origin, mean=timm_config.mean, std=timm_config.std)
 
 
 def _from_file(config: NetworkSettings) -> Start:
@@ -80,8 +83,12 @@ def _from_file(config: NetworkSettings) -> Start:
     if path.suffix != ".safetensors" or not path.is_file():
         raise UsageError(
             f"--pretrained {path}: " + ("no such file." if not path.is_file() else "not a .safetensors file."),
-            rule="none, timm, a run, or a safetensors file; pickled weights (.pth, .bin) can run code and are not read.",
-            fix="Convert them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors').",
+            rule=(
+                "none, timm, a run, or a safetensors file; pickled weights (.pth, .bin) can run code and are not read."
+            ),
+            fix=(
+                "Convert them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')."
+            ),
         )
     state, run = load_weights(path), run_of(path)
     terms = config.pretrained_license or ("; ".join(run.terms) if run is not None else UNKNOWN)
@@ -90,11 +97,15 @@ def _from_file(config: NetworkSettings) -> Start:
         "sha256": base.sha256_file(path),
         "license": terms,
     }
-    ours = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    if ours:
-        return Start(ours, origin, ours=True)
-    known = _known(config.backbone)
-    return Start(state, origin) if known is None else Start(state, origin, mean=known.mean, std=known.std)
+    backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    if backbone:
+        return Start(backbone, origin, is_run=True)
+    timm_config = _timm_config(config.backbone)
+    return (
+        Start(state, origin)
+        if timm_config is None
+        else Start(state, origin, mean=timm_config.mean, std=timm_config.std)
+    )
 
 
 def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], where: str, name: str, *, strict: bool) -> None:
@@ -118,11 +129,11 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], where: str,
             rule="A run of ours is taken up with its stem and attention.",
             fix="Give the flags that it was made with: --backbone, --stem, --attention.",
         )
-    for key, like in expected.items():
+    for key, parameter in expected.items():
         flexible = not strict and any(part in key for part in ("pos_embed", "patch_embed.proj", "relative_position"))
-        if state[key].shape != like.shape and not flexible:
+        if state[key].shape != parameter.shape and not flexible:
             raise InputError(
-                f"{where}: {key!r} has size {tuple(state[key].shape)}, {name} needs {tuple(like.shape)}.",
+                f"{where}: {key!r} has size {tuple(state[key].shape)}, {name} needs {tuple(parameter.shape)}.",
                 rule="Weights must be of the same architecture.",
                 fix="Give the flags that the file was made with: --backbone"
                 + (", --stem, --attention, --patch-size." if strict else "."),

@@ -13,10 +13,10 @@ def collapse(history: list[Epoch]) -> TrainingEvent | None:
 
     Only a fall from well above chance counts.
     """
-    seen = validated_epochs(history)
-    if len(seen) < 2:
+    validated = validated_epochs(history)
+    if len(validated) < 2:
         return None
-    best, last = best_epoch(seen[:-1]), seen[-1]
+    best, last = best_epoch(validated[:-1]), validated[-1]
     high, low = best["val"]["macro_f1"], last["val"]["macro_f1"]
     if high < ABOVE_CHANCE or low >= COLLAPSE * high:
         return None
@@ -24,11 +24,14 @@ def collapse(history: list[Epoch]) -> TrainingEvent | None:
         "kind": "collapse of val macro-F1",
         "step": last["step"],
         "epoch": last["epoch"],
-        "text": f"val macro-F1 fell from {high:.3f} (epoch {best['epoch']}) to {low:.3f} after step {last['step']} (epoch {last['epoch']})",
+        "text": (
+            f"val macro-F1 fell from {high:.3f} (epoch {best['epoch']}) to {low:.3f} after step {last['step']} (epoch "
+            f"{last['epoch']})"
+        ),
     }
 
 
 def exhausted(history: list[Epoch], patience: int) -> bool:
     """Whether the last `patience` validations brought nothing better."""
-    seen = validated_epochs(history)
-    return patience > 0 and len(seen) > patience and best_epoch(seen) not in seen[-patience:]
+    validated = validated_epochs(history)
+    return patience > 0 and len(validated) > patience and best_epoch(validated) not in validated[-patience:]

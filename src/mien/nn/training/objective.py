@@ -55,7 +55,8 @@ class TrainingObjective(nn.Module):
             loss = self.loss(logits, target)
         if teacher_log_probs is not None and self.distillation is not None:
             weight = self.distillation_weight
-            plain = head(embedding, scale=scale) if margin > 0 else logits  # what will predict is what is taught
+            # Predictions are made from the plain logits, so these are taught.
+            plain = head(embedding, scale=scale) if margin > 0 else logits
             loss = (1 - weight) * loss + weight * self.distillation(plain, teacher_log_probs, target)
         if self.center is not None:
             loss = loss + self.config.center_weight * self.center(embedding, target)
@@ -93,7 +94,7 @@ def frozen_names(backbone: nn.Module, blocks: int) -> frozenset[str]:
 
 
 def freeze(backbone: nn.Module, names: frozenset[str]) -> None:
-    """Let these parameters rest and all others learn; what rests wholly takes no statistics and drops nothing.
+    """Freeze these parameters and train all others; wholly frozen modules take no statistics and drop nothing.
 
     To be called after `train()`.
     """
@@ -102,6 +103,6 @@ def freeze(backbone: nn.Module, names: frozenset[str]) -> None:
     if not names:
         return
     for name, module in backbone.named_modules():
-        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
-        if own and names.issuperset(own):
+        parameters = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
+        if parameters and names.issuperset(parameters):
             module.eval()

@@ -27,8 +27,8 @@ def make_optimizer(objective: nn.Module, config: OptimizerSettings) -> torch.opt
         decays = parameter.ndim >= 2 and name not in spared and not name.startswith("center.")
         groups.setdefault((scales.get(name.removeprefix("network.backbone."), 1.0), decays), []).append(parameter)
     listed = [
-        {"params": found, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
-        for (scale, decays), found in groups.items()
+        {"params": parameters, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": scale}
+        for (scale, decays), parameters in groups.items()
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(listed, lr=config.lr, momentum=0.9, nesterov=True)
@@ -57,12 +57,12 @@ def block_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
         listed = [(patterns, None)] if isinstance(patterns, str) else patterns
         for pattern, fixed in listed:
             rules.append((pattern, kind, fixed[0] if fixed else None))
-    found: dict[str, tuple[int, int]] = {}
+    blocks: dict[str, tuple[int, int]] = {}
     for name, _ in backbone.named_parameters():
         hit = next(((kind, _position(m, fixed)) for p, kind, fixed in rules if (m := re.match(p, name))), TAIL)
-        found[name] = TAIL if hit[1] >= TAIL[1] else hit
-    order = {key: number for number, key in enumerate(sorted({(0, 0), *found.values()} - {TAIL}))}
-    return {name: order.get(key, len(order)) for name, key in found.items()}, len(order) - 1
+        blocks[name] = TAIL if hit[1] >= TAIL[1] else hit
+    order = {key: number for number, key in enumerate(sorted({(0, 0), *blocks.values()} - {TAIL}))}
+    return {name: order.get(key, len(order)) for name, key in blocks.items()}, len(order) - 1
 
 
 def _position(match: re.Match[str], fixed: int | None) -> int:
@@ -88,14 +88,14 @@ def lr_at(epoch: float, config: OptimizerSettings) -> float:
 
     While the whole backbone is frozen the head learns at the peak rate; the warm-up is for what follows.
     """
-    alone = config.freeze_backbone_epochs if config.freeze_blocks == 0 else 0.0
-    if epoch < alone:
+    frozen_epochs = config.freeze_backbone_epochs if config.freeze_blocks == 0 else 0.0
+    if epoch < frozen_epochs:
         return config.lr
-    if epoch - alone < config.warmup_epochs:
-        return config.lr * max(epoch - alone, 1e-3) / config.warmup_epochs
+    if epoch - frozen_epochs < config.warmup_epochs:
+        return config.lr * max(epoch - frozen_epochs, 1e-3) / config.warmup_epochs
     if config.scheduler == "constant":
         return config.lr
-    begin = alone + config.warmup_epochs
+    begin = frozen_epochs + config.warmup_epochs
     share = min(1.0, (epoch - begin) / max(1e-9, config.epochs - begin))
     return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * share))
 
@@ -139,15 +139,15 @@ class MovingAverage:
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards the network's present state."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = [], []
+        averages, values = [], []
         for key, value in network.state_dict().items():
             if value.dtype.is_floating_point:
-                mine.append(self.state[key])
-                theirs.append(value)
+                averages.append(self.state[key])
+                values.append(value)
             else:
                 self.state[key].copy_(value)
         if self.foreach:
-            torch._foreach_lerp_(mine, theirs, 1 - decay)
+            torch._foreach_lerp_(averages, values, 1 - decay)
             return
-        for average, value in zip(mine, theirs, strict=True):
+        for average, value in zip(averages, values, strict=True):
             average.lerp_(value, 1 - decay)

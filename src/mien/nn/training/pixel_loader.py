@@ -31,7 +31,7 @@ class PixelLoader:
         total: int,
     ) -> None:
         self._pixels, self._rows, self._device, self._positions, self._total = pixels, rows, device, positions, total
-        self._coming: dict[int, Future[Tensor]] = {}
+        self._pending: dict[int, Future[Tensor]] = {}
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="pixels")
         size = len(rows) * int(np.prod(pixels.shape[1:]))
         self.resident: Tensor | None = None
@@ -44,9 +44,9 @@ class PixelLoader:
             chosen = torch.from_numpy(self._positions(step)).to(self._device, non_blocking=True)
             return self.resident[chosen].permute(0, 3, 1, 2)
         for number in range(step, min(self._total, step + 1 + self.AHEAD)):
-            if number not in self._coming:
-                self._coming[number] = self._readers.submit(self._read, number)
-        return self._coming.pop(step).result().to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+            if number not in self._pending:
+                self._pending[number] = self._readers.submit(self._read, number)
+        return self._pending.pop(step).result().to(self._device, non_blocking=True).permute(0, 3, 1, 2)
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -27,9 +27,9 @@ def shown_prior(
     return out
 
 
-def assumed_prior(shown: NDArray[np.float64], loss: str, tau: float) -> NDArray[np.float64]:
-    """The class shares that the trained logits assume: shown^(1 - tau) where the loss adjusts by tau."""
+def assumed_prior(shares: NDArray[np.float64], loss: str, tau: float) -> NDArray[np.float64]:
+    """The class shares that the trained logits assume: `shares`^(1 - tau) where the loss adjusts by tau."""
     power = {"balanced_softmax": 0.0, "logit_adjusted": 1.0 - tau}.get(loss, 1.0)
-    prior = shown**power
+    prior = shares**power
     out: NDArray[np.float64] = prior / prior.sum()
     return out

@@ -42,7 +42,7 @@ def train_run(
     views: Path | None = None,
     taught_by: TaughtBy | None = None,
 ) -> Run:
-    """Train in `out`, or go on there; `teacher` is called when everything else was found right, and only where it is needed.
+    """Train in `out`, or go on there; `teacher` is called after all checks, and only where it is needed.
 
     `views` is where a teacher's log-probabilities of augmented views are kept.
 
@@ -137,7 +137,10 @@ def _start(config: TrainConfig, index: Index) -> tuple[Network, StartedFrom | No
         raise UsageError(
             f"--init-from {earlier.folder}: {str(error).splitlines()[-1].strip()}",
             rule="A run is polished with the same backbone, stem and head.",
-            fix=f"Give its settings: --backbone {earlier.settings['backbone']} --head {earlier.settings['head']} --stem {earlier.settings['stem']}.",
+            fix=(
+                f"Give its settings: --backbone {earlier.settings['backbone']} --head {earlier.settings['head']} "
+                f"--stem {earlier.settings['stem']}."
+            ),
         ) from None
     return network, {"from": f"run {earlier.name}", "sha256": earlier.weights_hash, "license": "; ".join(earlier.terms)}
 
@@ -147,20 +150,21 @@ def _set_priors(
 ) -> tuple[list[float] | None, list[float] | None]:
     """Put the shift between priors into the network; returns the class shares trained for and predicted with.
 
-    Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after training.
+    Both are None, unknown, under hard-example mining: which classes the largest losses belong to is known only after
+    training.
     """
     if config.hard_share < 1:
         return None, None
     natural = np.bincount(index.labels[index.rows("train")], minlength=N_CLASSES).astype(np.float64)
-    shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
-    trained = assumed_prior(shown, config.loss, config.logit_adjust_tau)
-    wanted = {
+    shares = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
+    trained = assumed_prior(shares, config.loss, config.logit_adjust_tau)
+    predicted = {
         "trained": trained,
         "natural": natural / natural.sum(),
         "uniform": np.full(N_CLASSES, 1 / N_CLASSES),
     }[config.predict_prior]
-    network.prior_shift.copy_(torch.from_numpy(np.log(wanted) - np.log(trained)))
-    return trained.tolist(), wanted.tolist()
+    network.prior_shift.copy_(torch.from_numpy(np.log(predicted) - np.log(trained)))
+    return trained.tolist(), predicted.tolist()
 
 
 def check_name(backbone: str) -> None:

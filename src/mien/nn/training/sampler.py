@@ -44,11 +44,11 @@ class Sampler:
         # The reading thread may be an epoch ahead: orders are kept by epoch, never replaced.
         order = self._orders.get(epoch)
         if order is None:
-            order = self._orders[epoch] = self._drawn(epoch)
+            order = self._orders[epoch] = self._draw(epoch)
             self._orders.pop(epoch - 2, None)
         return order
 
-    def _drawn(self, epoch: int) -> NDArray[np.int64]:
+    def _draw(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, epoch, 7])
         drawn = np.ones(len(self.labels), dtype=bool)
         if self.chance is not None:

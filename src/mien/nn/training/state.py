@@ -44,9 +44,9 @@ def unpack(
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in _under(tensors, "optimizer.").items():
         number, name = key.split(".", 1)
-        like = parameters[int(number)]
+        parameter = parameters[int(number)]
         # Fused kernels walk raw memory: moments must have their parameter's strides (channels last).
-        fitting = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        fitting = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
         entries.setdefault(int(number), {})[name] = fitting
     state["state"] = entries
     optimizer.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The train rows as a training sees them: all of the index's, or with suspect labels dropped, changed or drawn less often."""
+"""The train rows of a training: all of the index, or with suspect labels dropped, changed or drawn less often."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ def train_rows(config: TrainConfig, index: Index) -> TrainRows:
     targets = index.votes[rows] if config.soft_votes else one_hot
     if config.suspects is None:
         return TrainRows(rows, labels, targets, None)
-    found = read_suspects(Path(expand(config.suspects)), index=index.content_hash)
+    suspects = read_suspects(Path(expand(config.suspects)), index=index.content_hash)
     advice = {
         name: c
-        for name, c, s in zip(found.image_ids.tolist(), found.suggested.tolist(), found.suspect.tolist(), strict=True)
+        for name, c, s in zip(
+            suspects.image_ids.tolist(), suspects.suggested.tolist(), suspects.suspect.tolist(), strict=True
+        )
         if s
     }
     suspect = np.array([name in advice for name in index.image_ids[rows].tolist()])

@@ -71,7 +71,7 @@ class Trainer:
             cpu=on_cpu(),
             log_with=config.tracker if tracked else None,
             project_dir=out if tracked else None,
-            # Ours alone decide these, whatever `accelerate config` says.
+            # Our settings decide these, not `accelerate config`.
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.freeze_backbone_epochs > 0)],
@@ -94,8 +94,8 @@ class Trainer:
         self.sampler = self.batches.sampler
         self.total = config.epochs * self.sampler.steps_per_epoch
         self.validation = Validation(self.accelerator, index, score, bf16=self.precision == "bf16")
-        shown = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
-        prior = torch.tensor(shown, dtype=torch.float32, device=self.device)
+        shares = shown_prior(train.targets, train.labels, balanced=config.balanced, chance=train.chance)
+        prior = torch.tensor(shares, dtype=torch.float32, device=self.device)
         self.objective = TrainingObjective(network.to(self.device), config, prior).to(self.device)
         if likes_channels_last(config.backbone, self.device, self.precision):
             self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -109,10 +109,8 @@ class Trainer:
         self.sam = SharpnessAware(list(self.objective.parameters()), config.sam_rho) if config.sam_rho else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step, self.best, self.seconds = 0, -1.0, 0.0
-        self.stop_requested, self.stopping = (
-            False,
-            False,
-        )  # to stop: this process by a signal, and all of them by agreement
+        # To stop: this process by a signal, and all of them by agreement.
+        self.stop_requested, self.stopping = False, False
         self.last_schedule = self.current_schedule()  # of the last step
         self.history: list[Epoch] = []
         self.events: list[TrainingEvent] = []
@@ -196,12 +194,12 @@ class Trainer:
         self.stopping = self.stop_requested and self.world == 1
         ends = self.step % self.sampler.steps_per_epoch == 0
         saves = ends or self.step % self.config.save_every_steps == 0
-        shown = f"val macro-F1 best {self.best:.3f}" if self.best >= 0 else ""
+        note = f"val macro-F1 best {self.best:.3f}" if self.best >= 0 else ""
         if saves or self.device.type == "cpu" or self.step % CHECK_EVERY == 0:
-            shown = f"loss {self._check_loss():.3f} {shown}".rstrip()
+            note = f"loss {self._check_loss():.3f} {note}".rstrip()
             if self._is_over():
                 return
-        progress.advance(len(batch.images) * self.world, note=shown)
+        progress.advance(len(batch.images) * self.world, note=note)
         if ends:
             self._finish_epoch()
         if (saves or self.stopping) and not self._broke():
@@ -222,7 +220,7 @@ class Trainer:
         )
         if self.sam is not None:
             self.sam.climb()
-            with frozen_statistics(self.objective):  # they have seen this batch already
+            with frozen_statistics(self.objective):  # the first pass has updated them from this batch
                 self._gradient(x, target, teacher_log_probs, schedule)
             self.sam.descend()
         if self.scaler.is_enabled():
@@ -268,17 +266,20 @@ class Trainer:
         """Mean loss of the epoch so far; all processes agree on whether it is finite, and whether to stop."""
         bad = int(self.first_bad_step)
         if self.world > 1:
-            told = gather_object([(bad, self.stop_requested)])
-            bad = min((b for b, _ in told if b >= 0), default=-1)
-            self.stopping = any(s for _, s in told)
+            reports = gather_object([(bad, self.stop_requested)])
+            bad = min((b for b, _ in reports if b >= 0), default=-1)
+            self.stopping = any(s for _, s in reports)
         if bad >= 0:
             self._diverged(bad, "the loss is not finite")
-        loss, _, seen = self.epoch_sums.tolist()
-        return float(loss / max(1.0, seen))
+        loss, _, images = self.epoch_sums.tolist()
+        return float(loss / max(1.0, images))
 
     def _diverged(self, step: int, what: str) -> None:
         """End the training at `step`: with the best weights so far, or, before the first validation, by an error."""
-        text = f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate {self.last_schedule.lr:.2g})"
+        text = (
+            f"{what} at step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}, learning rate "
+            f"{self.last_schedule.lr:.2g})"
+        )
         if self.best < 0:
             raise TrainingDiverged(
                 f"{text[0].upper()}{text[1:]}, before the first validation.",
@@ -301,14 +302,14 @@ class Trainer:
         """Log the epoch, validate, and keep the best weights."""
         epoch = self.step // self.sampler.steps_per_epoch
         sums = self.accelerator.reduce(self.epoch_sums.clone()) if self.world > 1 else self.epoch_sums
-        loss, hits, seen = sums.tolist()
+        loss, hits, images = sums.tolist()
         line: Epoch = {
             "epoch": epoch,
             "step": self.step,
             "lr": self.last_schedule.lr,
             "margin": self.last_schedule.margin,
-            "train_loss": loss / seen,
-            "train_accuracy": hits / seen,
+            "train_loss": loss / images,
+            "train_accuracy": hits / images,
         }
         self.epoch_sums.zero_()
         self.history.append(line)
@@ -366,15 +367,18 @@ class Trainer:
         )
 
     def _restore(self) -> None:
-        found = checkpoint.load_state(self.out)
-        if found is None:
+        saved = checkpoint.load_state(self.out)
+        if saved is None:
             return
-        tensors, kept = found
+        tensors, kept = saved
         if kept["precision"] != self.precision:
             raise ArtifactError(
                 f"{self.out} was begun in precision {kept['precision']!r} and would go on in {self.precision!r}.",
                 rule="A training goes on as it began.",
-                fix=f"Go on with a device that computes in it, or remove the run and train again with --amp {self.precision}.",
+                fix=(
+                    "Go on with a device that computes in it, or remove the run and train again with --amp "
+                    f"{self.precision}."
+                ),
             )
         state.unpack(tensors, self.objective, self.optimizer, self.ema, f"{self.out / 'last'}")
         if self.scaler.is_enabled():

@@ -30,12 +30,12 @@ class Validation:
     def __call__(self, network: Network, weights: dict[str, Tensor] | None) -> EpochScores | None:
         """Metrics of `network` with its own weights, or with others; None when its logits are not finite."""
         present = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        wanted = present if weights is None else weights
+        tested = present if weights is None else weights
         if self.world > 1:  # batch norms' statistics differ between processes: the first one's count
-            wanted = broadcast(wanted)
-        network.load_state_dict(wanted)
-        mine = self.rows[self.rank :: self.world]
-        logits = predict_logits(network, self.pixels, mine, device=self.device, bf16=self.bf16)
+            tested = broadcast(tested)
+        network.load_state_dict(tested)
+        rows = self.rows[self.rank :: self.world]
+        logits = predict_logits(network, self.pixels, rows, device=self.device, bf16=self.bf16)
         network.load_state_dict(present)
         if self.world > 1:
             whole = np.empty((len(self.rows), N_CLASSES))
