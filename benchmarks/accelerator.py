@@ -85,7 +85,7 @@ def figures(run: Path, split: str) -> dict[str, Any]:
 
 
 def same_weights(given: argparse.Namespace, reference: Path) -> dict[str, float]:
-    """Largest difference of a val logit between this device and the reference's predictions, with the reference's weights."""
+    """Largest difference of a val logit, with the reference's weights, from the predictions of the reference."""
     import numpy as np
 
     from mien.core.artifacts.index import read_index

@@ -1,9 +1,9 @@
-"""What a teacher adds to a student: runs of a sweep on test, the taught ones beside their plain twins, after calibration.
+"""What a teacher adds to a student: taught runs of a sweep beside their plain twins, on test, after calibration.
 
-    python benchmarks/distillation.py --runs out/students/runs --plain plain --taught dkd --teacher out/fer2013/ensembles/NAME --out FILE
+    python benchmarks/distillation.py --runs out/students/runs --plain plain --taught dkd --teacher ENSEMBLE --out FILE
 
-Reads predictions of test that `mien evaluate` left, computes nothing anew with a network. Differences are paired by seed;
-intervals join images (bootstrap, duplicates' groups in whole) and seeds (Student's t), as in `mien sweep`. Retention is the
+Reads predictions of test that `mien evaluate` wrote and runs no network. Differences are paired by seed; intervals
+join images (bootstrap over whole groups of duplicates) and seeds (Student's t), as in `mien sweep`. Retention is the
 student's figure over its teacher's on the same images, with the interval of their ratio.
 """
 
@@ -69,7 +69,10 @@ def main() -> None:
         "teacher": {key: float(scored[-1][key]) for key in METRICS},
         "difference": {},
         "retention": {},
-        "interval": "95 %: squares of the images' half-width (bootstrap over groups of copies) and the seeds' (Student's t) added",
+        "interval": (
+            "95 %: squares of the images' half-width (bootstrap over groups of copies) "
+            "and the seeds' (Student's t) added"
+        ),
         "environment": environment(),
     }
     for v, name in enumerate((given.plain, given.taught)):

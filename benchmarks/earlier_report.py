@@ -2,8 +2,9 @@
 
     python benchmarks/earlier_report.py --out docs/results/earlier_report.json
 
-Each row of `checks` is a figure, what the report's other figures allow, and why (`mien.evaluate.published`). `bounds` are the
-ranges of mean confidence that an accuracy and an ECE allow, for the pair whose two errors of calibration cannot both be.
+Each row of `checks` is a figure, what the report's other figures allow, and why (`mien.evaluate.published`). `bounds`
+are the ranges of mean confidence that an accuracy and an ECE allow, for the pair whose two errors of calibration cannot
+both be right.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ CLOSENESS = ("identical", "near", "none")
 
 
 def copies(folder: Path) -> tuple[list[dict[str, str]], dict[str, dict[str, int]]]:
-    """The lines, by row; and for val and test {split: {identical, near, none: rows by their closest copy in Training}}."""
+    """The lines, by row; and rows of val and test by their closest copy: {split: {identical, near, none: rows}}."""
     index = read_index(folder)
     sources = read_json(folder / "provenance.json", kind="provenance")["sources"]
     if [source["kind"] for source in sources] != ["fer2013"]:

@@ -1,10 +1,11 @@
 """Are suspects wrong? Planted noise on drawn faces, and FER+'s disagreement on FER2013's.
 
-    python benchmarks/label_noise.py --fer2013 $MIEN_DATA/fer2013/fer2013.csv --ferplus $MIEN_DATA/ferplus --out docs/results/label_noise.json
+    python benchmarks/label_noise.py --fer2013 FILE --ferplus FOLDER --out docs/results/label_noise.json
 
 Drawn: a tenth of the train labels is changed at random; precision and recall of the suspects at their cut. Real: `mien
 suspects` on FER2013's training faces; AUROC of the suspicion (1 - quality) against images whose FER+ majority is
-another class. Work in progress is kept in --work and gone on with; the suspects in it are those of the sweeps `noise` and `noise_drawn`.
+another class. Work in progress stays in --work and a later call continues it; the suspects in it are those of the
+sweeps `noise` and `noise_drawn`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,12 @@ detector.detect_emotions(frames[0])
 wall, cpu = time.perf_counter(), time.process_time()
 found = sum(bool(detector.detect_emotions(frame)) for frame in frames)
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-print(json.dumps({"frames": len(frames), "frames_with_face": found, "frames_per_cpu_second": len(frames) / cpu, "frames_per_second": len(frames) / wall}))
+print(json.dumps({
+    "frames": len(frames),
+    "frames_with_face": found,
+    "frames_per_cpu_second": len(frames) / cpu,
+    "frames_per_second": len(frames) / wall,
+}))
 """
 
 

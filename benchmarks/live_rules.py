@@ -1,14 +1,15 @@
 """Where the defaults of `live.json` come from: label flips against delay, on composed steps.
 
-    python benchmarks/live_rules.py --model model.onnx --faces fer2013plus.parquet --run RUN --out docs/results/live_rules.json
+    python benchmarks/live_rules.py --model MODEL.onnx --faces FILE --run RUN --out docs/results/live_rules.json
 
 Faces of PublicTest (val: nothing here is test) on whose class at least eight of ten voters of FER+ agree are shown
 in turn, three seconds each, 24 frames a second, with the tremor that a detector's boxes have and the noise of a
 camera. *Delay*: seconds from a step until its class is said, the median over all steps (never said counts as
 infinite). *Flips*: changes of the label beyond the one that a step asks for, a minute. `--video` gives frame tables of
-`mien live` besides, whose smoothed flips a minute are counted. `--run`, the evaluated run that the model was exported from,
-gives predictions of test: each face stands before the camera for a second, and *false positive rates* are the shares of other
-classes' faces that are called a class, with the rules of `live.json` and by the likeliest class alone. Nothing is chosen by them.
+`mien live` besides, whose smoothed flips a minute are counted. `--run`, the evaluated run that the model was exported
+from, gives predictions of test: each face stands before the camera for a second, and *false positive rates* are the
+shares of other classes' faces that are called a class, with the rules of `live.json` and by the likeliest class alone.
+Nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def judge(logits: np.ndarray, classes: np.ndarray, rules: LiveRules, thresholds:
 
 
 def false_positive_rates(run: Path, model: Path) -> dict[str, dict[str, float]]:
-    """{class: shares of other classes' test faces that are called it, and of its own}, with the live rules and without."""
+    """{class: shares of other classes' test faces called it, and of its own}, with the live rules and without them."""
     read_evaluation(run)  # raises where test was not opened by `mien evaluate`
     test = read_predictions(predictions_path(run, "test"), allow_test=True)
     card = open_session(model, 1)[1]

@@ -2,10 +2,10 @@
 
     python benchmarks/page_speed.py --model MODEL.onnx --video VIDEO --yunet FILE --minutes 10 --out page_speed.json
 
-Three figures a detector: frames handed to the page's worker one after the other as fast as it answers; frames of a camera of 60
-frames a second that the page analyses (counted in the table that it saves); and the seconds from opening the page, and
-from choosing a photograph, until there is an answer. With `--minutes`, the memory of the browser's processes while the camera
-runs on, once a minute. The load of the machine stands beside them: on a busy one they say little.
+Three figures a detector: frames handed to the page's worker one after the other as fast as it answers; frames of a
+camera of 60 frames a second that the page analyses (counted in the table that it saves); and the seconds from opening
+the page, and from choosing a photograph, until there is an answer. With `--minutes`, the memory of the browser's
+processes while the camera runs on, once a minute. The machine's load stands beside them: on a busy one they say little.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from mien.core.artifacts.models import read_catalogue, shipped_file
 FLAT_OUT = """async ([count, data]) => {
     const image = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
     const worker = new Worker("/worker.js", { type: "module" });
-    const next = () => new Promise((found) => worker.addEventListener("message", ({ data }) => found(data), { once: true }));
+    const next = () => new Promise((resolve) => {
+        worker.addEventListener("message", ({ data }) => resolve(data), { once: true });
+    });
     await next();
     let bitmap = image, begin = 0;
     const spent = [];
@@ -49,7 +51,8 @@ FLAT_OUT = """async ([count, data]) => {
     const seconds = (performance.now() - begin) / 1000;
     const median = (name) => spent.map((ms) => ms[name]).sort((a, b) => a - b)[spent.length >> 1];
     worker.terminate();
-    return { fps: count / seconds, p50_ms: Object.fromEntries(Object.keys(spent[0]).map((name) => [name, median(name)])) };
+    const p50_ms = Object.fromEntries(Object.keys(spent[0]).map((name) => [name, median(name)]));
+    return { fps: count / seconds, p50_ms };
 }"""
 
 

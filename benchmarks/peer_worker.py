@@ -2,11 +2,11 @@
 
     python peer_worker.py NAME FACES.npz OUT.npz FILE
 
-FACES.npz holds `faces` (n, 48, 48) uint8, grey. Each line `START END` on standard input has these faces recognised, one by
-one and on one thread, and is answered by a line; the end of input has OUT.npz written: `probabilities` (n, 7) in mien's
-order of classes, `times` (n,) in seconds, `bytes` of the weights, `version` of the package. FILE is the model of ours,
-or where fer's converted network is to be. It needs numpy and what it
-measures. Packages run with their own preprocessing; a whole face crop is the face's box.
+FACES.npz holds `faces` (n, 48, 48) uint8, grey. Each line `START END` on standard input has these faces recognised, one
+by one and on one thread, and is answered by a line. At the end of input OUT.npz is written: `probabilities` (n, 7) in
+mien's order of classes, `times` (n,) in seconds, `bytes` of the weights, `version` of the package. FILE is the model of
+ours, or the path of fer's converted network. The script needs numpy and what it measures. Packages run with their own
+preprocessing; a whole face crop is the face's box.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _convert_fer(file: Path) -> None:
 
 
 def facial(file: Path) -> Made:
-    """facial-emotion-recognition: it says a label alone, by the largest of seven sigmoids, which are normalised here."""
+    """facial-emotion-recognition: it gives only a label, the largest of seven sigmoids; here they are normalised."""
     import torch
 
     torch.set_num_threads(1)

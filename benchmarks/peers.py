@@ -2,17 +2,17 @@
 
     python benchmarks/peers.py --fer2013 FILE --ferplus FOLDER --work FOLDER --out peers.json [--model MODEL.onnx]
 
-Each package is installed into an environment of its own below `--work` (from PyPI, weights inside; once). Each runs in a
-process of its own on one thread, with its own preprocessing; the processes take turns of 50 faces in a random order, one
-at a time, so that busy moments of the machine hit all alike. A face is a 48x48 crop of the official split as it is
+Each package is installed into an environment of its own below `--work` (from PyPI, weights inside; once). Each runs in
+a process of its own on one thread, with its own preprocessing; the processes take turns of 50 faces in a random order,
+one at a time, so that busy moments of the machine hit all alike. A face is a 48x48 crop of the official split as it is
 distributed, copies included, and the crop is the face's box.
 
-Given are accuracy, macro-F1 and ECE with 95 % intervals, for all rows, for those whose closest copy in Training
-(fer2013_copies.csv) is identical, near, and none, and for the rows that have one of the seven classes under FER+'s rules,
-with that label; then milliseconds a face and bytes of the weights. `fer` at its defaults widens the box by 10 px a side;
-`fer_tight` does not, and `fer_keras` runs its unquantised network; `fer_onnx` is that network alone, in onnxruntime.
-The faces with FER+ labels are shown again under each corruption of `mien evaluate --corruptions` at strength 3, to our
-models and to the best of the peers.
+The output has accuracy, macro-F1 and ECE with 95 % intervals, for all rows, for those whose closest copy in Training
+(fer2013_copies.csv) is identical, near, and none, and for the rows that have one of the seven classes under FER+'s
+rules, with that label; then milliseconds a face and bytes of the weights. `fer` at its defaults widens the box by 10 px
+a side; `fer_tight` does not, and `fer_keras` runs its unquantised network; `fer_onnx` is that network alone, in
+onnxruntime. Our models and the best of the peers recognise the faces with FER+ labels again under each corruption of
+`mien evaluate --corruptions` at strength 3.
 
 `--split val`, the default, is PublicTest. With `--split test` a model of ours must have been judged by `mien evaluate`
 before: name its run by `--run`.

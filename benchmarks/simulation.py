@@ -8,9 +8,9 @@ over-confident. Calib has 2,000 or 20,000 rows; the held-out NLL is taken on 10,
 report's: the weights in tenths with the best macro-F1 on all of calib, then a temperature.
 
 `prior`: a model that learned other class shares than calib has is calibrated and told the shares of 5,000 other rows.
-`gaps`: mean confidence less accuracy on 5,000 other rows, of pools of members with each map, and what the temperature that is best
-for those rows themselves leaves; three times the repeats. `intervals`: how often the interval of the calibration error
-holds the true one; ten times the repeats, since a share of 95 % needs them.
+`gaps`: mean confidence less accuracy on 5,000 other rows, of pools of members with each map, and the gap that remains
+at the best temperature for those rows themselves; three times the repeats. `intervals`: how often the interval of the
+calibration error holds the true one; ten times the repeats, since a share of 95 % needs them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ FITS = {
 
 
 def learned(n: int, shares: np.ndarray, prior: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Over-confident logits (n, 7) of the best model that assumes the class shares `prior`, and labels with `shares`."""
+    """Over-confident logits (n, 7) of the best model that assumes the class shares `prior`; labels with `shares`."""
     centres = np.random.default_rng(5).normal(0, 1, (7, 6))
     centres *= 1.9 / np.linalg.norm(centres, axis=1, keepdims=True)
     labels = rng.choice(7, n, p=shares)
@@ -136,7 +136,7 @@ def one_prior(n: int, method: str, prior: np.ndarray, declared: bool, seed: int)
 
 
 def one_gap(n: int, method: str, pool: str, seed: int) -> tuple[float, float]:
-    """Mean confidence less accuracy of a pool of three on other rows: as fitted, and at the best temperature for these."""
+    """Mean confidence less accuracy of a pool of three on other rows: as fitted, and at their best temperature."""
     logits, labels = members(n + 5000, "three alike", np.random.default_rng([seed, n]))
     rows = [calib_rows(z[:n], labels[:n]) for z in logits]
     maps = [FITS[method](r.part("temperature")) for r in rows]

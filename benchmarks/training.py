@@ -11,8 +11,8 @@ For each setting, in processes of their own, one after the other, on the same 2,
 - timm: timm's own pipeline (`ImageDataset`, `create_transform`, `create_loader`, its default PIL loader, 2 workers).
 
 How near mien is to the limit is measured in one process that takes turns, a step on the resident batch and a step of
-training, since a shared machine's speed wanders by more than the difference: the ratio of the medians of their times, with
-a bootstrap interval over pairs. The four speeds are medians over rounds that alternate between four processes.
+training, since a shared machine's speed varies by more than the difference: the ratio of the medians of their times,
+with a bootstrap interval over pairs. The four speeds are medians over rounds that alternate between four processes.
 
 All four do the same update. Augmentation of the ordinary loops: random resized crop, mirror image, brightness and
 contrast, erasing; rotation too in ours. Peak memory is each process's largest resident set.

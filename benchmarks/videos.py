@@ -1,9 +1,10 @@
-"""Frames a second of `mien video` over a folder of videos, beside as many independent `mien live` processes as it has workers.
+"""Frames a second of `mien video` over a folder, beside as many independent `mien live` processes as it has workers.
 
     python benchmarks/videos.py --video VIDEO --out docs/results/videos.json
 
-The folder holds the video so many times under different names. `mien live` logs its table and draws nothing, each process
-working through its share of the folder. Both are timed as a whole, start and tables included, in turn, several times.
+The folder holds one video several times under different names. `mien live` logs its table and draws nothing; each
+process works through its share of the folder. Both are timed as a whole, start and tables included, in turn, several
+times.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ TRAINED = {"small_study"}
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: a worker a core that this process may use, at most eight (each takes about 1 GiB); none for one core."""
+    """`-n auto`: a worker for each usable core, at most eight (each takes about 1 GiB); none for a single core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores == 1 else min(cores, 8)
 

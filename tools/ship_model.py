@@ -3,8 +3,8 @@
     python tools/ship_model.py RUN --index INDEX --name fer2013-mobilenetv2 --version 1 --command "mien study … "
 
 The run must be evaluated: every figure of the card is read from its `evaluation.json`. The fp32 file (where it is small
-enough), the fp16 file (where fp32 is not) and the int8 file (where its gate passes) are exported anew; the first of them is
-the default unless `--default` names another.
+enough), the fp16 file (where fp32 is not) and the int8 file (where its gate passes) are exported anew; the first of
+them is the default unless `--default` names another.
 """
 
 from __future__ import annotations
@@ -32,8 +32,15 @@ MODELS = Path(__file__).parents[1] / "src" / "mien" / "models"
 PRECISIONS = ("fp32", "fp16", "int8")
 FIGURES = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
 LABEL_NOTES = {
-    "fer2013": "The labels themselves are noisy: of the faces that annotators agree to be afraid, FER2013's own label says so for about\none in eight.",
-    "ferplus": "The labels are FER+'s: ten annotators saw each image; a class counts when more than half of the remaining votes are for it.\nImages without such a majority are not among the test images: they are the hard ones.",
+    "fer2013": (
+        "The labels themselves are noisy: of the faces that annotators agree to be afraid, "
+        "FER2013's own label says so for about\none in eight."
+    ),
+    "ferplus": (
+        "The labels are FER+'s: ten annotators saw each image; "
+        "a class counts when more than half of the remaining votes are for it.\n"
+        "Images without such a majority are not among the test images: they are the hard ones."
+    ),
 }
 LARGEST_FP32 = 10_000_000  # bytes: larger fp32 files stay out of the package
 

@@ -136,7 +136,7 @@ def test_asking_an_index_for_a_split_it_lacks(small_index):
 
 
 def test_predictions_keep_groups_and_older_files_have_none(tmp_path):
-    """Format 2 had no group_id: each of its rows is a group of its own, and `mien predict` writes another fingerprint."""
+    """Format 2 had no group_id: each row is a group of its own, and `mien predict` writes another fingerprint."""
     logits, labels = faces.simulated(40)
     plain = faces.predictions(logits, labels)
     grouped = dataclasses.replace(plain, groups=np.array([f"g{i // 2}" for i in range(40)]))

@@ -182,7 +182,7 @@ def test_int8_that_loses_is_refused_and_the_float_model_stays(
 
 
 def test_half_precision_halves_the_file_and_keeps_the_answers(quick, trained, small_index, tmp_path, capsys):
-    """The stored weights are the float ones rounded to half precision; the rest of the graph and the calibration stay."""
+    """The stored weights are the float ones rounded to half precision; the rest of the graph and calibration stay."""
     command = ["export", str(trained), "--index", str(small_index), "--out"]
     assert run([*command, str(tmp_path / "float.onnx")]) == 0
     capsys.readouterr()

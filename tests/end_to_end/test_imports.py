@@ -387,7 +387,7 @@ def test_ids_stay_texts_and_nulls_are_refused(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_members_are_joined_as_they_are_calibrated_and_selections_hold(tmp_path, capsys):
-    """A model with class-wise error is mended by its own map before it is joined; a new calibration needs a new selection."""
+    """A model's own map mends its class-wise error before it is joined; a new calibration needs a new selection."""
     biased = 1.5 * model(1, 0.3) + np.array([0, -2.5, 0, 2.5, 0, 0, 0])
     runs = [tmp_path / "biased", tmp_path / "plain"]
     array = [*ARRAY, "--kind", "logits"]
@@ -475,7 +475,7 @@ def test_a_calibration_that_costs_macro_f1_is_not_taken_unasked(tmp_path, capsys
 
 
 def test_a_sweep_of_temperatures_is_drawn_and_changes_nothing(tmp_path, capsys):
-    """ECE and Brier score at each temperature against naive loops over rows; the calibration is that without a sweep."""
+    """ECE and Brier score at each temperature equal naive loops over rows; the calibration is that without a sweep."""
     assert bring(write_npz(tmp_path / "m.npz", model(1) * 1.5), tmp_path / "m", *ARRAY) == 0
     assert run(["calibrate", str(tmp_path / "m")]) == 0
     before = (tmp_path / "m" / "calibration.json").read_bytes()

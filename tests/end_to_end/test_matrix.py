@@ -111,7 +111,7 @@ def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path
 
 
 def test_the_interval_covers_images_and_seeds():
-    """Simulated seeds on simulated images: the interval holds the truth as often as it should, whichever varies more."""
+    """On simulated seeds and images the interval holds the truth as often as it should, whichever varies more."""
     rng, n, repeats = np.random.default_rng(0), 400, 1000
     for seeds, luck in ((3, 0.1), (3, 0.7), (2, 0.7)):
         inside = 0
@@ -175,7 +175,7 @@ def test_the_shipped_matrices_are_valid_and_found_by_name(tmp_path, capsys, monk
 
 
 def test_two_label_columns_of_the_same_images(tmp_path):
-    """One folder labelled by two tables; the second drops some images and labels some otherwise, and the cap would differ."""
+    """Two tables label one folder; the second drops and relabels some images, so that the cap would differ."""
     rng, rows = np.random.default_rng(0), {"a": ["path,label"], "b": ["path,label"]}
     truth = {}
     for i in range(280):

@@ -1,4 +1,4 @@
-"""What the study `report` asks for, on the runs of a small study: every table of the earlier report filled, no cell blank."""
+"""The study `report` on the runs of a small study: every table of the earlier report is filled, no cell is blank."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def typst_text(source: str) -> str:
 
 
 def resolve(root: Path, file: str, path: str) -> Any:
-    """The value at a JSON path (RFC 9535, names and indexes alone) of a file; a `.jsonl` file is a list of its lines."""
+    """The value at a JSON path (RFC 9535, only names and indexes) of a file; a `.jsonl` file is a list of its lines."""
     text = (root / file).read_text(encoding="utf-8")
     value = [json.loads(line) for line in text.splitlines()] if file.endswith(".jsonl") else json.loads(text)
     assert path.startswith("$")

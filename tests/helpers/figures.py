@@ -1,7 +1,7 @@
 """Published figures against the JSON files that they come from. `python tests/helpers/figures.py --write` renews them.
 
-A comment above a table or a paragraph of Markdown names the file and, for every number, where it stands in it; CONTRIBUTING.md
-tells how to write one. Numbers are compared as they are rounded in the text.
+A comment above a table or a paragraph of Markdown names the file and, for every number, where it stands in it;
+CONTRIBUTING.md tells how to write one. Numbers are compared as they are rounded in the text.
 """
 
 from __future__ import annotations

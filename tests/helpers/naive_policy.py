@@ -2,9 +2,9 @@
 
 `python tests/helpers/naive_policy.py` writes the traces anew after the rules themselves were changed.
 
-Format: {"format": 1, "labels": [7 names], "traces": [{"name", "rules": what differs from live.json at the time of writing, all
-parameters of smoothing and decision spelled out, "thresholds": [7], "times": [n seconds], "logits": [n × 7],
-"probabilities": [n × 7, rounded to 6 digits], "labels": [n names or null]}]}.
+Format: {"format": 1, "labels": [7 names], "traces": [{"name", "rules": what differs from live.json at the time of
+writing, all parameters of smoothing and decision spelled out, "thresholds": [7], "times": [n seconds],
+"logits": [n × 7], "probabilities": [n × 7, rounded to 6 digits], "labels": [n names or null]}]}.
 """
 
 from __future__ import annotations

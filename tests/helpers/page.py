@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextmanager
 def served(model: Path, **environment: str) -> Iterator[str]:
-    """`mien serve` in a process of its own, with more environment variables; yields its address, and ends it as Ctrl-C does."""
+    """`mien serve` in its own process, with more environment variables: yields its address, ends it as Ctrl-C does."""
     command = [sys.executable, "-m", "mien", "serve", "--port", "0", "--model", str(model), "--json"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}

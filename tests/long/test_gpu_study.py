@@ -1,4 +1,4 @@
-"""The study for a large accelerator: each of its networks learns for two steps, and the student from them, without one."""
+"""The study for a large accelerator, run without one: its networks, and the student from them, learn for two steps."""
 
 from __future__ import annotations
 

@@ -216,7 +216,10 @@ def test_a_browser_without_simd_gets_advice(browser, url):
 def test_a_hidden_tab_is_said(page):
     page.click("#camera")
     says(page, "The camera is on")
-    hide = "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }"
+    hide = """(hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
     page.evaluate(hide, True)
     page.evaluate(hide, False)
     says(page, "This tab was hidden for 0 s")
@@ -227,7 +230,8 @@ def test_nothing_is_stored(page, video, tmp_path):
     page.set_input_files("#file", tmp_path / "face.png")
     says(page, "The photograph was looked at")
     kept = page.evaluate(
-        "async () => [localStorage.length, sessionStorage.length, document.cookie, (await indexedDB.databases()).length, (await caches.keys()).length]"
+        "async () => [localStorage.length, sessionStorage.length, document.cookie, "
+        "(await indexedDB.databases()).length, (await caches.keys()).length]"
     )
     assert kept == [0, 0, "", 0, 0]
 
@@ -304,7 +308,9 @@ def check_frames(page, model, video, finder, *, pixels):
 
 RUN_WORKER = """async (times) => {
     const worker = new Worker("/worker.js", { type: "module" });
-    const next = () => new Promise((found) => worker.addEventListener("message", ({ data }) => found(data), { once: true }));
+    const next = () => new Promise((resolve) => {
+        worker.addEventListener("message", ({ data }) => resolve(data), { once: true });
+    });
     await next();
     const answers = [];
     for (const [frame, time] of times.entries()) {
@@ -323,7 +329,7 @@ RUN_WORKER = """async (times) => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_accessibility(browser, url, video, tmp_path, scheme, width):
-    """axe finds nothing serious before, during and after; nothing is wider than the window; keys reach every control."""
+    """axe finds nothing serious at any time; nothing is wider than the window; keys reach every control."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install 'mien[dev]'")
     (tmp_path / "face.png").write_bytes(png(video_frames(video)[300][1]))
     with browser.new_context(

@@ -125,7 +125,7 @@ def variants(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def test_planted_variants_are_found_and_other_faces_are_left_alone(rows, tmp_path):
-    """400 of 4,000 faces planted four times each: recall over .95; pairs that no cluster of the faces explains under .01."""
+    """400 of 4,000 faces planted four times each: recall over .95, pairs that no cluster explains under .01."""
     rng = np.random.default_rng(0)
     (tmp_path / "p").mkdir()
     lines = []

@@ -31,7 +31,7 @@ def faces(real_data):
 
 
 def scene(path, faces, paths, seconds):
-    """Write a video: faces at the places (left edges) that `paths` give at a time, None: not there; the first in front."""
+    """Write a video of faces whose left edge at a time `paths` give, None where absent; the first is in front."""
     frames = []
     for k in range(round(seconds * RATE)):
         canvas = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)

@@ -1,4 +1,4 @@
-"""What the model that ships says of one real video: her smile opens at frames 248 to 252, a hand covers her mouth until 230."""
+"""The shipped model on one real video: a hand covers her mouth until frame 230, her smile opens at 248 to 252."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_an_index_of_other_sources_is_refused(small_index):
 
 
 def test_the_published_counts_are_those_of_the_published_rows():
-    """The table in docs/results/near-duplicates.md, counted again: rows of a split less those that have a copy in Training."""
+    """Recounts the table in docs/results/near-duplicates.md: rows of a split less those with a copy in Training."""
     import csv
     import re
 

@@ -37,7 +37,7 @@ def test_shares_hold_in_every_class():
 
 
 def test_near_duplicates_stay_in_one_part():
-    """Groups of one to six rows, some with rows of several classes, in any order; and as before where each row is alone."""
+    """Groups of one to six rows, some of several classes, in any order; and as before where each row is alone."""
     rng = np.random.default_rng(1)
     groups = np.repeat([f"g{i}" for i in range(900)], rng.integers(1, 7, 900))
     n = len(groups)

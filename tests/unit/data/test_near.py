@@ -304,7 +304,7 @@ def test_copies_between_two_sets_are_found_whatever_was_done_to_them():
 
 
 def test_what_another_index_has_seen_is_left_out_of_its_test(tmp_path):
-    """Mirror images of what decided on the other side go, those of its test and new images stay; drawn faces all stay."""
+    """Mirror images of rows that the other index decided on go; those of its test, new images, drawn faces stay."""
     for k in range(140):
         write(tmp_path / "one", LABELS[k % 7], f"a{k:03}", scene(k))
         write(tmp_path / "two", LABELS[k % 7], f"b{k:03}", np.ascontiguousarray(scene(k)[:, ::-1]))

@@ -136,7 +136,10 @@ def table(root, text):
 def test_csv_columns(tmp_path):
     path = table(
         tmp_path / "c",
-        "path, label,split,subject,x,y,width,height,age\n0.png,joy,Training,bob,,,,,31\n1.png,,test,,4,4,30,30,\n2.png,sad,,,,,,,\n",
+        "path, label,split,subject,x,y,width,height,age\n"
+        "0.png,joy,Training,bob,,,,,31\n"
+        "1.png,,test,,4,4,30,30,\n"
+        "2.png,sad,,,,,,,\n",
     )
     items = list(opened(f"csv={path}"))
     assert [(i.label, i.why, i.official_split, i.subject) for i in items] == [

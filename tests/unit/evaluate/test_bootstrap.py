@@ -13,7 +13,7 @@ from mien.evaluate.selection import baselines
 
 
 def near(value):
-    """Equal as far as sums in float32 tell: n rows in any order are off by up to n/2 units of 6e-8, and round once more."""
+    """Equal within float32 sums: n rows in any order are off by up to n/2 units of 6e-8, and are rounded once more."""
     return pytest.approx(value, rel=2e-5, abs=1e-5)
 
 

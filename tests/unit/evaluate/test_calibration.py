@@ -131,8 +131,8 @@ def test_the_sweep_orders_by_nll_then_ece():
 
 
 def test_the_reports_puzzle():
-    """ECE .620 at T = 1 and .098 at T = 1.2, of one model at accuracy .8: unscaled cosines in the first row, s = 30 in the
-    second. Each step of the way is now refused: the cosines by the reader, by the gap alarm if forced in; the jump
+    """ECE .620 at T = 1 and .098 at T = 1.2, of one model at accuracy .8: unscaled cosines in the first row, s = 30 in
+    the second. Each step of the way is now refused: the cosines by the reader, by the gap alarm if forced in; the jump
     between the rows by the rule that confidence falls with T."""
     from mien.evaluate.metrics import alarms, metrics
 

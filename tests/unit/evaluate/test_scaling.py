@@ -121,7 +121,7 @@ OTHER = np.array([0.05, 0.3, 0.2, 0.1, 0.05, 0.1, 0.2])
 
 
 def overconfident(n, shares, learned, seed):
-    """Logits (n, 7), 1.8 times too large, of a model that learned the class shares `learned`; labels drawn with `shares`."""
+    """Logits (n, 7), 1.8 times too large, of a model that learned the class shares `learned`; labels by `shares`."""
     rng, centres = np.random.default_rng(seed), np.random.default_rng(5).normal(0, 1, (7, 6))
     centres *= 1.9 / np.linalg.norm(centres, axis=1, keepdims=True)
     y = rng.choice(7, n, p=shares)

@@ -1,4 +1,4 @@
-"""Whatever computes does so on the accelerator, and its results come back. Tested on a device that refuses to be mixed."""
+"""Everything computes on the accelerator, and results come back; the tests' device refuses to be mixed with another."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_suspects_are_drawn_less_often_and_epochs_keep_their_length(balanced):
 
 @pytest.mark.parametrize("balanced", [True, False])
 def test_the_recorded_prior_counts_how_often_rows_are_drawn(balanced):
-    """Two thirds of happy and all of fear are doubted, their targets lean otherwise: against 400 epochs of the sampler."""
+    """Two thirds of happy and all of fear are doubted, with other targets; the prior is that of 400 sampled epochs."""
     labels = np.repeat(np.arange(7), [20, 10, 20, 90, 60, 40, 30])
     chance = np.ones(270)
     chance[50:110], chance[30:50] = 0.2, 0.5

@@ -1,4 +1,4 @@
-"""What networks cost: counts against independent ones, times by a clock that the test holds, errors before measuring."""
+"""What networks cost: counts against independent ones, times by the test's own clock, errors before measuring."""
 
 from __future__ import annotations
 

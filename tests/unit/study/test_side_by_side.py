@@ -1,4 +1,4 @@
-"""Trainings side by side: as many at once as were asked for, each after what it needs; a failure is left to the others."""
+"""Trainings side by side: as many at once as requested, each after what it needs; a failure stops no other."""
 
 from __future__ import annotations
 

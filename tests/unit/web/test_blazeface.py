@@ -183,8 +183,10 @@ def test_overlapping_boxes_become_their_mean_by_score_in_the_frames_pixels():
         boxes[row, :4], boxes[row, 4:], scores[row] = places[row], np.tile(places[row][:2], 6), score
     body = """
         const { faces } = await load("blazeface.js");
-        const settings = { side: 128, min_score: 0.5, overlap: 0.3, remap: { dx: 0.1, dy: -0.2, width: 0.5, height: 2 } };
-        return faces(Float32Array.from(given.boxes), Float32Array.from(given.scores), { scale: 0.5, left: 0, top: 32 }, settings);
+        const remap = { dx: 0.1, dy: -0.2, width: 0.5, height: 2 };
+        const settings = { side: 128, min_score: 0.5, overlap: 0.3, remap };
+        const boxes = Float32Array.from(given.boxes), scores = Float32Array.from(given.scores);
+        return faces(boxes, scores, { scale: 0.5, left: 0, top: 32 }, settings);
     """
     found = node(body, {"boxes": boxes.ravel().tolist(), "scores": scores.tolist()})
     x = (0.9 * 0.25 + 0.6 * 0.27) / 1.5 * 256

@@ -22,7 +22,10 @@ WIDTH, HEIGHT = 90, 70
 CROP = """
     const { cropFace } = await load("crop.js");
     const image = { data: Uint8ClampedArray.from(given.data), width: given.width, height: given.height };
-    return given.boxes.map((box, i) => { const c = cropFace(image, box, given.crop, given.landmarks?.[i]); return c && Array.from(c); });
+    return given.boxes.map((box, i) => {
+        const crop = cropFace(image, box, given.crop, given.landmarks?.[i]);
+        return crop && Array.from(crop);
+    });
 """
 
 

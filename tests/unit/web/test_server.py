@@ -78,8 +78,8 @@ def test_every_answer_carries_the_policy(address, path):
     status, headers, _ = ask(address, path)
     assert status == (404 if path in ("/nothing", "/assets/../server.py") else 200)
     assert headers["content-security-policy"].startswith(
-        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; style-src 'self'; "
-        "img-src 'self' blob: data:; media-src 'self' blob:"
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
+        "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
     )
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"

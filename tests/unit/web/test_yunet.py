@@ -36,7 +36,7 @@ class Network:
 
 @pytest.mark.parametrize("size", [(41, 90), (64, 33), (30, 40)])
 def test_the_page_finds_what_python_finds(size):
-    """The same image and the same outputs of the network: the same input, boxes, scores and landmarks, in the same order."""
+    """The same image and network outputs give the same input, boxes, scores and landmarks, in the same order."""
     image = RNG.integers(0, 256, (*size, 3)).astype(np.uint8)
     scale = min(1, 64 / max(size))
     network = Network(*(32 * -(-round(side * scale) // 32) for side in size))
@@ -46,9 +46,11 @@ def test_the_page_finds_what_python_finds(size):
     rgba = np.dstack([image, np.full(size, 255, np.uint8)])
     body = """
         const { yunet } = await load("yunet.js"), asked = [];
-        const outputs = Object.fromEntries(Object.entries(given.outputs).map(([name, flat]) => [name, Float32Array.from(flat)]));
+        const arrays = Object.entries(given.outputs).map(([name, flat]) => [name, Float32Array.from(flat)]);
+        const outputs = Object.fromEntries(arrays);
         const run = async ({ input }) => { asked.push(...input); return outputs; };
-        const faces = await yunet(given.settings, run)({ data: Uint8ClampedArray.from(given.rgba), width: given.w, height: given.h });
+        const image = { data: Uint8ClampedArray.from(given.rgba), width: given.w, height: given.h };
+        const faces = await yunet(given.settings, run)(image);
         return { faces, values: Array.from(asked[0]), shape: asked[1] };
     """
     outputs = {name: values.ravel().tolist() for name, values in network.outputs.items()}
@@ -64,7 +66,7 @@ def test_the_page_finds_what_python_finds(size):
 
 
 def test_the_page_takes_yunet_where_it_was_fetched(monkeypatch, tmp_path):
-    """Its settings are Python's defaults, its network takes any size, and crops are cut around its boxes as in Python."""
+    """Its settings are Python's defaults, its network takes any size, and crops around its boxes are as in Python."""
     (tmp_path / "blazeface.onnx").write_bytes(b"blazeface")
     monkeypatch.setattr(stage, "BLAZEFACE_FILE", tmp_path / "blazeface.onnx")
     monkeypatch.setattr(stage, "downloaded_file", lambda name: None)
