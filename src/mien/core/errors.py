@@ -8,6 +8,7 @@ MienError                    base; exit code 1
 │   └── ArtifactError        an artefact that is missing, incomplete or of another format
 ├── SplitError               a row used for a decision its split may not take; exit code 2
 ├── CalibrationError         a calibration that cannot be right; exit code 1
+│   └── TemperatureNotFound  the best temperature lies on an edge of its range
 └── TrainingDiverged         a non-finite loss or a collapse; exit code 1
 """
 
@@ -81,6 +82,10 @@ class SplitError(MienError):
 
 class CalibrationError(MienError):
     """A calibration that cannot be right, e.g. an optimum on the edge of its range."""
+
+
+class TemperatureNotFound(CalibrationError):
+    """The best temperature lies on an edge of the range that was searched."""
 
 
 class TrainingDiverged(MienError):

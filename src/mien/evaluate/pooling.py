@@ -18,15 +18,21 @@ import numpy as np
 
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
 from mien.core.artifacts.ensemble import Diversity, Ensemble
-from mien.core.errors import InputError
+from mien.core.errors import InputError, TemperatureNotFound
 from mien.evaluate.calibration_error import Floats, Ints
 from mien.evaluate.metrics import log_softmax, nll_rows, softmax
 from mien.evaluate.scaling import Scaling, check_folds, spread_folds
-from mien.evaluate.temperature import Temperature, fit_temperature, minimum
+from mien.evaluate.temperature import RANGE, Temperature, fit_temperature, minimum
 from mien.evaluate.weights import SEARCHES, Pool, Search, combine, equal_weights_p, search_nll, stack
 
 POOLS: tuple[Pool, ...] = ("probability", "logit")
 LEVEL = 0.1  # of the test that weights are equal; about what AIC would let pass with three members
+UNCHANGED = Temperature(1.0, RANGE)
+"""The temperature of a pool for which none is found: its members are calibrated already."""
+NOT_FOUND = (
+    "temperature_not_found: the pool's best temperature lies on an edge of its range, as where members have learned "
+    "nothing; it stays 1, and the members' own calibrations hold"
+)
 STACKING_PENALTIES = (1e-3, 1e-2, 1e-1)
 
 
@@ -68,6 +74,11 @@ class Fitted:
     heldout: dict[str, tuple[float, float]] = field(default_factory=dict)
     why: str = ""
 
+    @property
+    def warnings(self) -> list[str]:
+        """That no temperature was found."""
+        return [NOT_FOUND] if self.temperature == UNCHANGED else []
+
 
 def fit_pool(
     members: Sequence[CalibrationRows],
@@ -87,6 +98,7 @@ def fit_pool(
     used only when it is better there, and when `equal_weights_p` rejects equal weights. A lead of many standard
     errors on the folds alone would ask for twice the evidence that the rows hold, since single rows are noisy
     (docs/decisions/0012). Weights that are `fixed` (m,) are taken as they are, and only the temperature is fitted.
+    A pool for which none is found keeps 1 (`UNCHANGED`).
     """
     _check(members)
     check_folds(folds)
@@ -101,7 +113,10 @@ def fit_pool(
     labels = part.labels
 
     def final(logits: Floats) -> Temperature:
-        return fit_temperature(part.with_logits(logits), resamples=resamples, seed=seed)
+        try:
+            return fit_temperature(part.with_logits(logits), resamples=resamples, seed=seed)
+        except TemperatureNotFound:
+            return UNCHANGED
 
     alike = combine(logs, equal, pool)
     if m == 1:

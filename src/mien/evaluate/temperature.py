@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien.core.artifacts.calibration_rows import CalibrationRows, require
-from mien.core.errors import CalibrationError
+from mien.core.errors import CalibrationError, TemperatureNotFound
 from mien.evaluate.bootstrap import group_numbers, group_sums
 from mien.evaluate.calibration_error import BINS, Floats, Ints, ece
 from mien.evaluate.metrics import confusion, f1_scores, log_softmax, row_sum, softmax
@@ -77,7 +77,7 @@ def fit_temperature(rows: CalibrationRows, *, resamples: int = 200, seed: int = 
     label_logits = logits[np.arange(len(rows)), rows.labels]
     beta = _root(logits, label_logits)
     if at_edge(1 / beta):
-        raise CalibrationError(
+        raise TemperatureNotFound(
             f"The best temperature lies on the edge of its range, at T = {1 / beta:.4g}.",
             rule=f"An optimum on an edge of [{RANGE[0]}, {RANGE[1]}] means: not found.",
             fix=(

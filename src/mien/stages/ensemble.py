@@ -208,6 +208,8 @@ def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
     plain = [1.0] * len(group)  # members are calibrated already
     fixed = None if job.weights is None else np.array(job.weights)
     fitted = fit_pool(rows, plain, pool, searches=config.searches, folds=config.folds, seed=config.seed, fixed=fixed)
+    for text in fitted.warnings:
+        warn(f"{name}: {text}")
     folder = out / name
     pooled = {
         s: pooled_logits(
@@ -232,7 +234,7 @@ def _make(job: _Job, out: Path, config: EnsembleConfig) -> _Made:
         decisions=decisions,
         heldout=fitted.heldout,
         why=fitted.why,
-        warnings=_shortcomings(rows[0]),
+        warnings=[*_shortcomings(rows[0]), *fitted.warnings],
         members=tuple(
             store.Member(
                 name=m.name,

