@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
@@ -139,9 +140,15 @@ def _fit(
 
 
 def _choose(rows: CalibrationRows, temperature: Temperature, config: CalibrateConfig) -> Choice:
-    if config.method == "auto":
-        return choose(rows, temperature.value, methods=METHODS, folds=config.folds, seed=config.seed)
-    if config.method in ("vector", "dirichlet"):
-        scaling = fit_vector(rows) if config.method == "vector" else fit_dirichlet(rows)
-        return Choice(scaling, {}, f"{config.method}, as was asked")
-    return Choice(by_temperature(temperature.value, config.method), {}, f"{config.method}, as was asked")
+    match config.method:
+        case "auto":
+            return choose(rows, temperature.value, methods=METHODS, folds=config.folds, seed=config.seed)
+        case "vector":
+            scaling = fit_vector(rows)
+        case "dirichlet":
+            scaling = fit_dirichlet(rows)
+        case "temperature" | "sweep":
+            scaling = by_temperature(temperature.value, config.method)
+        case other:
+            assert_never(other)
+    return Choice(scaling, {}, f"{config.method}, as was asked")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -73,10 +74,15 @@ class CenterLoss(nn.Module):
 
 def make_loss(config: TrainConfig, prior: Tensor) -> Loss:
     """The loss that a run's settings name; `prior` (k,) are the shares that training shows."""
-    name, share = config.loss, config.hard_share
-    if name == "focal":
-        return lambda z, t: focal(z, t, config.focal_gamma, share)
-    if name in ("balanced_softmax", "logit_adjusted"):
-        tau = 1.0 if name == "balanced_softmax" else config.logit_adjust_tau
-        return lambda z, t: prior_adjusted(z, t, prior, tau, share)
-    return lambda z, t: soft_cross_entropy(z, t, share)
+    share = config.hard_share
+    match config.loss:
+        case "cross_entropy":
+            return lambda z, t: soft_cross_entropy(z, t, share)
+        case "focal":
+            return lambda z, t: focal(z, t, config.focal_gamma, share)
+        case "balanced_softmax":
+            return lambda z, t: prior_adjusted(z, t, prior, 1.0, share)
+        case "logit_adjusted":
+            return lambda z, t: prior_adjusted(z, t, prior, config.logit_adjust_tau, share)
+        case other:
+            assert_never(other)
