@@ -50,7 +50,8 @@ def docx_text(path: Path) -> str:
     from docx.oxml.ns import qn
 
     body = docx.Document(str(path)).element.body
-    return "\n".join("".join(t.text or "" for t in p.iter(qn("w:t"))) for p in body.iter(qn("w:p")))
+    texts = ("".join(t.text or "" for t in p.iter(qn("w:t"))) for p in body.iter(qn("w:p")))
+    return "\n".join(texts).replace("\u200b", "")  # where a long name may break
 
 
 def typst_text(source: str) -> str:

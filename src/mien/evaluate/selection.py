@@ -99,9 +99,14 @@ def _verdict(candidates: Sequence[Candidate], out: Sequence[bool]) -> str:
     worse = [c.name for c, lost in zip(candidates, out, strict=True) if lost]
     if not worse:
         return "; no candidate is significantly worse"
-    more = f" and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
     kept = len(candidates) - len(worse)
-    return f"; significantly worse: {', '.join(worse[:_NAMED])}{more}; {kept} {'is' if kept == 1 else 'are'} left"
+    return f"; significantly worse: {_names(worse)}; {kept} {'is' if kept == 1 else 'are'} left"
+
+
+def _names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _worse(points: Floats, draws: Floats, leader: int) -> list[bool]:
@@ -128,7 +133,7 @@ def _by_stability(candidates: list[Candidate]) -> tuple[list[Candidate], str]:
     if unknown:
         return (
             candidates,
-            f"stability over seeds: not known of {', '.join(unknown)} (fewer than two seeds); passed over",
+            f"stability over seeds: not known of {_names(unknown)} (fewer than two seeds); passed over",
         )
     from scipy.stats import f  # noqa: PLC0415  (a second to import)
 
@@ -159,10 +164,10 @@ def _by_latency(candidates: list[Candidate]) -> tuple[list[Candidate], str]:
 def _least(candidates: list[Candidate], costs: dict[str, float | None], what: str) -> tuple[list[Candidate], str]:
     measured = {name: value for name, value in costs.items() if value is not None}
     if len(measured) < len(costs):
-        return candidates, f"{what}: not known of {', '.join(n for n in costs if n not in measured)}; passed over"
+        return candidates, f"{what}: not known of {_names([n for n in costs if n not in measured])}; passed over"
     least = min(measured.values())
     kept = [c for c in candidates if measured[c.name] <= SLACK[what] * least]
-    return kept, f"{what}: within {SLACK[what]:g} times the least: {', '.join(c.name for c in kept)}"
+    return kept, f"{what}: within {SLACK[what]:g} times the least: {_names([c.name for c in kept])}"
 
 
 def baselines(val: Ints, labels: Ints) -> dict[str, BaselineScores]:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 _CODE = re.compile(r"`[^`]*`")
 _FIGURE = re.compile(r"(?<![\w.\-])[+\-]?\d")  # a digit that is not part of a name such as F1 or ResNet18
+_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may break
 OPERATIONS: dict[str, Callable[[list[float]], float]] = {
     "value": lambda values: values[0],
     "sum": sum,
@@ -152,6 +153,11 @@ def spans(content: Span | Spans) -> Spans:
 def marked(text: str) -> list[tuple[str, bool]]:
     """A text cut at its backticks: each piece, and whether it is code."""
     return [(piece, bool(i % 2)) for i, piece in enumerate(text.split("`")) if piece]
+
+
+def breakable(text: str) -> str:
+    """A quoted name with zero-width spaces where a line may break in it: `a+b.pool` after + and the point."""
+    return _BREAKS.sub("\u200b", text)
 
 
 def plain(content: Span | Spans) -> str:

@@ -22,10 +22,12 @@ from mien.report.blocks import (
     Figure,
     Heading,
     Items,
+    Quote,
     Span,
     Spans,
     Table,
     Text,
+    breakable,
     marked,
     plain,
     spans,
@@ -132,7 +134,8 @@ class _Writer:
         self, paragraph: Paragraph, content: Span | Spans, *, size: float | None = None, bold: bool = False
     ) -> None:
         for span in spans(content):
-            for piece, code in marked(span if isinstance(span, str) else span.text):
+            text = span if isinstance(span, str) else span.text
+            for piece, code in marked(breakable(text) if isinstance(span, Quote) else text):
                 run = paragraph.add_run(piece)
                 run.bold = bold or None
                 if size is not None:
@@ -197,7 +200,7 @@ def _set_widths(word_table: WordTable, table: Table) -> float:
     Returns the size of letters (pt) at which this fits.
     """
     texts = [[plain(row[i]) for row in (table.head, *table.rows)] for i in range(len(table.head))]
-    least = [1 + max(len(word) for text in column for word in (text.split() or [""])) for column in texts]
+    least = [1 + max(len(part) for text in column for part in _parts(text)) for column in texts]
     preferred = [max(a, min(36, max(map(len, column)))) for a, column in zip(least, texts, strict=True)]
     size = next((s for s in _SIZES if sum(map(_width_cm(s), preferred)) <= _WIDTH_CM), _SIZES[-1])
     low, high = (list(map(_width_cm(size), counts)) for counts in (least, preferred))
@@ -208,6 +211,11 @@ def _set_widths(word_table: WordTable, table: Table) -> float:
         for cell in column.cells:
             cell.width = column.width
     return size
+
+
+def _parts(text: str) -> list[str]:
+    """What of a text stays in one line: its words, and names in the pieces between their breaks."""
+    return breakable(text).replace("\u200b", " ").split() or [""]
 
 
 def _width_cm(size: float) -> Callable[[int], float]:

@@ -20,6 +20,7 @@ from mien.report.blocks import (
     Span,
     Spans,
     Table,
+    breakable,
     marked,
     spans,
 )
@@ -45,7 +46,6 @@ _PREAMBLE = """#set document(title: {title}, date: none)
 #let note(edge, body) = block(width: 100%, inset: 8pt, stroke: (left: 3pt + edge), fill: luma(244), body)
 #text(size: 20pt, weight: "bold")[#{title}]
 """
-_BREAKS = re.compile(r"(?<=[+_.])(?=[A-Za-z])")  # where a long name may break
 _EDGES = {"note": "orange", "warning": "red"}
 _SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 _TEXT_WIDTH = 480  # points between the margins
@@ -90,7 +90,7 @@ def _span(span: Span) -> str:
     if isinstance(span, Number):
         return f"#{_string(text)};"
     if isinstance(span, Quote):
-        text = _BREAKS.sub("\u200b", text)
+        text = breakable(text)
     return "".join(f"#raw({_string(p)});" if code else f"#{_string(p)};" for p, code in marked(text))
 
 
