@@ -155,7 +155,8 @@ def _effect_on_adopted(material: Material) -> Spans:
     if len(chosen.value["members"]) == 1 or evaluation is None or not evaluation.get("test_uncalibrated"):
         return ()
     return phrase(
-        "Of the adopted ensemble it was {} before its temperature and is {} after it, its gap {} and {}. ",
+        "Of the adopted ensemble it was {} before its temperature and is {} after it; its mean confidence less its "
+        "accuracy was {} and is {}. ",
         evaluation.at("test_uncalibrated", "ece").number(),
         chosen.at("test", "ece").number(),
         evaluation.at("test_uncalibrated", "signed_gap").number(style="signed"),

@@ -51,6 +51,7 @@ def section(material: Material) -> Section:
         Text(_in_short(material)),
         Text(_rule()),
         Items(tuple(line.quote() for line in material.study.at("selected", "why"))),
+        *_settled(material),
         Heading("How sure is it"),
         Items(_how_sure(material)),
         Heading("What must not be done with it"),
@@ -153,10 +154,7 @@ def _in_short(material: Material) -> Spans:
     else:
         top = (first["name"].quote(), first.at("val", "macro_f1").number())
         words += phrase(
-            (
-                " On val its macro-F1 is {}; the highest, of {}, is {}, a lead within what chance explains or lost by "
-                "another criterion below."
-            ),
+            " On val its macro-F1 is {}; the highest, of {}, is {}. The criteria below say why it was not adopted.",
             val_f1,
             *top,
         )
@@ -177,6 +175,36 @@ def _rule() -> str:
         "A criterion removes a candidate only where it is worse by more than chance explains; "
         "what is left is settled by stability, cost and the log likelihood."
     )
+
+
+# The criterion of the selection's last line, and what it says of the adopted one.
+_SETTLED_BY = {
+    "parameters": "it has the fewest parameters",
+    "latency": "it is the fastest",
+    "nll": "it has the lowest negative log likelihood on val",
+    "macro_f1": "it alone is not worse in macro-F1 by more than chance",
+    "minority_f1": "it alone is not worse in minority-F1 by more than chance",
+    "ece": "it alone is not worse in ECE by more than chance",
+    "accuracy": "it alone is not worse in accuracy by more than chance",
+    "stability over seeds": "it alone varies no more over seeds than chance explains",
+}
+
+
+def _settled(material: Material) -> list[Block]:
+    """What decided in the end, in a sentence."""
+    last = str(material.study.value["selected"]["why"][-1]).split(":")[0].split(",")[0]
+    if last not in _SETTLED_BY or len(material.study.value["selected"]["why"]) == 1:
+        return []
+    name = material.chosen["name"].quote()
+    return [
+        Text(
+            (
+                "The last of them decided: of the candidates that were left, ",
+                name,
+                f" was adopted, as {_SETTLED_BY[last]}.",
+            )
+        )
+    ]
 
 
 def _how_sure(material: Material) -> tuple[Spans, ...]:
