@@ -67,7 +67,7 @@ class _Model:
     folder: Path
     crop: CropSpec
     probabilities: Callable[[PixelRows, Rows], Floats]
-    hashes: accesses.JudgedHashes
+    hashes: accesses.EvaluatedHashes
     places: list[Path]
     before_selection: int
     before_calibration: int

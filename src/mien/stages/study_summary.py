@@ -90,8 +90,8 @@ def retention(student: Path, ensemble: Path) -> list[float]:
 def summarize_ensembles(ensembles: Path) -> StudyDocument:
     """Write `study.json` of a folder of ensembles that no study made, without index and student."""
     selection = read_selection(ensembles / SELECTION)
-    closed = {name: None for name, folder in runs_of(ensembles).items() if not _is_judged(folder, selection)}
-    closed |= {name: None for name in selection["candidates"] if not _is_judged(ensembles / name, selection)}
+    closed = {name: None for name, folder in runs_of(ensembles).items() if not _is_evaluated(folder, selection)}
+    closed |= {name: None for name in selection["candidates"] if not _is_evaluated(ensembles / name, selection)}
     if closed:
         raise ArtifactError(
             (
@@ -107,7 +107,7 @@ def summarize_ensembles(ensembles: Path) -> StudyDocument:
     return document
 
 
-def _is_judged(folder: Path, selection: SelectionDocument) -> bool:
+def _is_evaluated(folder: Path, selection: SelectionDocument) -> bool:
     """Whether a model was judged after this selection, and a run with the calibration that it has."""
     try:
         evaluation = read_evaluation(folder)

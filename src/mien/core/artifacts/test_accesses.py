@@ -37,7 +37,7 @@ class OwnTest(TypedDict):
     index_folder: str | None
 
 
-class JudgedHashes(TypedDict):
+class EvaluatedHashes(TypedDict):
     """What was judged, under which calibration and selection."""
 
     weights_hash: str
@@ -172,7 +172,7 @@ def record(
     places: Iterable[Path],
     *,
     index: str,
-    **hashes: Unpack[JudgedHashes],
+    **hashes: Unpack[EvaluatedHashes],
 ) -> int:
     """Write to each of `places` that test was opened, and return how many other accesses to this test set they hold.
 
