@@ -71,3 +71,11 @@ def test_a_teacher_that_is_too_sure_on_train_teaches_at_a_temperature_of_its_own
     best = minimize_scalar(nll, bounds=(0.05, 20), method="bounded").x
     assert run.config["teacher"]["teaching_temperature"] == pytest.approx(best, rel=0.05)
     assert run.config["teacher"]["teaching_temperature"] != 1.0
+
+
+def test_a_plain_twin_on_the_same_views_asks_no_teacher(small_study, teacher, tmp_path):
+    folder, *_ = teacher
+    before = sorted(folder.rglob("*.npy"))
+    run = distill(small_study, tmp_path / "s", epochs=1, kd_weight=0.0, kd_views=3)
+    assert run.environment["training"]["steps"] > 1
+    assert sorted(folder.rglob("*.npy")) == before

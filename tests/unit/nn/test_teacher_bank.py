@@ -47,7 +47,7 @@ class Teacher:
 def batches(index, folder, teacher, *, views=2, **changes) -> Batches:
     config, _ = resolve(DistillConfig, ("flag", STRONG | changes))
     out = Batches(config, index, train_rows(config, index), torch.device("cpu"), rank=0, world=1)
-    out.use_bank(views, folder, lambda: teacher)
+    out.use_views(views, folder, None if teacher is None else lambda: teacher)
     return out
 
 
@@ -66,11 +66,21 @@ def test_the_student_sees_the_pixels_that_the_teacher_saw(index, tmp_path):
     shown.close()
 
 
+def test_a_plain_twin_sees_the_same_pixels_and_needs_no_teacher(index, tmp_path):
+    taught, plain = batches(index, tmp_path, Teacher()), batches(index, tmp_path, None)
+    steps = taught.sampler.steps_per_epoch
+    for step in (0, 1, steps, 2 * steps + 3):
+        one, twin = taught(step, 0.0), plain(step, 0.0)
+        assert (one.images == twin.images).all()
+        assert twin.teacher_log_probs is None
+    taught.close(), plain.close()
+
+
 def test_each_view_is_asked_for_once_and_shown_in_turn(index, tmp_path):
     teacher = Teacher()
     shown = batches(index, tmp_path, teacher)
     steps, n = shown.sampler.steps_per_epoch, len(index.rows("train"))
-    views = [shown.bank.views.images(v, np.arange(5)) for v in range(2)]
+    views = [shown.views.images(v, np.arange(5)) for v in range(2)]
     assert (views[0] != views[1]).any()
     for step in range(0, 4 * steps, steps):
         shown(step, 0.0)
@@ -78,7 +88,7 @@ def test_each_view_is_asked_for_once_and_shown_in_turn(index, tmp_path):
     again = batches(index, tmp_path, teacher, seed=5)  # another seed of the student's shares the views
     again(0, 0.0)
     assert teacher.asked == 2 * n
-    assert (again.bank.views.images(0, np.arange(5)) == views[0]).all()
+    assert (again.views.images(0, np.arange(5)) == views[0]).all()
     other = batches(index, tmp_path, teacher, rotate=5.0)  # another augmentation does not
     other(0, 0.0)
     assert teacher.asked == 3 * n
@@ -105,7 +115,7 @@ def test_students_side_by_side_share_what_one_of_them_computes(index, tmp_path):
 
 
 def test_an_image_is_augmented_alike_in_every_batch(index, tmp_path):
-    views = batches(index, tmp_path, Teacher()).bank.views
+    views = batches(index, tmp_path, Teacher()).views
     whole = views.images(0, np.arange(40))
     for positions in (np.array([7]), np.array([39, 7, 7, 0])):
         assert torch.allclose(views.images(0, positions), whole[torch.from_numpy(positions)], atol=1e-3)

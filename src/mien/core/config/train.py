@@ -115,7 +115,8 @@ class DistillConfig(TrainConfig):
         le=1000,
         description=(
             "the fast path: this many augmented views of each image, shown in turn, of which the teacher's "
-            "log-probabilities are computed once and kept; 0: the teacher sees every batch"
+            "log-probabilities are computed once and kept (with kd_weight 0: a plain twin on the same views); 0: the "
+            "teacher sees every batch"
         ),
     )
 
@@ -129,7 +130,6 @@ class DistillConfig(TrainConfig):
             "dkd_beta": dkd,
             "kd_temperature": taught,
             "kd_loss": taught,
-            "kd_views": taught,
         }
 
 

@@ -30,13 +30,24 @@ _BATCH = 256
 
 
 class AugmentedViews:
-    """Fixed augmented views of some rows of packed pixels; `boost` (n,) as `Augmentation` takes it."""
+    """`count` fixed augmented views of some rows of packed pixels; `boost` (n,) as `Augmentation` takes it."""
 
     def __init__(
-        self, augment: Augmentation, pixels: PixelRows, rows: NDArray[np.int64], boost: Tensor, device: torch.device
+        self,
+        count: int,
+        augment: Augmentation,
+        pixels: PixelRows,
+        rows: NDArray[np.int64],
+        boost: Tensor,
+        device: torch.device,
     ) -> None:
+        self.count = count
         self.augment, self.pixels, self.rows, self.boost, self.device = augment, pixels, rows, boost, device
         self._tables: dict[int, tuple[torch.Generator, list[Tensor]]] = {}
+
+    def of_epoch(self, epoch: int) -> int:
+        """The view that an epoch shows."""
+        return epoch % self.count
 
     def uniform(self, view: int, positions: NDArray[np.int64]) -> ViewRandom:
         """The view's numbers for images at `positions` of `rows`."""
@@ -56,15 +67,11 @@ class AugmentedViews:
 class TeacherBank:
     """Log-probabilities (n, 7) of each view, read from `folder` or computed by `teacher` and written there."""
 
-    def __init__(self, views: AugmentedViews, count: int, folder: Path, teacher: Callable[[], Teacher]) -> None:
-        self.views, self.count, self.folder = views, count, folder
+    def __init__(self, views: AugmentedViews, folder: Path, teacher: Callable[[], Teacher]) -> None:
+        self.views, self.folder = views, folder
         self._make_teacher = teacher
         self._teacher: Teacher | None = None  # made when a view is missing: networks need memory
         self._current: tuple[int, Tensor] | None = None
-
-    def of_epoch(self, epoch: int) -> int:
-        """The view that an epoch shows."""
-        return epoch % self.count
 
     def log_probabilities(self, view: int, positions: NDArray[np.int64]) -> Tensor:
         """Log-probabilities (b, 7) of the images at `positions`, on the device."""
@@ -86,7 +93,7 @@ class TeacherBank:
         if self._teacher is None:
             self._teacher = self._make_teacher()
         out = np.empty((n, N_CLASSES), dtype=np.float32)
-        with meter(f"teacher: view {view + 1} of {self.count}", n) as progress:
+        with meter(f"teacher: view {view + 1} of {self.views.count}", n) as progress:
             for start in range(0, n, _BATCH):
                 positions = np.arange(start, min(n, start + _BATCH))
                 out[positions] = self._teacher(self.views.images(view, positions)).float().cpu().numpy()

@@ -51,6 +51,7 @@ class Batches:
         self.config, self.device, self.rank, self.world = config, device, rank, world
         rows, labels = train.rows, train.labels
         self._index, self.rows = index, rows
+        self.views: AugmentedViews | None = None
         self.bank: TeacherBank | None = None
         self.targets = torch.from_numpy(train.targets).to(device)
         self.sampler = Sampler(labels, config.batch_size, config.seed, config.balanced, train.chance)
@@ -62,13 +63,15 @@ class Batches:
     def _rows(self, step: int) -> NDArray[np.int64]:
         return self.sampler.rows(step, rank=self.rank, world=self.world)
 
-    def use_bank(self, count: int, folder: Path, teacher: Callable[[], Teacher]) -> None:
-        """Show `count` fixed views in turn, with the teacher's log-probabilities of each, kept below `folder`."""
-        views = AugmentedViews(self.augment, self._index.pixels, self.rows, self.boost, self.device)
+    def use_views(self, count: int, folder: Path, teacher: Callable[[], Teacher] | None) -> None:
+        """Show `count` fixed views in turn; with a teacher its log-probabilities of each are kept below `folder`."""
+        self.views = AugmentedViews(count, self.augment, self._index.pixels, self.rows, self.boost, self.device)
+        if teacher is None:
+            return
         described = {"augmentation": asdict(self.augment), "minority_boost": self.config.minority_boost}
         rows = hashlib.sha256(self.rows.tobytes() + np.ascontiguousarray(self.boost.numpy()).tobytes()).hexdigest()
         fingerprint = base.fingerprint(KIND, VERSION, described, {"index": self._index.content_hash, "rows": rows})
-        self.bank = TeacherBank(views, count, folder / fingerprint[:16], teacher)
+        self.bank = TeacherBank(self.views, folder / fingerprint[:16], teacher)
 
     def __call__(self, step: int, mixing: float) -> Batch:
         """The step's batch of this process, mixed with probability `mixing`."""
@@ -77,9 +80,10 @@ class Batches:
         rows = self._rows(step)
         teacher_log_probs: Tensor | None = None
         uniform = BatchRandom(generator, size, part_of(size, self.rank, self.world), self.device)
-        if self.bank is not None:
-            view = self.bank.of_epoch(step // self.sampler.steps_per_epoch)
-            uniform, teacher_log_probs = self.bank.views.uniform(view, rows), self.bank.log_probabilities(view, rows)
+        if self.views is not None:
+            view = self.views.of_epoch(step // self.sampler.steps_per_epoch)
+            uniform = self.views.uniform(view, rows)
+            teacher_log_probs = self.bank.log_probabilities(view, rows) if self.bank is not None else None
         x = self.augment(self.loader.take(step), uniform, self.boost[rows])
         target = smooth(self.targets[upload(torch.from_numpy(rows), self.device)], config.label_smoothing)
         if config.mixing == "none":

@@ -86,11 +86,12 @@ class Trainer:
             )
         self.batches = Batches(config, index, train, self.device, rank=self.rank, world=self.world)
         self.teacher: Teacher | None = None
-        if teacher is not None and isinstance(config, DistillConfig) and config.kd_weight > 0:
+        if isinstance(config, DistillConfig):
+            taught = teacher if config.kd_weight > 0 else None
             if config.kd_views:
-                self.batches.use_bank(config.kd_views, out / "views" if views is None else views, teacher)
-            else:
-                self.teacher = teacher()
+                self.batches.use_views(config.kd_views, out / "views" if views is None else views, taught)
+            elif taught is not None:
+                self.teacher = taught()
         self.sampler = self.batches.sampler
         self.total = config.epochs * self.sampler.steps_per_epoch
         self.validation = Validation(self.accelerator, index, score, bf16=self.precision == "bf16")
