@@ -1,0 +1,206 @@
+"""What FER2013's copies across its official splits are worth to a recogniser that is scored on them.
+
+    python benchmarks/leak.py --fer2013 FILE --work FOLDER --out docs/results/leak.json [--jobs N]
+
+The networks of the study `fer2013` and the plain student of the sweep `fer2013_students` (three seeds) are trained once
+more, with the same settings, on Training as it is published: images that have a copy in the official test (PrivateTest)
+stay in, as in most published figures. Copies of val (PublicTest), on which the epoch is chosen, are left out as ever. Their twins, trained
+without copies of test, are the published ones: `docs/results/fer2013` and `docs/results/fer2013_students`.
+
+Both are scored on the official test's rows: all, and those whose closest copy in Training (fer2013_copies.csv) is
+identical, near, and none. Differences are paired over rows that both have predictions of, with intervals that
+resample whole groups of copies. The pool of the three networks has equal weights, as the published study selected.
+
+`--work` keeps the index, the runs, and `logits/NAME.npz` (rows of the official test in the file's order), which is all
+that scoring needs: where the logits are there, nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer2013_copies import CLOSENESS, read_copies
+from mien.core.artifacts.base import write_json
+from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.index import read_index
+from mien.core.artifacts.predictions import predictions_path, read_predictions
+from mien.core.artifacts.run import environment, read_run
+from mien.core.config import TrainConfig, resolve
+from mien.core.config.base import Origins
+from mien.core.config.index import IndexConfig
+from mien.core.config.judge import CalibrateConfig, PredictConfig
+from mien.core.config.study import load_study, seeded, shipped_studies
+from mien.core.config.sweep import load_sweep
+from mien.evaluate.metrics import log_softmax, metrics, softmax
+from mien.evaluate.paired import paired
+from mien.stages import calibrate, index, predict, train
+from peers import faces_of, name_of, subsets
+
+TEACHERS = ("v1", "v1_112", "v2")
+STUDENTS = ("student_0", "student_1", "student_2")
+SHOWN = ("accuracy", "macro_f1", "nll")
+DIFFERENCES = ("accuracy", "macro_f1")
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+Floats = NDArray[np.float64]
+
+
+def settings(name: str) -> tuple[TrainConfig, Origins]:
+    """A network's settings as the published study or sweep has them."""
+    if name in TEACHERS:
+        study = load_study(shipped_studies() / "fer2013.toml")
+        (teacher,) = [t for t in study.teachers if t.name == name]
+        return resolve(TrainConfig, ("study", seeded(teacher.settings, study.seed)))
+    sweep = load_sweep(shipped_studies() / "sweeps" / "fer2013_students.toml")
+    return resolve(TrainConfig, ("sweep", sweep.base), ("seed", {"seed": int(name.rpartition("_")[2])}))
+
+
+def published(name: str) -> Path:
+    """The run of the same settings that was trained without copies of test."""
+    if name in TEACHERS:
+        return RESULTS / "fer2013" / "teachers" / name
+    return RESULTS / "fer2013_students" / "plain" / f"seed-{name.rpartition('_')[2]}"
+
+
+def leaky_index(table: Path, work: Path) -> Path:
+    """The index of Training and PublicTest alone, so that no copy in PrivateTest takes an image out of train."""
+    part = work / "without_private_test.csv"
+    if not part.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        with table.open(encoding="utf-8") as lines, part.open("w", encoding="utf-8") as kept:
+            kept.writelines(line for line in lines if "PrivateTest" not in line)
+    index.run(IndexConfig(source=(f"fer2013={part}",), size=48, test_fraction=0.0), work / "index")
+    return work / "index"
+
+
+def train_one(name: str, table: Path, work: Path) -> None:
+    """Train, calibrate, and write calibrated log-probabilities of every row of the official test."""
+    from mien.nn.inference import load_network
+    from mien.nn.predict import predict_logits
+
+    config, origin = settings(name)
+    folder, run = work / "index", work / "runs" / name
+    train.run(config, origin, folder, run)
+    for split in ("val", "calib"):
+        predict.run(run, folder, split, PredictConfig())
+    calibrate.run(run, CalibrateConfig(method="temperature"))
+    faces, _ = faces_of(table, "test")
+    logits = predict_logits(load_network(read_run(run)), faces[..., None], np.arange(len(faces)))
+    (work / "logits").mkdir(exist_ok=True)
+    np.savez_compressed(work / "logits" / f"{name}.npz", log_probabilities=calibrated(run, logits, read_run(run).weights_hash).astype(np.float32))
+
+
+def calibrated(run: Path, logits: Floats, weights_hash: str) -> Floats:
+    """Log-probabilities (n, 7) by the run's calibration."""
+    fitted = read_calibration(run / "calibration.json", weights_hash=weights_hash)
+    return log_softmax(log_softmax(logits) @ np.array(fitted.matrix).T + np.array(fitted.bias))
+
+
+def clean(name: str, digits: list[str]) -> Floats:
+    """The published twin's calibrated log-probabilities of the rows with these image ids; NaN where it has none."""
+    run = published(name)
+    found = read_predictions(predictions_path(run, "test"), allow_test=True)
+    row = {image[: len(digits[0])]: i for i, image in enumerate(found.image_ids.tolist())}
+    logs = calibrated(run, found.logits, found.meta["weights_hash"])
+    return np.stack([logs[row[d]] if d in row else np.full(logs.shape[1], np.nan) for d in digits])
+
+
+def pooled(members: list[Floats]) -> Floats:
+    """Log of the members' mean probability."""
+    return np.asarray(np.log(np.mean([np.exp(member) for member in members], 0)))
+
+
+def compare(
+    leaky: Floats, twin: Floats, sets: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]], groups: NDArray[np.str_]
+) -> dict[str, Any]:
+    """{set: rows, figures of both, and their paired difference}, with and without copies of test in training."""
+    out: dict[str, Any] = {}
+    for name, (rows, labels) in sets.items():
+        known = np.isfinite(twin[rows]).all(1)
+        both, truth = rows[known], labels[known]
+        p, q = softmax(leaky[both]), softmax(twin[both])
+        found = paired(p, q, truth, groups=groups[both])
+        a, b, every = metrics(p, truth), metrics(q, truth), metrics(softmax(leaky[rows]), labels)
+        out[name] = {
+            "rows": len(rows),
+            "rows_in_both": len(both),
+            "all_rows_with_copies": {key: every[key] for key in SHOWN},
+            "with_copies": {key: a[key] for key in SHOWN},
+            "without": {key: b[key] for key in SHOWN},
+            "difference": {key: {"value": found["delta"][key], "ci95": found["ci95"][key]} for key in DIFFERENCES},
+        }
+    return out
+
+
+def report(table: Path, work: Path) -> dict[str, Any]:
+    """Everything that the output holds."""
+    faces, labels = faces_of(table, "test")
+    digits = [name_of(face) for face in faces]
+    copies = read_copies(RESULTS / "fer2013_copies.csv")
+    sets = subsets(labels, digits, copies)
+    groups = np.array(groups_of(digits))
+    names = [*TEACHERS, *STUDENTS]
+    leaky = {n: np.load(work / "logits" / f"{n}.npz")["log_probabilities"].astype(np.float64) for n in names}
+    twins = {name: clean(name, digits) for name in names}
+    for one in (leaky, twins):
+        one["pool"] = pooled([one[name] for name in TEACHERS])
+    networks = {name: compare(leaky[name], twins[name], sets, groups) for name in leaky}
+    means = {
+        name: {
+            key: {
+                "with_copies": float(np.mean([networks[s][name]["with_copies"][key] for s in STUDENTS])),
+                "without": float(np.mean([networks[s][name]["without"][key] for s in STUDENTS])),
+                "all_rows_with_copies": float(
+                    np.mean([networks[s][name]["all_rows_with_copies"][key] for s in STUDENTS])
+                ),
+            }
+            for key in SHOWN
+        }
+        for name in sets
+    }
+    return {"networks": networks, "student_means": means}
+
+
+def groups_of(digits: list[str]) -> list[str]:
+    """Each row's group of copies: of fer2013_copies.csv, or its image's own name."""
+    import csv
+
+    with (RESULTS / "fer2013_copies.csv").open(encoding="utf-8") as lines:
+        group = {line["image_id"]: line["group"] for line in csv.DictReader(lines)}
+    return [group.get(d, d) for d in digits]
+
+
+def main() -> None:
+    """Train what is missing, then score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fer2013", type=Path, required=True, help="fer2013.csv with its official splits")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        train_one(given.one, given.fer2013, given.work)
+        return
+    missing = [n for n in (*TEACHERS, *STUDENTS) if not (given.work / "logits" / f"{n}.npz").exists()]
+    if missing:
+        leaky_index(given.fer2013, given.work)
+        base = [sys.executable, __file__, "--fer2013", str(given.fer2013), "--work", str(given.work), "--one"]
+        with ThreadPoolExecutor(given.jobs) as pool:
+            list(pool.map(lambda name: subprocess.run([*base, name], check=True), missing))
+    if given.out:
+        found = report(given.fer2013, given.work)
+        write_json(given.out, {**found, "copies": list(CLOSENESS), "environment": environment()})
+        for name, one in found["networks"].items():
+            print(name, {s: [round(v[k]["accuracy"], 4) for k in ("with_copies", "without")] for s, v in one.items()})
+
+
+if __name__ == "__main__":
+    main()
