@@ -1,36 +1,39 @@
 """What FER2013's copies across its official splits are worth to a recogniser that is scored on them.
 
-    python benchmarks/leak.py --fer2013 FILE --work FOLDER --out docs/results/leak.json [--jobs N]
+    python benchmarks/leak.py --fer2013 FILE --work FOLDER --out leak.json [--jobs N]
+    python benchmarks/leak.py --work docs/results/leak --out docs/results/leak.json     # from the predictions alone
 
 The networks of the study `fer2013` and the plain student of the sweep `fer2013_students` (three seeds) are trained once
-more, with the same settings, on Training as it is published: images that have a copy in the official test (PrivateTest)
-stay in, as in most published figures. Copies of val (PublicTest), on which the epoch is chosen, are left out as ever. Their twins, trained
-without copies of test, are the published ones: `docs/results/fer2013` and `docs/results/fer2013_students`.
+more, with the same settings, on Training as it is published: images that have a copy in the official test
+(PrivateTest) stay in, as in most published figures. Copies of val (PublicTest), on which the epoch is chosen, are left
+out as ever. Their twins, trained without copies of test, are the published ones: `docs/results/fer2013` and
+`docs/results/fer2013_students`.
 
 Both are scored on the official test's rows: all, and those whose closest copy in Training (fer2013_copies.csv) is
 identical, near, and none. Differences are paired over rows that both have predictions of, with intervals that
 resample whole groups of copies. The pool of the three networks has equal weights, as the published study selected.
 
-`--work` keeps the index, the runs, and `logits/NAME.npz` (rows of the official test in the file's order), which is all
-that scoring needs: where the logits are there, nothing is trained.
+`--work` keeps the index, the runs, and `logits/NAME.npz` (rows of the official test in the file's order), with
+`logits/rows.npz` all that scoring needs: where they are there, nothing is trained, and FILE is not read.
+`docs/results/leak` holds those of the published figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer2013_copies import CLOSENESS, read_copies
+from fer2013_copies import read_copies
 from mien.core.artifacts.base import write_json
 from mien.core.artifacts.calibration import read_calibration
-from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import environment, read_run
 from mien.core.config import TrainConfig, resolve
@@ -40,14 +43,14 @@ from mien.core.config.judge import CalibrateConfig, PredictConfig
 from mien.core.config.study import load_study, seeded, shipped_studies
 from mien.core.config.sweep import load_sweep
 from mien.evaluate.metrics import log_softmax, metrics, softmax
-from mien.evaluate.paired import paired
+from mien.evaluate.paired import Compared, paired
 from mien.stages import calibrate, index, predict, train
 from peers import faces_of, name_of, subsets
 
 TEACHERS = ("v1", "v1_112", "v2")
 STUDENTS = ("student_0", "student_1", "student_2")
-SHOWN = ("accuracy", "macro_f1", "nll")
-DIFFERENCES = ("accuracy", "macro_f1")
+SHOWN: tuple[Literal["accuracy", "macro_f1", "nll"], ...] = ("accuracy", "macro_f1", "nll")
+DIFFERENCES: tuple[Compared, ...] = ("accuracy", "macro_f1")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 Floats = NDArray[np.float64]
 
@@ -94,7 +97,10 @@ def train_one(name: str, table: Path, work: Path) -> None:
     faces, _ = faces_of(table, "test")
     logits = predict_logits(load_network(read_run(run)), faces[..., None], np.arange(len(faces)))
     (work / "logits").mkdir(exist_ok=True)
-    np.savez_compressed(work / "logits" / f"{name}.npz", log_probabilities=calibrated(run, logits, read_run(run).weights_hash).astype(np.float32))
+    np.savez_compressed(
+        work / "logits" / f"{name}.npz",
+        log_probabilities=calibrated(run, logits, read_run(run).weights_hash).astype(np.float32),
+    )
 
 
 def calibrated(run: Path, logits: Floats, weights_hash: str) -> Floats:
@@ -139,13 +145,22 @@ def compare(
     return out
 
 
-def report(table: Path, work: Path) -> dict[str, Any]:
-    """Everything that the output holds."""
+def write_rows(table: Path, work: Path) -> None:
+    """Labels and image ids of the official test's rows."""
     faces, labels = faces_of(table, "test")
-    digits = [name_of(face) for face in faces]
+    (work / "logits").mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        work / "logits" / "rows.npz", labels=labels.astype(np.int8), image_ids=[name_of(face) for face in faces]
+    )
+
+
+def report(work: Path) -> dict[str, Any]:
+    """Everything that the output holds."""
+    rows = np.load(work / "logits" / "rows.npz")
+    labels, digits = rows["labels"].astype(np.int64), rows["image_ids"].tolist()
     copies = read_copies(RESULTS / "fer2013_copies.csv")
     sets = subsets(labels, digits, copies)
-    groups = np.array(groups_of(digits))
+    groups = groups_of(digits)
     names = [*TEACHERS, *STUDENTS]
     leaky = {n: np.load(work / "logits" / f"{n}.npz")["log_probabilities"].astype(np.float64) for n in names}
     twins = {name: clean(name, digits) for name in names}
@@ -168,19 +183,17 @@ def report(table: Path, work: Path) -> dict[str, Any]:
     return {"networks": networks, "student_means": means}
 
 
-def groups_of(digits: list[str]) -> list[str]:
+def groups_of(digits: list[str]) -> NDArray[np.str_]:
     """Each row's group of copies: of fer2013_copies.csv, or its image's own name."""
-    import csv
-
     with (RESULTS / "fer2013_copies.csv").open(encoding="utf-8") as lines:
         group = {line["image_id"]: line["group"] for line in csv.DictReader(lines)}
-    return [group.get(d, d) for d in digits]
+    return np.array([group.get(d, d) for d in digits])
 
 
 def main() -> None:
     """Train what is missing, then score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fer2013", type=Path, required=True, help="fer2013.csv with its official splits")
+    parser.add_argument("--fer2013", type=Path, help="fer2013.csv with its official splits, where networks are missing")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
@@ -190,14 +203,18 @@ def main() -> None:
         train_one(given.one, given.fer2013, given.work)
         return
     missing = [n for n in (*TEACHERS, *STUDENTS) if not (given.work / "logits" / f"{n}.npz").exists()]
+    if missing or not (given.work / "logits" / "rows.npz").exists():
+        if given.fer2013 is None:
+            parser.error(f"{given.work} lacks predictions of {', '.join(missing) or 'rows'}: --fer2013 is needed")
+        write_rows(given.fer2013, given.work)
     if missing:
         leaky_index(given.fer2013, given.work)
         base = [sys.executable, __file__, "--fer2013", str(given.fer2013), "--work", str(given.work), "--one"]
         with ThreadPoolExecutor(given.jobs) as pool:
             list(pool.map(lambda name: subprocess.run([*base, name], check=True), missing))
     if given.out:
-        found = report(given.fer2013, given.work)
-        write_json(given.out, {**found, "copies": list(CLOSENESS), "environment": environment()})
+        found = report(given.work)
+        write_json(given.out, {**found, "environment": environment()})
         for name, one in found["networks"].items():
             print(name, {s: [round(v[k]["accuracy"], 4) for k in ("with_copies", "without")] for s, v in one.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -69,10 +70,18 @@ def test_no_weights_and_no_images_are_published(study):
         assert not any("binary" in str(field.type) for field in pq.read_schema(path))
 
 
-def test_the_students_figures_follow_from_their_predictions():
+@pytest.mark.parametrize(
+    ("name", "runs", "teacher"),
+    [
+        ("distillation", "fer2013_students", "fer2013_students/teacher"),
+        ("distillation_small", "ferplus_small", "ferplus_webcam/ensembles/v1+v2.probability"),
+        ("distillation_small_fresh", "ferplus_small", "ferplus_webcam/ensembles/v1+v2.probability"),
+    ],
+)
+def test_the_students_figures_follow_from_their_predictions(name, runs, teacher):
     """Accuracy, NLL and retention of each seed, plain and taught, by scikit-learn from what is committed."""
-    document = json.loads((ROOT / "distillation.json").read_text())
-    teacher, labels = rows(ROOT / "fer2013_students" / "teacher" / "predictions" / "test.parquet")
+    document = json.loads((ROOT / f"{name}.json").read_text())
+    teacher, labels = rows(ROOT / teacher / "predictions" / "test.parquet")
     right = accuracy_score(labels, teacher.argmax(1))
     assert document["teacher"]["accuracy"] == pytest.approx(right, abs=1e-9)
     shared = {"average": "macro", "labels": range(7), "zero_division": 0}
@@ -82,7 +91,7 @@ def test_the_students_figures_follow_from_their_predictions():
     for name, figures in document["runs"].items():
         accuracies[name], macro[name] = [], []
         for k, seed in enumerate(document["seeds"]):
-            run = ROOT / "fer2013_students" / name / f"seed-{seed}"
+            run = ROOT / runs / name / f"seed-{seed}"
             logits, of_run = rows(run / "predictions" / "test.parquet")
             assert (of_run == labels).all()
             fitted = json.loads((run / "calibration.json").read_text())
@@ -98,3 +107,25 @@ def test_the_students_figures_follow_from_their_predictions():
     plain, taught = (np.mean(values) for values in macro.values())
     assert document["difference"]["macro_f1"]["mean"] == pytest.approx(taught - plain, abs=1e-9)
     assert document["retention"]["macro_f1"]["mean"] == pytest.approx(taught / best, abs=1e-9)
+
+
+def test_what_the_leak_is_worth_follows_from_the_kept_predictions():
+    """Accuracies of the networks that saw copies of test, and of the pool, by scikit-learn from `leak/`."""
+    document, folder = json.loads((ROOT / "leak.json").read_text()), ROOT / "leak" / "logits"
+    kept = np.load(folder / "rows.npz")
+    with (ROOT / "fer2013_copies.csv").open(encoding="utf-8") as lines:
+        copies = {line["image_id"]: line["training"] for line in csv.DictReader(lines) if line["split"] == "test"}
+    kinds = np.array([copies.get(image, "none") for image in kept["image_ids"].tolist()])
+    logs = {path.stem: np.load(path)["log_probabilities"] for path in folder.glob("*.npz") if path.stem != "rows"}
+    logs["pool"] = np.log(np.mean([np.exp(logs[name]) for name in ("v1", "v1_112", "v2")], 0))
+    assert set(document["networks"]) == set(logs)
+    for name, sets in document["networks"].items():
+        for kind, figures in sets.items():
+            of = np.ones(len(kinds), bool) if kind == "all" else kinds == kind.removeprefix("copy ")
+            labels, said = kept["labels"][of], logs[name][of].argmax(1)
+            assert figures["rows"] == of.sum()
+            whole = figures["all_rows_with_copies"]
+            assert whole["accuracy"] == pytest.approx(accuracy_score(labels, said), abs=1e-9)
+            assert whole["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"), abs=1e-9)
+            gain = figures["with_copies"]["accuracy"] - figures["without"]["accuracy"]
+            assert figures["difference"]["accuracy"]["value"] == pytest.approx(gain, abs=1e-9)
