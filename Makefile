@@ -25,9 +25,9 @@ demo: setup
 test: setup
 	$(PYTEST)
 
-# Nothing that trains, nothing that takes tens of seconds: for every save.
+# Units and contracts, of which nothing trains and nothing takes seconds: for every save.
 test-fast: setup
-	$(PYTEST) -m "not trains and not slow and not long"
+	$(PYTEST) tests/unit tests/contract -m "not trains and not slow and not long"
 
 # Soaks and whatever needs further tools, one of which missing is a failure.
 test-long: setup

@@ -47,6 +47,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_never_leaves_a_torn_file(tmp_path):
     path = tmp_path / "f.txt"
     rng, whole = np.random.default_rng(0), 0
@@ -255,6 +256,7 @@ checkpoint.save_state(Path(sys.argv[1]), {"weights": torch.zeros(100_000)}, {"st
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 def test_a_save_killed_in_its_middle_leaves_nothing_behind(tmp_path):
     base.claim(tmp_path, kind="run", fingerprint="a")

@@ -88,18 +88,18 @@ def test_the_students_figures_follow_from_their_predictions(name, runs, teacher)
     best = f1_score(labels, teacher.argmax(1), **shared)
     assert document["teacher"]["macro_f1"] == pytest.approx(best, abs=1e-9)
     accuracies, macro = {}, {}
-    for name, figures in document["runs"].items():
-        accuracies[name], macro[name] = [], []
+    for variant, figures in document["runs"].items():
+        accuracies[variant], macro[variant] = [], []
         for k, seed in enumerate(document["seeds"]):
-            run = ROOT / runs / name / f"seed-{seed}"
+            run = ROOT / runs / variant / f"seed-{seed}"
             logits, of_run = rows(run / "predictions" / "test.parquet")
             assert (of_run == labels).all()
             fitted = json.loads((run / "calibration.json").read_text())
             p = softmax(log_softmax(logits, axis=1) @ np.array(fitted["matrix"]).T + np.array(fitted["bias"]), axis=1)
-            accuracies[name].append(accuracy_score(labels, p.argmax(1)))
-            assert figures["accuracy"]["per_seed"][k] == pytest.approx(accuracies[name][-1], abs=1e-9)
-            macro[name].append(f1_score(labels, p.argmax(1), **shared))
-            assert figures["macro_f1"]["per_seed"][k] == pytest.approx(macro[name][-1], abs=1e-9)
+            accuracies[variant].append(accuracy_score(labels, p.argmax(1)))
+            assert figures["accuracy"]["per_seed"][k] == pytest.approx(accuracies[variant][-1], abs=1e-9)
+            macro[variant].append(f1_score(labels, p.argmax(1), **shared))
+            assert figures["macro_f1"]["per_seed"][k] == pytest.approx(macro[variant][-1], abs=1e-9)
             assert figures["nll"]["per_seed"][k] == pytest.approx(log_loss(labels, p, labels=range(7)), abs=1e-6)
     plain, taught = (np.mean(values) for values in accuracies.values())
     assert document["difference"]["accuracy"]["mean"] == pytest.approx(taught - plain, abs=1e-9)

@@ -206,6 +206,7 @@ def test_the_formatter_formats_everything():
     assert [str(path) for path in files if excepted.search(path.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_by_a_detour():
     """Imports inside functions count, and those for types: a circle of modules cannot be read one at a time."""
     names = {

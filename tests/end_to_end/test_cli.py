@@ -31,7 +31,7 @@ def test_every_stage_by_hand(tmp_path, capsys):
     i, a, b, e, s = (tmp_path / name for name in ("index", "a", "b", "ens", "student"))
     small = ["--backbone", "cnn", "--epochs", "4", "--batch-size", "32"]
     commands = [
-        ["index", "build", "--source", "synthetic=1470", "--size", "32", "--out", i],
+        ["index", "build", "--source", "synthetic=980", "--size", "32", "--out", i],
         ["index", "audit", i],
         ["train", "--index", i, "--out", a, *small],
         ["train", "--index", i, "--out", b, *small, "--head", "linear", "--seed", "1"],
@@ -70,7 +70,8 @@ def test_a_run_elsewhere(small_study, tmp_path, capsys):
         assert [row["strength"] for row in rows] == [1, 2, 3, 4, 5]
         assert rows[4]["change"]["accuracy"]["value"] <= 0.05
     assert found["corruptions"]["noise"][4]["accuracy"] < found["test"]["accuracy"]
-    code, text, err = call(capsys, "evaluate", out / "ensembles", "--index", index, "--corruptions", *quick)
+    few = ["--corruptions", "--corruption-pictures", "40"]
+    code, text, err = call(capsys, "evaluate", out / "ensembles", "--index", index, *few, *quick)
     assert code == 0, err
     other = faces.index(tmp_path / "other", count=420, size=32, seed=5)
     code, text, err = call(capsys, "evaluate", student, "--index", index, "--on", other, *quick)

@@ -30,15 +30,15 @@ color = "grey"
 calib_fraction = 0.25
 [[sources]]
 name = "first"
-source = ["synthetic=1100"]
+source = ["synthetic=700"]
 [[sources]]
 name = "second"
-source = ["synthetic=1260"]
+source = ["synthetic=770"]
 seed = 7
 [train]
 backbone = "cnn"
 head = "linear"
-epochs = 5
+epochs = 2
 batch_size = 32
 [calibrate]
 method = "temperature"
@@ -134,10 +134,10 @@ def test_the_interval_covers_images_and_seeds():
     ("old", "new", "expected"),
     [
         ('name = "second"', 'name = "first"', "two sources have one name"),
-        ("epochs = 5", "epoch = 4", "Did you mean 'epochs'"),
+        ("epochs = 2", "epoch = 4", "Did you mean 'epochs'"),
         ("seed = 7", "sead = 7", "Did you mean 'seed'"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "named twice"),
-        ("epochs = 5", "seed = 4", "`seeds` lists them"),
+        ("epochs = 2", "seed = 4", "`seeds` lists them"),
         ("seed = 7", "size = 48", "must look alike"),
         ("seed = 7", 'align = "eyes"', "must look alike"),
         ('color = "grey"', "", "must look alike"),
@@ -151,7 +151,7 @@ def test_the_interval_covers_images_and_seeds():
 def test_bad_matrices_are_refused(file, old, new, expected):
     text = MATRIX.replace(old, new)
     if new == "source = []":
-        text = text.replace('source = ["synthetic=1260"]\n', "")
+        text = text.replace('source = ["synthetic=770"]\n', "")
     file.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         load_matrix(file)

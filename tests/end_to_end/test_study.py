@@ -139,10 +139,15 @@ def test_changed_settings_redo_what_they_touch_and_no_more(tmp_path):
     assert (root / "study.toml").read_text() == file.read_text()
 
 
+@pytest.mark.trains
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
-def test_killed_at_several_moments_it_ends_with_the_same_numbers(small_study, tmp_path, kills):
-    file, root = faces.study_file(tmp_path / "small.toml"), tmp_path / "out"
+@pytest.mark.parametrize(
+    ("kills", "size"),
+    [(1, {"count": 700, "epochs": 3}), pytest.param(5, {"count": 1470, "epochs": 6}, marks=pytest.mark.long)],
+)
+def test_killed_at_several_moments_it_ends_with_the_same_numbers(tmp_path, kills, size):
+    file, root = faces.study_file(tmp_path / "small.toml", **size), tmp_path / "out"
+    run_study(load_study(file), tmp_path / "whole")
     command = [sys.executable, "-m", "mien", "study", str(file), "--out", str(root), "--json"]
     rng, hits = np.random.default_rng(int(time.time())), 0
     for _ in range(12):
@@ -164,7 +169,7 @@ def test_killed_at_several_moments_it_ends_with_the_same_numbers(small_study, tm
     assert files_in(root)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert without_times(json.loads(done.stdout)) == without_times(read_study(small_study))
+    assert without_times(json.loads(done.stdout)) == without_times(read_study(tmp_path / "whole"))
 
 
 def files_in(root):

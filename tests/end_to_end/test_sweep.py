@@ -126,7 +126,7 @@ teacher = "TEACHER"
 SOURCE
 [base]
 backbone = "cnn"
-epochs = 2
+epochs = 1
 batch_size = 64
 kd_views = 1
 [[variants]]

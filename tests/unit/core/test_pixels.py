@@ -133,6 +133,7 @@ def test_the_hash_of_rows_is_that_of_values(tmp_path):
         assert hashed(table.set_column(number, name, other)) != hashed(table), name
 
 
+@pytest.mark.slow
 def test_two_indexes_at_one_place_do_not_touch_each_other(tmp_path, monkeypatch):
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
     where = (tmp_path / "far").as_uri()

@@ -96,6 +96,7 @@ def test_switched_off_and_whole_images_only(planted, tmp_path):
     assert plain["near_duplicates"]["pictures"] < 12 * 7
 
 
+@pytest.mark.slow
 def test_a_source_that_is_added_moves_no_row_but_those_of_its_duplicates(planted, tmp_path):
     first = tmp_path / "first"
     for k in range(210):
@@ -242,6 +243,7 @@ def test_another_build_in_the_same_place_and_process_searches_its_own_hashes(pla
     assert audit["near_duplicates"]["clusters"] == 12
 
 
+@pytest.mark.slow
 def test_a_sources_own_clusters_do_not_depend_on_other_sources(tmp_path):
     """Copies that only a registration finds, while another source joins both to a third image at once."""
 
@@ -270,6 +272,7 @@ def test_a_sources_own_clusters_do_not_depend_on_other_sources(tmp_path):
     assert listed == changed
 
 
+@pytest.mark.slow
 def test_rows_of_an_earlier_source_that_move_because_another_one_decides_are_listed(tmp_path):
     """The same images in two folders, one with its own splits: what the other one's splits change is in moved.csv."""
     for k in range(280):
@@ -303,6 +306,7 @@ def test_copies_between_two_sets_are_found_whatever_was_done_to_them():
     assert not copies(asked, np.arange(5), seen, np.arange(0)).any()
 
 
+@pytest.mark.slow
 def test_what_another_index_has_seen_is_left_out_of_its_test(tmp_path):
     """Mirror images of rows that the other index decided on go; those of its test, new images, drawn faces stay."""
     for k in range(140):

@@ -104,6 +104,7 @@ def test_input_sizes_leave_something_to_pool(backbone, size):
     assert min(last[2:]) >= 2 if len(last) == 4 else last[1] >= 4
 
 
+@pytest.mark.slow
 def test_the_automatic_stem_is_small_only_where_it_must_be():
     assert isinstance(make("convnext_atto", img_size=48).backbone.stem[0], torch.nn.Conv2d)
     assert make("convnext_atto", img_size=48).backbone.stem[0].stride == (2, 2)
@@ -125,6 +126,7 @@ def test_a_smaller_kernel_answers_a_plain_surface_alike():
     assert torch.allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
@@ -158,6 +160,7 @@ def started(name, path, size=48, **changes):
     return make_network(chosen, crop_size=size, color="rgb", start=start), start.origin
 
 
+@pytest.mark.slow
 def test_pretrained_files_are_loaded_with_their_terms(tmp_path):
     source = make("resnet18").backbone
     network, origin = started("resnet18", saved(tmp_path, source), pretrained_license="apache-2.0")
@@ -187,6 +190,7 @@ def test_weights_of_ours_come_with_stem_and_attention(tmp_path, name, changes):
             )
 
 
+@pytest.mark.slow
 def test_pretrained_weights_bring_their_normalisation(tmp_path):
     import timm
 
@@ -199,6 +203,7 @@ def test_pretrained_weights_bring_their_normalisation(tmp_path):
     assert torch.equal(other.preprocess.mean, network.preprocess.mean)
 
 
+@pytest.mark.slow
 def test_pretrained_positions_and_patches_are_resampled(tmp_path):
     import timm
 

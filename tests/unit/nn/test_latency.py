@@ -142,6 +142,7 @@ def test_an_ensemble_gives_its_members_mean_in_both_engines():
     np.testing.assert_allclose(onnx_found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_for_torch_alone():
     found = bench.run(LatencyConfig(backbone=("cnn",), amp="bf16", **QUICK))
     assert {t["engine"] for t in found["timings"]} == {"torch"}

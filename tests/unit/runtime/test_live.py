@@ -339,6 +339,7 @@ def sizes(session) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_long_session_holds_no_more_than_a_short_one(tmp_path, monkeypatch):
     monkeypatch.setattr(framelog, "ROW_GROUP", 128)
     rgb = np.zeros((24, 424, 3), np.uint8)

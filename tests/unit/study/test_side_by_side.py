@@ -53,6 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "done"
 
 
+@pytest.mark.slow
 def test_so_many_at_once_each_after_what_it_needs(folder, tmp_path):
     needs = {
         "a": ("index",),
@@ -72,6 +73,7 @@ def test_so_many_at_once_each_after_what_it_needs(folder, tmp_path):
     assert (tmp_path / "logs" / "a.log").read_text() == f"a learns on {threads} threads\n"
 
 
+@pytest.mark.slow
 def test_what_is_done_and_what_is_alone_need_no_process(folder, tmp_path):
     for name in ("a", "b"):
         (folder / name).write_text("0 1")
@@ -84,6 +86,7 @@ def test_what_is_done_and_what_is_alone_need_no_process(folder, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_failure_is_named_and_left_to_the_steps_one_by_one(folder, tmp_path, capsys):
     needs = {"bad": ("index",), "of_bad": ("bad",), "good": ("index",)}
     assert train_side_by_side(partial(plan, folder, needs), tmp_path, 2).keys() == {"good"}
@@ -92,6 +95,7 @@ def test_a_failure_is_named_and_left_to_the_steps_one_by_one(folder, tmp_path, c
     assert "error: It cannot be trained." in (tmp_path / "logs" / "bad.log").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all_of_them(folder, tmp_path):
     needs = {"a": ("index",), "b": ("index",)}
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which workers of pytest-xdist ignore

@@ -45,7 +45,7 @@ export const argmax = (values) => values.reduce((best, value, i) => (value > val
 export class LabelPolicy {
   /** `rules` of live.json; `thresholds`: the probability that each label needs. */
   constructor(rules, thresholds) {
-    Object.assign(this, { rules, thresholds, filter: new FILTERS[rules.filter](rules), started: false, shown: null, pending: false });
+    Object.assign(this, { rules, thresholds, filter: new FILTERS[rules.filter](rules), started: false, label: null, pending: false });
   }
 
   /** {smooth, label}: probabilities, and the label's number or null while unsure. Times must not fall. */
@@ -53,30 +53,30 @@ export class LabelPolicy {
     const mean = logits.reduce((sum, z) => sum + z, 0) / logits.length;
     const z = this.filter.next(logits.map((one) => one - mean), time), top = Math.max(...z);
     const powers = z.map((one) => Math.exp(one - top)), total = powers.reduce((sum, one) => sum + one, 0);
-    const smooth = powers.map((one) => one / total), wanted = this.want(smooth);
-    if (this.started) this.decide(wanted, time);
-    else Object.assign(this, { started: true, shown: wanted });
-    return { smooth, label: this.shown };
+    const smooth = powers.map((one) => one / total), candidate = this.candidateOf(smooth);
+    if (this.started) this.decide(candidate, time);
+    else Object.assign(this, { started: true, label: candidate });
+    return { smooth, label: this.label };
   }
 
-  /** What these probabilities say, given what is shown. */
-  want(p) {
-    const best = argmax(p), reached = p[best] >= this.thresholds[best], { shown } = this;
-    if (shown === null) return reached ? best : null;
-    if (best !== shown && reached && p[best] - p[shown] >= this.rules.hysteresis) return best;
-    return p[shown] >= this.thresholds[shown] - this.rules.release ? shown : null;
+  /** The candidate by these probabilities, given the label. */
+  candidateOf(p) {
+    const best = argmax(p), reached = p[best] >= this.thresholds[best], { label } = this;
+    if (label === null) return reached ? best : null;
+    if (best !== label && reached && p[best] - p[label] >= this.rules.hysteresis) return best;
+    return p[label] >= this.thresholds[label] - this.rules.release ? label : null;
   }
 
-  /** Shows what has been wanted for long enough. */
-  decide(wanted, time) {
-    if (wanted === this.shown) {
+  /** Makes the label what has been the candidate for long enough. */
+  decide(candidate, time) {
+    if (candidate === this.label) {
       this.pending = false;
       return;
     }
-    if (!this.pending) Object.assign(this, { pending: true, wanted, wantedSince: time, lostSince: time });
-    else if (wanted !== this.wanted) Object.assign(this, { wanted, wantedSince: time });
+    if (!this.pending) Object.assign(this, { pending: true, candidate, candidateSince: time, lostSince: time });
+    else if (candidate !== this.candidate) Object.assign(this, { candidate, candidateSince: time });
     const { dwell, hold } = this.rules;
-    if (time - this.wantedSince >= dwell) Object.assign(this, { shown: wanted, pending: false });
-    else if (time - this.lostSince >= Math.max(hold, dwell) && this.shown !== null) Object.assign(this, { shown: null, lostSince: time });
+    if (time - this.candidateSince >= dwell) Object.assign(this, { label: candidate, pending: false });
+    else if (time - this.lostSince >= Math.max(hold, dwell) && this.label !== null) Object.assign(this, { label: null, lostSince: time });
   }
 }
