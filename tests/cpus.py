@@ -25,7 +25,7 @@ TESTS = (
     "-p",
     "no:cacheprovider",
     "-m",
-    "not trains and not long",
+    "not trains and not slow and not long",
     "tests/unit",
 )
 AVX2, AVX512 = ("AVX2", "FMA3"), ("AVX512F", "AVX512CD", "AVX512BW", "AVX512DQ", "AVX512VL")

@@ -50,7 +50,6 @@ def test_the_pieces_miss_no_pair(count, radius):
     assert sum(flips + 1 for _, flips in cut) == radius + 1
 
 
-@pytest.mark.slow
 def test_equals_faiss():
     hashes, radius = clustered(0, 5000), 6
     index = faiss.IndexBinaryMultiHash(64, 4, 16)

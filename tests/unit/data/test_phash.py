@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import pytest
 from scipy.fft import dctn
 
 from mien.data.duplicates.phash import Hasher, thumbnail, views
@@ -37,7 +36,6 @@ def test_the_mirrored_view_is_the_hash_of_the_mirrored_image():
     assert (hashes(faces)[:, 1] == hashes(mirrored)[:, 0]).all()
 
 
-@pytest.mark.slow
 def test_a_view_is_the_hash_of_that_crop():
     """Five per cent off: whole crops cut and enlarged by OpenCV meet the view's hash within a few bits."""
     known = views("crops")

@@ -129,7 +129,6 @@ def test_baselines_equal_a_simulation():
     assert rows["always angry"]["macro_f1"] == pytest.approx(truth["macro_f1"])
 
 
-@pytest.mark.slow
 def test_the_interval_of_the_true_error_covers_it_whatever_the_over_confidence_and_n():
     """Of a model that is calibrated, a little, and far over-confident, on few rows and on many."""
     covered = []

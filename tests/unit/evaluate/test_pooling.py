@@ -80,7 +80,6 @@ def weighting(logits, labels, pool):
     return fit_pool(rows, [1.0] * len(rows), pool, folds=3, resamples=0).weighting
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pool", POOLS)
 def test_equal_members_keep_equal_weights(pool):
     searched = [weighting(*members(2000, 10 * seed, (1.0, 1.0, 1.0)), pool) != "equal" for seed in range(60)]
@@ -298,7 +297,6 @@ def test_selection_passes_over_what_is_not_known_and_uses_what_is():
     assert any("parameters: not known of a" in line for line in found.why)
 
 
-@pytest.mark.slow
 def test_selection_loses_the_best_of_equals_rarely():
     """Twelve models of one skill: at the first criterion nobody is thrown out more often than about 1 in 20."""
     thrown = 0

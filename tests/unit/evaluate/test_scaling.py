@@ -65,7 +65,6 @@ def test_a_constant_added_to_all_logits_changes_nothing(seed, constant):
     assert softmax(map_.apply(z)) == pytest.approx(softmax(map_.apply(z + constant)), abs=1e-9)
 
 
-@pytest.mark.slow
 def test_richer_maps_are_chosen_where_their_error_is_planted_and_rarely_elsewhere():
     crossed = np.eye(7) + 0.5 * np.roll(np.eye(7), 1, 1)
     planted = {
