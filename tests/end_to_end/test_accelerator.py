@@ -45,7 +45,7 @@ def test_what_is_tolerated(benchmark, accuracy, logit, within):
     assert found["differences"][0]["accuracy"] == pytest.approx(accuracy - 0.8)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_processor_agrees_with_itself(benchmark, monkeypatch, tmp_path):
     small = [
         "--device",
