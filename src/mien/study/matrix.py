@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
 from mien.core.artifacts.matrix import MatrixDocument, MatrixFolder
-from mien.core.artifacts.study import close_study, earlier_request, open_study
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import EnsembleConfig, PredictConfig
 from mien.core.config.matrix import MatrixConfig
 from mien.core.config.study import Named
-from mien.core.errors import CalibrationError, MienError, TrainingDiverged
-from mien.core.progress import say, warn
-from mien.study.opened import check_settings
-from mien.study.plan import Permission, Step
+from mien.core.errors import TrainingDiverged
+from mien.core.progress import say
+from mien.study.common import check_settings, opened, run_trainings
+from mien.study.plan import Step
 from mien.study.side_by_side import train_side_by_side
 
 
@@ -39,37 +37,19 @@ def run_matrix(
     check_settings(
         root, "matrix", matrix.model_dump(mode="json"), [folder.index(name) for name in configs], again=again
     )
-    fresh = not root.exists()
     builds, trainings = steps(matrix, root)
-    permission = Permission(replace)
-    earlier_request(root, matrix.name, "matrix")
-    permission.obtain([*builds, *trainings.values()])
-    if open_study(root, matrix.name, matrix.model_dump(mode="json"), text, kind="matrix"):
-        warn(f"{root} was made with other settings; what they touch is made again.")
-    try:
+    request, plan = matrix.model_dump(mode="json"), [*builds, *trainings.values()]
+    with opened(root, "matrix", request, text, plan, replace=replace) as permission:
         for build in builds:
             build.run()
-    except MienError:
-        if fresh:
-            close_study(root)
-        raise
     train_side_by_side(partial(training_steps, matrix, root), root, jobs)
-    plan, started = list(trainings), time.perf_counter()
-    failed: dict[tuple[str, int], str] = {}
-    for number, (name, seed) in enumerate(plan, 1):
-        say(f"[{number}/{len(plan)}] {name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
-        try:
-            permission.run(trainings[name, seed])
-            _judge(matrix, folder, name, seed, again)
-        except (TrainingDiverged, CalibrationError) as error:
-            failed[name, seed] = str(error)
-            warn(f"{name}, seed {seed}: {error}")
+    failed = run_trainings(trainings, permission, partial(_judge, matrix, folder, again))
     done = {name: [seed for seed in matrix.seeds if (name, seed) not in failed] for name in configs}
     for name, seeds in done.items():
         if not seeds:
             raise TrainingDiverged(f"No run on {name} has a result: {failed[name, matrix.seeds[0]]}")
         _select(folder, name, seeds, again)
-    for name, seed in [pair for pair in plan if pair not in failed]:
+    for name, seed in [pair for pair in trainings if pair not in failed]:
         run, chosen = folder.run(name, seed), folder.selection(name)
         evaluate.run(run, folder.index(name), matrix.evaluate, selection=chosen)
         for other in configs:
@@ -117,7 +97,7 @@ def training_steps(matrix: MatrixConfig, root: Path) -> list[Step]:
     return list(steps(matrix, root)[1].values())
 
 
-def _judge(matrix: MatrixConfig, folder: MatrixFolder, name: str, seed: int, again: bool) -> None:
+def _judge(matrix: MatrixConfig, folder: MatrixFolder, again: bool, name: str, seed: int) -> None:
     """Predict and calibrate the run that learned from one source with one seed."""
     from mien.stages import calibrate, predict
 

@@ -8,22 +8,13 @@ from pathlib import Path
 from typing import TypedDict
 
 from mien.core.artifacts.plan import State, unmade
-from mien.core.artifacts.study import (
-    StudyDocument,
-    StudyFolder,
-    close_study,
-    earlier_request,
-    open_study,
-    read_timings,
-    write_timings,
-)
+from mien.core.artifacts.study import StudyDocument, StudyFolder, earlier_request, read_timings, write_timings
 from mien.core.config.base import expand
 from mien.core.config.study import StudyConfig
 from mien.core.config.train import TrainConfig
-from mien.core.errors import MienError
 from mien.core.progress import say, warn
+from mien.study.common import check_settings, opened
 from mien.study.graph import steps
-from mien.study.opened import check_settings
 from mien.study.plan import Permission, Step, outlook
 from mien.study.side_by_side import train_side_by_side
 
@@ -48,24 +39,14 @@ def run_study(
 
     _preflight(study)
     check_settings(root, "study", study.model_dump(mode="json"), [StudyFolder(root).index], again=again)
-    fresh = not root.exists()
-    plan, permission = steps(study, root, again=again), Permission(replace)
-    earlier_request(root, study.name, "study")
-    permission.obtain(plan)
-    if open_study(root, study.name, study.model_dump(mode="json"), text):
-        warn(f"{root} was made with other settings; what they touch is made again.")
-    started = time.perf_counter()
-    timings = read_timings(root)
-    try:
+    plan, request = steps(study, root, again=again), study.model_dump(mode="json")
+    with opened(root, "study", request, text, plan, replace=replace) as permission:
+        started, timings = time.perf_counter(), read_timings(root)
         for number, step in enumerate(plan, 1):
             _run_step(step, permission, f"[{number}/{len(plan) + 1}]", root, timings, started)
             if step.name == "index" and jobs > 1:
                 timings |= train_side_by_side(partial(steps, study, root, again=again), root, jobs)
                 write_timings(root, timings)
-    except MienError:
-        if fresh:
-            close_study(root)
-        raise
     document = study_summary.run(root)
     say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
     report.run(root, ("html",))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
-from mien.core.artifacts.study import close_study, earlier_request, open_study
 from mien.core.artifacts.sweep import SweepDocument, SweepFolder
 from mien.core.config.base import expand
 from mien.core.config.judge import PredictConfig
 from mien.core.config.study import Named
 from mien.core.config.sweep import SweepConfig
 from mien.core.config.train import DistillConfig
-from mien.core.errors import MienError, TrainingDiverged
-from mien.core.progress import say, warn
-from mien.study.plan import Permission, Step
+from mien.study.common import opened, run_trainings
+from mien.study.plan import Step
 from mien.study.side_by_side import train_side_by_side
 
 
@@ -32,40 +29,20 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
         expand(named)
     for variant in sweep.variants:
         train.check(sweep.training(variant, sweep.seeds[0])[0])
-    folder, fresh = SweepFolder(root), not root.exists()
-    build, *trainings = steps(sweep, root)
-    permission = Permission(replace)
-    earlier_request(root, sweep.name, "sweep")
-    permission.obtain([build, *trainings])
-    if open_study(root, sweep.name, sweep.model_dump(mode="json"), text, kind="sweep"):
-        warn(f"{root} was made with other settings; what they touch is made again.")
-    try:
+    folder, (build, trainings) = SweepFolder(root), steps(sweep, root)
+    request, plan = sweep.model_dump(mode="json"), [build, *trainings.values()]
+    with opened(root, "sweep", request, text, plan, replace=replace) as permission:
         build.run()
-    except MienError:
-        if fresh:
-            close_study(root)
-        raise
-    train_side_by_side(partial(steps, sweep, root), root, jobs)
-    plan = _plan(sweep)
-    started, failed = time.perf_counter(), dict[tuple[str, int], str]()
-    for number, ((variant, seed), step) in enumerate(zip(plan, trainings, strict=True), 1):
-        say(f"[{number}/{len(plan)}] {variant.name}, seed {seed}  ({time.perf_counter() - started:.0f} s so far)")
-        try:
-            permission.run(step)
-        except TrainingDiverged as error:
-            failed[variant.name, seed] = str(error)
-            warn(f"{variant.name}, seed {seed}: {error}")
-        else:
-            predict.run(folder.run(variant.name, seed), folder.index, "val", PredictConfig())
-    return sweep_summary.run(sweep, root, failed)
+    train_side_by_side(partial(all_steps, sweep, root), root, jobs)
+
+    def then(name: str, seed: int) -> None:
+        predict.run(folder.run(name, seed), folder.index, "val", PredictConfig())
+
+    return sweep_summary.run(sweep, root, run_trainings(trainings, permission, then))
 
 
-def _plan(sweep: SweepConfig) -> list[tuple[Named, int]]:
-    return [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
-
-
-def steps(sweep: SweepConfig, root: Path) -> list[Step]:
-    """The index, and the trainings in their order."""
+def steps(sweep: SweepConfig, root: Path) -> tuple[Step, dict[tuple[str, int], Step]]:
+    """The index, and the trainings by variant and seed in their order: seeds first, variants second."""
     from mien.stages import distill, index, train
 
     folder = SweepFolder(root)
@@ -82,4 +59,11 @@ def steps(sweep: SweepConfig, root: Path) -> list[Step]:
         return Step(f"train {variant.name} {seed}", out / "manifest.json", run, ("index",), training=out)
 
     build = Step("index", folder.index / "manifest.json", lambda: index.run(sweep.index, folder.index, replace=True))
-    return [build, *(training(variant, seed) for variant, seed in _plan(sweep))]
+    pairs = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
+    return build, {(variant.name, seed): training(variant, seed) for variant, seed in pairs}
+
+
+def all_steps(sweep: SweepConfig, root: Path) -> list[Step]:
+    """The index and the trainings, in their order."""
+    build, trainings = steps(sweep, root)
+    return [build, *trainings.values()]

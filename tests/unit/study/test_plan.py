@@ -126,7 +126,7 @@ def test_a_stage_that_is_asked_says_what_it_would_do_and_does_nothing(tmp_path):
 )
 def test_trainings_that_changed_settings_would_remove(finished, file, old, new, lost):
     before = contents(finished)
-    steps = sweep.steps(edited(file, old, new), finished)
+    steps = sweep.all_steps(edited(file, old, new), finished)
     found = lost_trainings(steps)
     assert sorted(str(path.relative_to(finished / "runs")) for path in found) == lost
     states = outlook(steps)
@@ -145,9 +145,12 @@ def test_a_training_that_is_begun_goes_on_and_counts_once_it_saved(finished, fil
         base.write_json(runs / f"seed-{seed}" / "started.json", {"kind": "run", "fingerprint": mark})
     (runs / "seed-1" / "last").mkdir()
     (runs / "seed-1" / "last" / "state.json").write_text("{}")
-    assert [s for n, s in outlook(sweep.steps(load_sweep(file), finished)).items() if "plain" in n] == ["goes on"] * 2
+    going_on = outlook(sweep.all_steps(load_sweep(file), finished))
+    assert [s for n, s in going_on.items() if "plain" in n] == ["goes on"] * 2
+        "goes on"
+    ] * 2
     other = edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1')
-    assert lost_trainings(sweep.steps(other, finished)) == [runs / "seed-1"]
+    assert lost_trainings(sweep.all_steps(other, finished)) == [runs / "seed-1"]
 
 
 def test_a_sweep_removes_no_training_unasked(finished, file, capsys):
