@@ -1,17 +1,19 @@
 """What FER2013's copies across its official splits are worth to a recogniser that is scored on them.
 
+    export MIEN_DATA=/data      # with the ImageNet starts that studies/fer2013.toml names
     python benchmarks/leak.py --fer2013 FILE --work FOLDER --out leak.json [--jobs N]
     python benchmarks/leak.py --work docs/results/leak --out docs/results/leak.json     # from the predictions alone
 
-The networks of the study `fer2013` and the plain student of the sweep `fer2013_students` (three seeds) are trained once
-more, with the same settings, on Training as it is published: images that have a copy in the official test
-(PrivateTest) stay in, as in most published figures. Copies of val (PublicTest), on which the epoch is chosen, are left
-out as ever. Their twins, trained without copies of test, are the published ones: `docs/results/fer2013` and
-`docs/results/fer2013_students`.
+The MobileNets of the study `fer2013` are trained once more, with the same settings, on Training without regard to the
+official test (PrivateTest): images that have a copy there stay in. Copies of val (PublicTest), on which the epoch is
+chosen, are left out as ever, and a part is calib. Their twins, trained without copies of test, are the published ones:
+`docs/results/fer2013`.
 
-Both are scored on the official test's rows: all, and those whose closest copy in Training (fer2013_copies.csv) is
-identical, near, and none. Differences are paired over rows that both have predictions of, with intervals that
-resample whole groups of copies. The pool of the three networks has equal weights, as the published study selected.
+Both are scored on the official test's rows: all; those that show an image of which an identical or near copy was
+trained on; those whose copy stands in Training and was not trained on (left out with copies of val, or calib); and
+those without a copy in Training (fer2013_copies.csv). Differences are paired over the rows that both have predictions
+of, with intervals that resample whole groups of copies; they know nothing of other seeds. The pool of the three
+networks has equal weights, as the published study selected.
 
 `--work` keeps the index, the runs, and `logits/NAME.npz` (rows of the official test in the file's order), with
 `logits/rows.npz` all that scoring needs: where they are there, nothing is trained, and FILE is not read.
@@ -31,9 +33,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer2013_copies import read_copies
+from fer2013_copies import DIGITS
 from mien.core.artifacts.base import write_json
 from mien.core.artifacts.calibration import read_calibration
+from mien.core.artifacts.index import read_index
 from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.artifacts.run import environment, read_run
 from mien.core.config import TrainConfig, resolve
@@ -41,14 +44,12 @@ from mien.core.config.base import Origins
 from mien.core.config.index import IndexConfig
 from mien.core.config.judge import CalibrateConfig, PredictConfig
 from mien.core.config.study import load_study, seeded, shipped_studies
-from mien.core.config.sweep import load_sweep
 from mien.evaluate.metrics import log_softmax, metrics, softmax
 from mien.evaluate.paired import Compared, paired
 from mien.stages import calibrate, index, predict, train
-from peers import faces_of, name_of, subsets
+from peers import faces_of, name_of
 
 TEACHERS = ("v1", "v1_112", "v2")
-STUDENTS = ("student_0", "student_1", "student_2")
 SHOWN: tuple[Literal["accuracy", "macro_f1", "nll"], ...] = ("accuracy", "macro_f1", "nll")
 DIFFERENCES: tuple[Compared, ...] = ("accuracy", "macro_f1")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -56,20 +57,15 @@ Floats = NDArray[np.float64]
 
 
 def settings(name: str) -> tuple[TrainConfig, Origins]:
-    """A network's settings as the published study or sweep has them."""
-    if name in TEACHERS:
-        study = load_study(shipped_studies() / "fer2013.toml")
-        (teacher,) = [t for t in study.teachers if t.name == name]
-        return resolve(TrainConfig, ("study", seeded(teacher.settings, study.seed)))
-    sweep = load_sweep(shipped_studies() / "sweeps" / "fer2013_students.toml")
-    return resolve(TrainConfig, ("sweep", sweep.base), ("seed", {"seed": int(name.rpartition("_")[2])}))
+    """A network's settings as the published study has them."""
+    study = load_study(shipped_studies() / "fer2013.toml")
+    (teacher,) = [t for t in study.teachers if t.name == name]
+    return resolve(TrainConfig, ("study", seeded(teacher.settings, study.seed)))
 
 
 def published(name: str) -> Path:
     """The run of the same settings that was trained without copies of test."""
-    if name in TEACHERS:
-        return RESULTS / "fer2013" / "teachers" / name
-    return RESULTS / "fer2013_students" / "plain" / f"seed-{name.rpartition('_')[2]}"
+    return RESULTS / "fer2013" / "teachers" / name
 
 
 def leaky_index(table: Path, work: Path) -> Path:
@@ -77,8 +73,10 @@ def leaky_index(table: Path, work: Path) -> Path:
     part = work / "without_private_test.csv"
     if not part.exists():
         work.mkdir(parents=True, exist_ok=True)
-        with table.open(encoding="utf-8") as lines, part.open("w", encoding="utf-8") as kept:
+        begun = part.with_suffix(".begun")
+        with table.open(encoding="utf-8") as lines, begun.open("w", encoding="utf-8") as kept:
             kept.writelines(line for line in lines if "PrivateTest" not in line)
+        begun.replace(part)
     index.run(IndexConfig(source=(f"fer2013={part}",), size=48, test_fraction=0.0), work / "index")
     return work / "index"
 
@@ -146,48 +144,46 @@ def compare(
 
 
 def write_rows(table: Path, work: Path) -> None:
-    """Labels and image ids of the official test's rows."""
+    """Labels, image ids and groups of the official test's rows, and the closest copy that was trained on."""
     faces, labels = faces_of(table, "test")
+    digits = [name_of(face) for face in faces]
+    leaky = read_index(work / "index")
+    trained = [image[:DIGITS] for image in leaky.image_ids[leaky.rows("train")].tolist()]
+    with (RESULTS / "fer2013_copies.csv").open(encoding="utf-8") as lines:
+        table_of_copies = list(csv.DictReader(lines))
+    group = {line["image_id"]: line["group"] for line in table_of_copies}
+    in_training = {line["image_id"]: line["training"] for line in table_of_copies if line["training"]}
+    images, groups = set(trained), {group[image] for image in trained if image in group}
+
+    def copy_of(image: str) -> str:
+        if image in images:
+            return "identical"
+        if group.get(image) in groups:
+            return "near"
+        return "none" if in_training.get(image, "none") == "none" else "not trained on"
+
     (work / "logits").mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
-        work / "logits" / "rows.npz", labels=labels.astype(np.int8), image_ids=[name_of(face) for face in faces]
+        work / "logits" / "rows.npz",
+        labels=labels.astype(np.int8),
+        image_ids=digits,
+        groups=[group.get(image, image) for image in digits],
+        copies=[copy_of(image) for image in digits],
     )
 
 
 def report(work: Path) -> dict[str, Any]:
     """Everything that the output holds."""
     rows = np.load(work / "logits" / "rows.npz")
-    labels, digits = rows["labels"].astype(np.int64), rows["image_ids"].tolist()
-    copies = read_copies(RESULTS / "fer2013_copies.csv")
-    sets = subsets(labels, digits, copies)
-    groups = groups_of(digits)
-    names = [*TEACHERS, *STUDENTS]
-    leaky = {n: np.load(work / "logits" / f"{n}.npz")["log_probabilities"].astype(np.float64) for n in names}
-    twins = {name: clean(name, digits) for name in names}
+    labels, copies = rows["labels"].astype(np.int64), rows["copies"]
+    of = {"all": np.ones(len(labels), dtype=bool), "trained on": np.isin(copies, ["identical", "near"])}
+    of |= {kind: copies == kind for kind in ("identical", "near", "not trained on", "none")}
+    sets = {kind: (np.flatnonzero(held), labels[held]) for kind, held in of.items()}
+    leaky = {n: np.load(work / "logits" / f"{n}.npz")["log_probabilities"].astype(np.float64) for n in TEACHERS}
+    twins = {name: clean(name, rows["image_ids"].tolist()) for name in TEACHERS}
     for one in (leaky, twins):
         one["pool"] = pooled([one[name] for name in TEACHERS])
-    networks = {name: compare(leaky[name], twins[name], sets, groups) for name in leaky}
-    means = {
-        name: {
-            key: {
-                "with_copies": float(np.mean([networks[s][name]["with_copies"][key] for s in STUDENTS])),
-                "without": float(np.mean([networks[s][name]["without"][key] for s in STUDENTS])),
-                "all_rows_with_copies": float(
-                    np.mean([networks[s][name]["all_rows_with_copies"][key] for s in STUDENTS])
-                ),
-            }
-            for key in SHOWN
-        }
-        for name in sets
-    }
-    return {"networks": networks, "student_means": means}
-
-
-def groups_of(digits: list[str]) -> NDArray[np.str_]:
-    """Each row's group of copies: of fer2013_copies.csv, or its image's own name."""
-    with (RESULTS / "fer2013_copies.csv").open(encoding="utf-8") as lines:
-        group = {line["image_id"]: line["group"] for line in csv.DictReader(lines)}
-    return np.array([group.get(d, d) for d in digits])
+    return {"networks": {name: compare(leaky[name], twins[name], sets, rows["groups"]) for name in leaky}}
 
 
 def main() -> None:
@@ -202,13 +198,13 @@ def main() -> None:
     if given.one:
         train_one(given.one, given.fer2013, given.work)
         return
-    missing = [n for n in (*TEACHERS, *STUDENTS) if not (given.work / "logits" / f"{n}.npz").exists()]
+    missing = [n for n in TEACHERS if not (given.work / "logits" / f"{n}.npz").exists()]
     if missing or not (given.work / "logits" / "rows.npz").exists():
         if given.fer2013 is None:
             parser.error(f"{given.work} lacks predictions of {', '.join(missing) or 'rows'}: --fer2013 is needed")
+        leaky_index(given.fer2013, given.work)
         write_rows(given.fer2013, given.work)
     if missing:
-        leaky_index(given.fer2013, given.work)
         base = [sys.executable, __file__, "--fer2013", str(given.fer2013), "--work", str(given.work), "--one"]
         with ThreadPoolExecutor(given.jobs) as pool:
             list(pool.map(lambda name: subprocess.run([*base, name], check=True), missing))

@@ -1,12 +1,13 @@
 """How far the quickstart's figures move with its seed, and with the code path that a processor takes.
 
+    mkdir -p out
     for seed in 0 1 2 3 4; do
       sed "s/^seed = 0/seed = $seed/" studies/quickstart.toml > out/seed$seed.toml
       mien study out/seed$seed.toml --out out/seed$seed
     done
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
       mien study out/seed0.toml --out out/avx2
-    python benchmarks/quickstart_seeds.py out/seed* --path avx2=out/avx2 --out docs/results/quickstart_seeds.json
+    python benchmarks/quickstart_seeds.py out/seed? --path avx2=out/avx2 --out docs/results/quickstart_seeds.json
 
 Reads finished studies; trains nothing. `inside` says whether each figure lies in the range that the study file expects.
 """

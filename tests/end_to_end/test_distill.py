@@ -73,9 +73,22 @@ def test_a_teacher_that_is_too_sure_on_train_teaches_at_a_temperature_of_its_own
     assert run.config["teacher"]["teaching_temperature"] != 1.0
 
 
-def test_a_plain_twin_on_the_same_views_asks_no_teacher(small_study, teacher, tmp_path):
-    folder, *_ = teacher
-    before = sorted(folder.rglob("*.npy"))
-    run = distill(small_study, tmp_path / "s", epochs=1, kd_weight=0.0, kd_views=3)
+def test_a_plain_twin_on_the_same_views_needs_none_of_the_teachers_answers(small_study, tmp_path, monkeypatch):
+    from mien.nn.distillation.teacher_bank import TeacherBank
+
+    def refuse(*_):
+        pytest.fail("a plain twin has nothing to ask")
+
+    monkeypatch.setattr(TeacherBank, "_compute", refuse)
+    monkeypatch.setattr(TeacherBank, "log_probabilities", refuse)
+    run = distill(small_study, tmp_path / "s", kd_weight=0.0, kd_views=2)
     assert run.environment["training"]["steps"] > 1
-    assert sorted(folder.rglob("*.npy")) == before
+
+
+def test_a_plain_twin_on_fixed_views_is_another_run_than_one_on_fresh_ones():
+    """Before, `kd_views` did nothing without a teacher's weight: a run of then must not pass for a twin."""
+    identities = [
+        resolve(DistillConfig, ("flag", {"kd_weight": weight, "kd_views": views}))[0].identity()
+        for weight, views in ((0.0, 0), (0.0, 3), (0.5, 0), (0.5, 3))
+    ]
+    assert [i for i, one in enumerate(identities) if "fixed_views_without_teacher" in one] == [1]

@@ -66,12 +66,14 @@ def test_the_student_sees_the_pixels_that_the_teacher_saw(index, tmp_path):
     shown.close()
 
 
-def test_a_plain_twin_sees_the_same_pixels_and_needs_no_teacher(index, tmp_path):
-    taught, plain = batches(index, tmp_path, Teacher()), batches(index, tmp_path, None)
+@pytest.mark.parametrize("mixing", ["none", "mixcut"])
+def test_a_plain_twin_sees_the_same_pixels_and_needs_no_teacher(index, tmp_path, mixing):
+    taught, plain = (batches(index, tmp_path, teacher, mixing=mixing) for teacher in (Teacher(), None))
     steps = taught.sampler.steps_per_epoch
     for step in (0, 1, steps, 2 * steps + 3):
-        one, twin = taught(step, 0.0), plain(step, 0.0)
+        one, twin = taught(step, 1.0), plain(step, 1.0)
         assert (one.images == twin.images).all()
+        assert (one.target == twin.target).all()
         assert twin.teacher_log_probs is None
     taught.close(), plain.close()
 

@@ -147,8 +147,6 @@ def test_a_training_that_is_begun_goes_on_and_counts_once_it_saved(finished, fil
     (runs / "seed-1" / "last" / "state.json").write_text("{}")
     going_on = outlook(sweep.all_steps(load_sweep(file), finished))
     assert [s for n, s in going_on.items() if "plain" in n] == ["goes on"] * 2
-        "goes on"
-    ] * 2
     other = edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1')
     assert lost_trainings(sweep.all_steps(other, finished)) == [runs / "seed-1"]
 

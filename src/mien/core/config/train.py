@@ -120,6 +120,11 @@ class DistillConfig(TrainConfig):
         ),
     )
 
+    def identity(self) -> dict[str, object]:
+        """As of a training; a plain twin on fixed views is no run of before, when such a student saw fresh ones."""
+        twin = {"fixed_views_without_teacher": True} if self.kd_views and not self.kd_weight else {}
+        return super().identity() | twin
+
     def owners(self) -> dict[str, Owner]:
         """Of what a teacher and its loss need."""
         dkd = (self.kd_loss == "dkd" and self.kd_weight > 0, "kd_loss dkd")
