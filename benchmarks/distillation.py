@@ -23,7 +23,8 @@ from mien.core.artifacts.run import environment, read_metrics
 from mien.evaluate.bootstrap import resampled_many
 from mien.evaluate.calibration_error import ece
 from mien.evaluate.comparison import compare
-from mien.evaluate.metrics import log_softmax, metrics, softmax
+from mien.evaluate.metrics import metrics, softmax
+from mien.evaluate.scaling import Scaling
 
 METRICS = ("accuracy", "macro_f1", "nll")
 Floats = NDArray[np.float64]
@@ -33,7 +34,7 @@ def calibrated(run: Path) -> tuple[Predictions, Floats]:
     """A run's predictions of test, and probabilities (n, 7) by its calibration."""
     test = read_predictions(predictions_path(run, "test"), allow_test=True)
     fitted = read_calibration(run / "calibration.json", weights_hash=test.meta["weights_hash"])
-    return test, softmax(log_softmax(test.logits) @ np.array(fitted.matrix).T + np.array(fitted.bias))
+    return test, softmax(Scaling(fitted.method, np.array(fitted.matrix), np.array(fitted.bias)).apply(test.logits))
 
 
 def difference(scores: Floats, draws: Floats) -> dict[str, Any]:

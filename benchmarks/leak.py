@@ -46,6 +46,8 @@ from mien.core.config.judge import CalibrateConfig, PredictConfig
 from mien.core.config.study import load_study, seeded, shipped_studies
 from mien.evaluate.metrics import log_softmax, metrics, softmax
 from mien.evaluate.paired import Compared, paired
+from mien.evaluate.pooling import pooled_logits
+from mien.evaluate.scaling import Scaling
 from mien.stages import calibrate, index, predict, train
 from peers import faces_of, name_of
 
@@ -104,21 +106,16 @@ def train_one(name: str, table: Path, work: Path) -> None:
 def calibrated(run: Path, logits: Floats, weights_hash: str) -> Floats:
     """Log-probabilities (n, 7) by the run's calibration."""
     fitted = read_calibration(run / "calibration.json", weights_hash=weights_hash)
-    return log_softmax(log_softmax(logits) @ np.array(fitted.matrix).T + np.array(fitted.bias))
+    return log_softmax(Scaling(fitted.method, np.array(fitted.matrix), np.array(fitted.bias)).apply(logits))
 
 
 def clean(name: str, digits: list[str]) -> Floats:
     """The published twin's calibrated log-probabilities of the rows with these image ids; NaN where it has none."""
     run = published(name)
     found = read_predictions(predictions_path(run, "test"), allow_test=True)
-    row = {image[: len(digits[0])]: i for i, image in enumerate(found.image_ids.tolist())}
+    row = {image[:DIGITS]: i for i, image in enumerate(found.image_ids.tolist())}
     logs = calibrated(run, found.logits, found.meta["weights_hash"])
     return np.stack([logs[row[d]] if d in row else np.full(logs.shape[1], np.nan) for d in digits])
-
-
-def pooled(members: list[Floats]) -> Floats:
-    """Log of the members' mean probability."""
-    return np.asarray(np.log(np.mean([np.exp(member) for member in members], 0)))
 
 
 def compare(
@@ -182,7 +179,10 @@ def report(work: Path) -> dict[str, Any]:
     leaky = {n: np.load(work / "logits" / f"{n}.npz")["log_probabilities"].astype(np.float64) for n in TEACHERS}
     twins = {name: clean(name, rows["image_ids"].tolist()) for name in TEACHERS}
     for one in (leaky, twins):
-        one["pool"] = pooled([one[name] for name in TEACHERS])
+        members = [one[name] for name in TEACHERS]
+        one["pool"] = pooled_logits(
+            members, np.full(len(members), 1 / len(members)), [1.0] * len(members), "probability"
+        )
     return {"networks": {name: compare(leaky[name], twins[name], sets, rows["groups"]) for name in leaky}}
 
 

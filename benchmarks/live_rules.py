@@ -31,7 +31,7 @@ from mien.core.artifacts.predictions import predictions_path, read_predictions
 from mien.core.config.live import SHIPPED_RULES, LiveRules
 from mien.core.errors import SplitError
 from mien.core.labels import LABELS
-from mien.evaluate.metrics import log_softmax
+from mien.evaluate.scaling import Scaling
 from mien.runtime.policy import LabelPolicy, thresholds_of
 from mien.runtime.recognizer import open_session
 from mien.stages import replay
@@ -134,7 +134,7 @@ def false_positive_rates(run: Path, model: Path) -> dict[str, dict[str, float]]:
     rules = LiveRules()
     thresholds = thresholds_of(rules, card.decisions.thresholds)
     fitted = read_calibration(run / "calibration.json", weights_hash=weights)
-    calibrated = log_softmax(test.logits) @ np.array(fitted.matrix).T + np.array(fitted.bias)
+    calibrated = Scaling(fitted.method, np.array(fitted.matrix), np.array(fitted.bias)).apply(test.logits)
     answers = []
     for z in calibrated:
         policy = LabelPolicy(rules, thresholds)

@@ -39,8 +39,8 @@ def check_settings(
     changed = [name for name in (*DECISIVE[kind], *OF_INDEXES[kind]) if before.get(name) != request[name]]
     existing = [folder for folder in indexes if (folder / base.MANIFEST).is_file()]
     if changed and not set(changed) & set(OF_INDEXES[kind]):
-        opened = accesses.read_accesses([accesses.origin_of_index(read_index(folder)) for folder in existing])
-        accesses.check_unopened(opened, f"{kind} got other settings ({', '.join(changed)})", again=again)
+        to_test = accesses.read_accesses([accesses.origin_of_index(read_index(folder)) for folder in existing])
+        accesses.check_unopened(to_test, f"{kind} got other settings ({', '.join(changed)})", again=again)
 
 
 @contextmanager
