@@ -31,7 +31,7 @@ def test_every_stage_by_hand(tmp_path, capsys):
     i, a, b, e, s = (tmp_path / name for name in ("index", "a", "b", "ens", "student"))
     small = ["--backbone", "cnn", "--epochs", "4", "--batch-size", "32"]
     commands = [
-        ["index", "build", "--source", "synthetic=980", "--size", "32", "--out", i],
+        ["index", "build", "--source", "synthetic=840", "--size", "32", "--out", i],
         ["index", "audit", i],
         ["train", "--index", i, "--out", a, *small],
         ["train", "--index", i, "--out", b, *small, "--head", "linear", "--seed", "1"],
@@ -62,7 +62,9 @@ def test_a_run_elsewhere(small_study, tmp_path, capsys):
     shutil.copytree(small_study, out)
     student, index = out / "student", out / "index"
     quick = ["--resamples", "100", "--json"]
-    code, text, err = call(capsys, "evaluate", student, "--index", index, "--corruptions", *quick)
+    code, text, err = call(
+        capsys, "evaluate", student, "--index", index, "--corruptions", "--corruption-pictures", "120", *quick
+    )
     assert code == 0, err
     found = json.loads(text)
     assert set(found["corruptions"]) == set(CORRUPTIONS)

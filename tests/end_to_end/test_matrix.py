@@ -30,10 +30,10 @@ color = "grey"
 calib_fraction = 0.25
 [[sources]]
 name = "first"
-source = ["synthetic=700"]
+source = ["synthetic=560"]
 [[sources]]
 name = "second"
-source = ["synthetic=770"]
+source = ["synthetic=630"]
 seed = 7
 [train]
 backbone = "cnn"
@@ -151,7 +151,7 @@ def test_the_interval_covers_images_and_seeds():
 def test_bad_matrices_are_refused(file, old, new, expected):
     text = MATRIX.replace(old, new)
     if new == "source = []":
-        text = text.replace('source = ["synthetic=770"]\n', "")
+        text = text.replace('source = ["synthetic=630"]\n', "")
     file.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         load_matrix(file)
