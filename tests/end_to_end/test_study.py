@@ -122,6 +122,7 @@ def smaller_file(folder: Path) -> Path:
 
 
 @pytest.mark.trains
+@pytest.mark.xdist_group("smaller_study")  # one worker makes it, and none waits
 def test_changed_settings_redo_what_they_touch_and_no_more(smaller_study, tmp_path):
     root, file = tmp_path / "out", smaller_file(tmp_path)
     shutil.copytree(smaller_study, root)
@@ -154,6 +155,7 @@ def test_changed_settings_redo_what_they_touch_and_no_more(smaller_study, tmp_pa
 
 @pytest.mark.trains
 @pytest.mark.slow
+@pytest.mark.xdist_group("smaller_study")
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_killed_at_several_moments_it_ends_with_the_same_numbers(smaller_study, tmp_path, kills):
     file, root = smaller_file(tmp_path), tmp_path / "out"
@@ -287,7 +289,7 @@ def test_training_on_shuffled_labels_falls_to_chance(small_study, tmp_path, monk
 
     monkeypatch.setattr(Index, "labels", shuffled)
     config, origin = resolve(
-        TrainConfig, ("flag", {"backbone": "cnn", "batch_size": 32, "epochs": 8, "head": "linear"})
+        TrainConfig, ("flag", {"backbone": "cnn", "batch_size": 32, "epochs": 5, "head": "linear"})
     )
     run = train.run(config, origin, folder, tmp_path / "shuffled")
     said = predict_logits(load_network(run), index.pixels, test).argmax(1)
