@@ -81,7 +81,7 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     from mien.nn.export import Calibrated, to_onnx  # noqa: PLC0415  (torch)
     from mien.nn.inference import load_network  # noqa: PLC0415
 
-    card = _card(trained, calibration, index)
+    card = card_of(trained, calibration, index)
     model = Calibrated(load_network(trained), calibration.matrix, calibration.bias).eval()
     proto = to_onnx(model, card)
     graph = _parity(proto, model, _crops(index, _spread(index.rows("val"), config.check)), config)
@@ -90,7 +90,8 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
         proto, compared = _fp16(proto, card, index)
         reduced = {"fp16": True, "val": compared}
     if config.int8:
-        proto, compared = _int8(proto, card, calibration, index, run_folder)
+        proto, compared = quantized_model(proto, card, calibration, index, run_folder)
+        check_int8(compared)
         graph["int8"], reduced["val"] = True, compared
     data = proto.SerializeToString()
     latency = _latency(data, _crops(index, _spread(index.rows("val"), BATCH)))
@@ -109,7 +110,8 @@ def run(run_folder: Path, index_folder: Path, out: Path, config: ExportConfig) -
     return parity
 
 
-def _card(trained: Run, calibration: Calibration, index: Index) -> ModelCard:
+def card_of(trained: Run, calibration: Calibration, index: Index) -> ModelCard:
+    """What a model file says of itself."""
     return ModelCard(
         name=trained.name,
         labels=LABELS,
@@ -159,10 +161,13 @@ def _answers(
     return probabilities / probabilities.sum(1, keepdims=True), logits
 
 
-def _int8(
+def quantized_model(
     proto: onnx.ModelProto, card: ModelCard, calibration: Calibration, index: Index, run_folder: Path
 ) -> tuple[onnx.ModelProto, PrecisionComparison]:
-    """The quantised graph with its own calibration and card, and how it compares with the float graph on val."""
+    """The quantised graph with its own calibration and card, and how it compares with the float graph on val.
+
+    Whether it may be used is for `check_int8` to say. Raises `MienError` where it cannot be calibrated.
+    """
     from mien.nn.export import describe, hash_weights, quantize, set_calibration  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
@@ -191,9 +196,7 @@ def _int8(
         "quantized_from": card.weights_hash,
     }
     describe(quantized, card.model_copy(update=changes))
-    compared = compare(_answers(proto, index, val)[0], _answers(quantized, index, val)[0], index.labels[val])
-    check_int8(compared)
-    return quantized, compared
+    return quantized, compare(_answers(proto, index, val)[0], _answers(quantized, index, val)[0], index.labels[val])
 
 
 def _fp16(proto: onnx.ModelProto, card: ModelCard, index: Index) -> tuple[onnx.ModelProto, PrecisionComparison]:
