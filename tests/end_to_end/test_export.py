@@ -42,7 +42,7 @@ def graph(trained, small_index):
 
     found, calibration = read_run(trained), _calibration(trained)
     model = exporting.Calibrated(load_network(found), calibration.matrix, calibration.bias)
-    return exporting.to_onnx(model, stage._card(found, calibration, read_index(small_index)))
+    return exporting.to_onnx(model, stage.card_of(found, calibration, read_index(small_index)))
 
 
 @pytest.fixture
