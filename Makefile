@@ -25,7 +25,7 @@ demo: setup
 test: setup
 	$(PYTEST)
 
-# Units and contracts, of which nothing trains and nothing takes seconds: for every save.
+# Units and contracts, of which nothing trains and little takes a second: for every save.
 test-fast: setup
 	$(PYTEST) tests/unit tests/contract -m "not trains and not slow and not long"
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from matplotlib.figure import Figure
 
 from mien.core.artifacts.base import write_json
 from mien.core.artifacts.calibration import read_calibration
@@ -27,7 +28,7 @@ from mien.core.errors import MienError
 from mien.evaluate.quantization import check_int8
 from mien.nn.export import Calibrated, to_onnx
 from mien.nn.inference import load_network
-from mien.report.figures import costs
+from mien.report.figures import COLOURS, MARKERS, Chart
 from mien.stages.export import card_of, quantized_model
 
 METRICS = ("n", "accuracy", "macro_f1", "nll", "ece", "ece_floor")
@@ -81,6 +82,21 @@ def timed(models: dict[tuple[str, str], bytes], side: int, rounds: int) -> dict[
     }
 
 
+def drawn(models: dict[str, dict[str, tuple[float, float]]]) -> Chart:
+    """Accuracy over milliseconds an image, {model: {precision: (ms, accuracy)}}; a line joins a model's precisions."""
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axis, markers = figure.subplots(), dict[str, str]()
+    for colour, (name, points) in zip(COLOURS, models.items(), strict=False):
+        axis.plot(*zip(*points.values(), strict=True), color=colour, lw=1, label=name)
+        for precision, point in points.items():
+            axis.plot(*point, markers.setdefault(precision, MARKERS[len(markers)]), color=colour, ms=6)
+    for precision, marker in markers.items():
+        axis.plot([], [], marker, color="0.4", label=precision)
+    axis.set(xlabel="milliseconds an image, one thread", ylabel="accuracy on val", xlim=(0, None))
+    axis.legend(frameon=False, fontsize=8)
+    return Chart(figure)
+
+
 def main() -> None:
     """Export, compare, time, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,7 +115,7 @@ def main() -> None:
         name: {p: (m[p]["p50_ms"], m["val"][key]["accuracy"]) for p, key in (("fp32", "float"), ("int8", "int8"))}
         for name, m in found.items()
     }
-    given.out.with_suffix(".png").write_bytes(costs(points).png())
+    given.out.with_suffix(".png").write_bytes(drawn(points).png())
     write_json(given.out, {"threads": 1, "rounds": given.rounds, "models": found, "environment": environment()})
 
 

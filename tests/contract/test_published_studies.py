@@ -11,7 +11,9 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from mien.core.errors import MienError
 from mien.core.labels import LABELS
+from mien.evaluate.quantization import check_int8
 
 ROOT = Path(__file__).parents[2] / "docs" / "results"
 STUDIES = sorted(path.parent for path in ROOT.glob("*/study.json"))
@@ -106,6 +108,25 @@ def test_the_students_figures_follow_from_their_predictions(name, runs, teacher)
     plain, taught = (np.mean(values) for values in macro.values())
     assert document["difference"]["macro_f1"]["mean"] == pytest.approx(taught - plain, abs=1e-9)
     assert document["retention"]["macro_f1"]["mean"] == pytest.approx(taught / best, abs=1e-9)
+
+
+def test_the_model_sizes_are_those_of_the_studies_and_refused_by_the_gate():
+    """Figures of test are the published studies' own; `refused` is what the gate of int8 says of the figures of val."""
+    models = json.loads((ROOT / "model_sizes.json").read_text())["models"]
+    study = json.loads((ROOT / "ferplus_webcam" / "study.json").read_text())
+    of = {f"{t['name']}_96": t["test"] for t in study["teachers"]} | {"v1_80": study["student"]["test"]}
+    compared = [name for name in models if name in of]
+    assert len(compared) == 3
+    for name in compared:
+        for metric in ("n", "accuracy", "macro_f1", "nll", "ece"):
+            assert models[name]["test"][metric] == pytest.approx(of[name][metric], rel=1e-9), (name, metric)
+    for model in models.values():
+        if model["refused"]:
+            with pytest.raises(MienError, match="int8 is worse"):
+                check_int8(model["val"])
+        else:
+            check_int8(model["val"])
+    assert [name for name, model in models.items() if model["refused"]] == ["v1_80"]
 
 
 def test_what_the_leak_is_worth_follows_from_the_kept_predictions():

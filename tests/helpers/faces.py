@@ -43,7 +43,7 @@ save_every_steps = {save}
 resamples = 200
 [evaluate]
 resamples = 200
-corruptions = true
+corruptions = {corruptions}
 corruption_pictures = 60
 [calibrate]
 resamples = 40
@@ -56,9 +56,12 @@ def index(folder: Path, *, count: int = 560, size: int = 32, seed: int = 0) -> P
     return folder
 
 
-def study_file(path: Path, *, count: int = 1470, epochs: int = 6, seed: int = 0, save: int = 20) -> Path:
+def study_file(
+    path: Path, *, count: int = 1470, epochs: int = 6, seed: int = 0, save: int = 20, corruptions: bool = True
+) -> Path:
     """Write a small study."""
-    path.write_text(STUDY.format(count=count, epochs=epochs, seed=seed, save=save), encoding="utf-8")
+    text = STUDY.format(count=count, epochs=epochs, seed=seed, save=save, corruptions=str(corruptions).lower())
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -417,20 +417,3 @@ def differences(estimates: dict[str, tuple[float, float, float]]) -> Chart:
         axis.set_yticks(range(len(estimates)), list(estimates))
         axis.set(xlabel="difference in macro-F1 on test, with its 95 % interval", ylim=(-0.7, len(estimates) - 0.3))
         return Chart(figure)
-
-
-def costs(models: dict[str, dict[str, tuple[float, float]]]) -> Chart:
-    """Accuracy over milliseconds an image, {model: {precision: (ms, accuracy)}}; a line joins a model's precisions."""
-    markers: dict[str, str] = {}
-    with mpl.rc_context(_STYLE):
-        figure, (axis,) = _grid(1, 5.4, 3.4, columns=1)
-        for colour, (name, points) in zip(itertools.cycle(COLOURS), models.items(), strict=False):
-            axis.plot(*zip(*points.values(), strict=True), color=colour, lw=1, label=name)
-            for precision, (milliseconds, accuracy) in points.items():
-                marker = markers.setdefault(precision, MARKERS[len(markers)])
-                axis.plot(milliseconds, accuracy, marker, color=colour, ms=6)
-        for precision, marker in markers.items():
-            axis.plot([], [], marker, color="0.4", label=precision)
-        axis.set(xlabel="milliseconds an image, one thread", ylabel="accuracy on val", xlim=(0, None))
-        axis.legend(frameon=False, fontsize=8)
-        return Chart(figure)
