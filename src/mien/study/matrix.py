@@ -32,7 +32,8 @@ def run_matrix(
     configs = {source.name: matrix.index_of(source) for source in matrix.sources}
     for config in configs.values():
         index.check(config)
-    train.check(matrix.training(matrix.seeds[0])[0])
+    for source in matrix.sources:
+        train.check(matrix.training(source, matrix.seeds[0])[0])
     folder = MatrixFolder(root)
     check_settings(
         root, "matrix", matrix.model_dump(mode="json"), [folder.index(name) for name in configs], again=again
@@ -78,8 +79,9 @@ def steps(matrix: MatrixConfig, root: Path) -> tuple[list[Step], dict[tuple[str,
         out, config, labels = folder.index(source.name), matrix.index_of(source), matrix.labels_of(source)
         return Step(f"index {source.name}", out / "manifest.json", lambda: _index(config, folder, source.name, labels))
 
-    def training(name: str, seed: int) -> Step:
-        out, (config, origin) = folder.run(name, seed), matrix.training(seed)
+    def training(source: Named, seed: int) -> Step:
+        name, (config, origin) = source.name, matrix.training(source, seed)
+        out = folder.run(name, seed)
         return Step(
             f"train {name} {seed}",
             out / "manifest.json",
@@ -88,8 +90,8 @@ def steps(matrix: MatrixConfig, root: Path) -> tuple[list[Step], dict[tuple[str,
             training=out,
         )
 
-    pairs = [(source.name, seed) for seed in matrix.seeds for source in matrix.sources]
-    return [build(source) for source in matrix.sources], {pair: training(*pair) for pair in pairs}
+    pairs = [(source, seed) for seed in matrix.seeds for source in matrix.sources]
+    return [build(source) for source in matrix.sources], {(s.name, seed): training(s, seed) for s, seed in pairs}
 
 
 def training_steps(matrix: MatrixConfig, root: Path) -> list[Step]:

@@ -15,13 +15,15 @@ from mien.core.config.train import TrainConfig
 from mien.core.errors import MienError
 
 LABELS_KEY = "labels"
+TRAIN_KEY = "train"
 
 
 class MatrixConfig(StageConfig):
     """Train sources × test sources: one training, repeated with each seed on each source, judged on all sources' test.
 
     A source with `labels` has the images alone that all sources of its index label, under the labels of the one that it
-    names: two such sources with the same other settings have the same images in every split.
+    names: two such sources with the same other settings have the same images in every split. A source's table `train`
+    holds settings of its own trainings, e.g. `soft_votes` where it alone has votes.
     """
 
     name: str
@@ -62,19 +64,19 @@ class MatrixConfig(StageConfig):
             if index.color == "auto":
                 raise ValueError('index: color = "grey" or "rgb", since all sources must look alike')
             crops.add((index.size, index.color, index.align, index.crop_scale, index.crop_shift_y))
+            try:
+                self.training(source, self.seeds[0])
+            except MienError as error:
+                raise ValueError(f"source {source.name}: train: {error}") from None
         if len(crops) > 1:
             raise ValueError(
                 f"sources have several sizes, colours, alignments or crops: {sorted(crops)}; all must look alike"
             )
-        try:
-            self.training(self.seeds[0])
-        except MienError as error:
-            raise ValueError(f"train: {error}") from None
         return self
 
     def index_of(self, source: Named) -> IndexConfig:
         """The settings of one source's index: those of all, then its own."""
-        settings = {key: value for key, value in source.settings.items() if key != LABELS_KEY}
+        settings = {key: value for key, value in source.settings.items() if key not in (LABELS_KEY, TRAIN_KEY)}
         return IndexConfig.parse({**self.index, **settings}, where=f"source {source.name}")
 
     def labels_of(self, source: Named) -> str | None:
@@ -92,9 +94,22 @@ class MatrixConfig(StageConfig):
                 f"{', '.join(names) or 'none'}"
             )
 
-    def training(self, seed: int) -> tuple[TrainConfig, Origins]:
+    def training(self, source: Named, seed: int) -> tuple[TrainConfig, Origins]:
         """The settings of one run, and where each came from."""
-        return resolve(TrainConfig, ("matrix", self.train), ("seed", {"seed": seed}))
+        return resolve(
+            TrainConfig, ("matrix", self.train), ("source", self._own_training(source)), ("seed", {"seed": seed})
+        )
+
+    def _own_training(self, source: Named) -> dict[str, object]:
+        """The settings that one source's trainings have for themselves."""
+        own = source.settings.get(TRAIN_KEY, {})
+        if not isinstance(own, dict):
+            raise ValueError(
+                f"source {source.name}: train is a table of settings, e.g. train = {{ soft_votes = true }}"
+            )
+        if "seed" in own:
+            raise ValueError(f"source {source.name}: train: seed is not a setting here: `seeds` lists them")
+        return own
 
 
 def load_matrix(path: Path) -> MatrixConfig:
