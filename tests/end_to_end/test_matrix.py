@@ -20,6 +20,7 @@ from mien.core.errors import ArtifactError, ConfigError, UsageError
 from mien.core.labels import LABELS
 from mien.stages import index as stage
 from mien.stages.matrix_tables import over_seeds
+from mien.study.matrix import steps
 
 MATRIX = """
 name = "small"
@@ -146,6 +147,9 @@ def test_the_interval_covers_images_and_seeds():
         ('method = "temperature"', 'prior = "uniform"', "cannot be selected"),
         ('name = "second"', 'name = "The second"', "lower-case"),
         ("seed = 7", 'labels = "synthetic"', "at least two sources"),
+        ("seed = 7", "train = true", "source second: train is a table"),
+        ("seed = 7", "train = { seed = 4 }", "source second: train: seed is not a setting"),
+        ("seed = 7", "train = { epoch = 4 }", "source second: train: .*Did you mean 'epochs'"),
     ],
 )
 def test_bad_matrices_are_refused(file, old, new, expected):
@@ -157,11 +161,30 @@ def test_bad_matrices_are_refused(file, old, new, expected):
         load_matrix(file)
 
 
+def test_a_source_has_training_settings_of_its_own(file):
+    file.write_text(MATRIX.replace("seed = 7", "seed = 7\ntrain = { epochs = 3, soft_votes = true }"))
+    matrix = load_matrix(file)
+    first, second = (matrix.training(source, 1) for source in matrix.sources)
+    assert [(c.epochs, c.soft_votes, c.batch_size, c.seed) for c, _ in (first, second)] == [
+        (2, False, 32, 1),
+        (3, True, 32, 1),
+    ]
+    assert second[1]["epochs"]["from"] == "source"
+    assert matrix.index_of(matrix.sources[1]).seed == 7
+    trainings = steps(matrix, file.parent / "out")[1]
+    assert set(trainings) == {(name, seed) for name in ("first", "second") for seed in (0, 1)}
+    settings = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mien.stages.train.run", lambda config, *_, **__: settings.update({config.seed: config}))
+        trainings["second", 0].run()
+    assert settings[0].epochs == 3
+
+
 def test_the_shipped_matrices_are_valid_and_found_by_name(tmp_path, capsys, monkeypatch):
     from mien.core.config.study import shipped_studies
 
     shipped = sorted((shipped_studies() / "matrices").glob("*.toml"))
-    assert {"labels"} <= {path.stem for path in shipped}
+    assert {"labels", "union"} <= {path.stem for path in shipped}
     for path in shipped:
         matrix = load_matrix(path)
         assert matrix.description

@@ -341,3 +341,16 @@ def test_a_teacher_may_be_polished_from_the_one_before(tmp_path):
     (tmp_path / "s.toml").write_text(text.replace('name = "arc"', 'name = "arc"\ninit_from = "plain"'))
     with pytest.raises(ConfigError, match="must come before it"):
         load_study(tmp_path / "s.toml")
+
+
+def test_a_student_may_start_from_a_teacher(tmp_path, monkeypatch):
+    from mien.core.config.study import load_study
+    from mien.study.graph import steps
+
+    text = faces.study_file(tmp_path / "s.toml").read_text()
+    (tmp_path / "s.toml").write_text(text.replace("[student]", '[student]\ninit_from = "plain"'))
+    started = []
+    monkeypatch.setattr("mien.stages.distill.run", lambda config, *_, **__: started.append(config.init_from))
+    (step,) = [s for s in steps(load_study(tmp_path / "s.toml"), tmp_path / "out") if s.name == "distill"]
+    step.run()
+    assert started == [str(tmp_path / "out" / "teachers" / "plain")]

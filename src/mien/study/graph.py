@@ -45,17 +45,23 @@ def _train(study: StudyConfig, teacher: Named, folder: StudyFolder) -> Step:
     from mien.stages import train
 
     out = folder.teacher(teacher.name)
-    settings, needs = dict(teacher.settings), ["index"]
-    start = settings.get("init_from")
-    if isinstance(start, str) and start in {other.name for other in study.teachers}:
-        needs.append(f"train {start}")
-        settings["init_from"] = str(folder.teacher(start))  # an earlier teacher
+    settings, first = _started(study, teacher.settings, folder)
 
     def run() -> object:  # resolved when it runs: the settings of a polish depend on those of an earlier run
         config, origin = resolve(TrainConfig, ("study", seeded(settings, study.seed)))
         return train.run(config, origin, folder.index, out, replace=True)
 
-    return Step(f"train {teacher.name}", out / "manifest.json", run, tuple(needs), training=out)
+    return Step(f"train {teacher.name}", out / "manifest.json", run, ("index", *first), training=out)
+
+
+def _started(
+    study: StudyConfig, settings: dict[str, object], folder: StudyFolder
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Settings of which `init_from` is a path where it names a teacher, and the step that trains that teacher."""
+    start = settings.get("init_from")
+    if isinstance(start, str) and start in {teacher.name for teacher in study.teachers}:
+        return {**settings, "init_from": str(folder.teacher(start))}, (f"train {start}",)
+    return settings, ()
 
 
 def _judge(study: StudyConfig, folder: StudyFolder, out: Path, training: str, again: bool) -> list[Step]:
@@ -100,15 +106,13 @@ def _ensemble(study: StudyConfig, folder: StudyFolder, runs: list[Path], again: 
 def _distill(study: StudyConfig, settings: dict[str, object], folder: StudyFolder) -> Step:
     from mien.stages import distill
 
-    config, origin = resolve(DistillConfig, ("study", seeded(settings, study.seed)))
-    product = folder.student / "manifest.json"
-    return Step(
-        "distill",
-        product,
-        lambda: distill.run(config, origin, folder.ensembles, folder.index, folder.student, replace=True),
-        ("ensemble",),
-        training=folder.student,
-    )
+    started, _ = _started(study, settings, folder)  # every teacher is trained before the ensemble
+
+    def run() -> object:  # resolved when it runs, as a teacher's are
+        config, origin = resolve(DistillConfig, ("study", seeded(started, study.seed)))
+        return distill.run(config, origin, folder.ensembles, folder.index, folder.student, replace=True)
+
+    return Step("distill", folder.student / "manifest.json", run, ("ensemble",), training=folder.student)
 
 
 def _evaluate(study: StudyConfig, folder: StudyFolder, runs: list[Path]) -> Step:
