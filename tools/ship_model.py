@@ -2,34 +2,36 @@
 
     python tools/ship_model.py RUN --index INDEX --name fer2013-mobilenetv2 --version 1 --command "mien study … "
 
-The run must be evaluated: every figure of the card is read from its `evaluation.json`. The fp32 file (where it is small
-enough), the fp16 file (where fp32 is not) and the int8 file (where its gate passes) are exported anew; the first of
-them is the default unless `--default` names another.
+The run must be evaluated. Files are exported anew: int8 where its gate passes, fp32 where it is small enough, fp16
+where neither is. The first is the default and has the name; another has its precision behind it. Figures of fp32 and
+fp16 are those of the run's `evaluation.json`. int8 is another model: it is judged on test here, as
+`mien evaluate FILE --on INDEX` does, in `RUN/shipped`; that access to test is recorded there.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from mien.core.artifacts import base
 from mien.core.artifacts.evaluation import read_evaluation
+from mien.core.artifacts.metrics import MetricsWithIntervals
 from mien.core.artifacts.models import CATALOGUE, CardFigure, Catalogue, ShippedModel
 from mien.core.artifacts.onnx_model import write_model
 from mien.core.artifacts.run import read_run
-from mien.core.config.judge import ExportConfig
+from mien.core.config.judge import EvaluateConfig, ExportConfig
 from mien.core.errors import MienError
 from mien.core.labels import LABELS
 from mien.core.progress import say
 from mien.nn.export import describe
 from mien.runtime.recognizer import open_session
-from mien.stages import export
+from mien.stages import evaluate_on, export
 
 MODELS = Path(__file__).parents[1] / "src" / "mien" / "models"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("int8", "fp32", "fp16")
 FIGURES = ("accuracy", "macro_f1", "minority_f1", "ece", "nll")
 LABEL_NOTES = {
     "fer2013": (
@@ -54,41 +56,43 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     parser.add_argument("--command", required=True, help="the commands that made the run")
     parser.add_argument("--test", default="FER2013, official test, its labels, one crop", help="what test is, in words")
-    parser.add_argument("--default", choices=PRECISIONS)
     asked = parser.parse_args()
-    evaluation = read_evaluation(asked.run)
-    entries: list[ShippedModel] = []
+    accesses = read_evaluation(asked.run)["test_accesses"]["before_selection"]
+    shipped: list[tuple[ShippedModel, MetricsWithIntervals]] = []
     for precision in PRECISIONS:
-        if precision == "fp16" and entries:
+        if precision == "fp16" and shipped:
             continue
-        entry = ship(asked, precision, evaluation)
-        entries += [] if entry is None else [entry]
-    chosen = next((e for e in entries if e.precision == asked.default), entries[0])
-    register(entries, chosen.name)
-    base.write_text(MODELS / "README.md", card(entries, evaluation, asked))
-    base.write_text(MODELS / "LICENSE", licence(chosen))
+        made = ship(asked, precision, f"{asked.name}-{precision}" if shipped else asked.name)
+        shipped += [] if made is None else [made]
+    entries = [entry for entry, _ in shipped]
+    register(entries)
+    base.write_text(MODELS / "README.md", card(entries, shipped[0][1], accesses, asked.test))
+    base.write_text(MODELS / "LICENSE", licence(entries[0]))
 
 
-def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) -> ShippedModel | None:
-    """Export one precision into the package; None, with the reason said, where it does not pass or is too large."""
+def ship(asked: argparse.Namespace, precision: str, name: str) -> tuple[ShippedModel, MetricsWithIntervals] | None:
+    """Export one precision into the package; its entry and its figures on test.
+
+    None, with the reason said, where it does not pass or is too large.
+    """
     run = read_run(asked.run)
-    name = f"{asked.name}-int8" if precision == "int8" else asked.name
-    path = MODELS / f"{name}.onnx"
+    path = asked.run / "shipped" / f"{name}.onnx"
+    path.parent.mkdir(exist_ok=True)
     try:
         config = ExportConfig(int8=precision == "int8", fp16=precision == "fp16")
         parity = export.run(asked.run, asked.index, path, config)
     except MienError as error:
-        say(f"{name} is left out: {error}")
+        say(f"{precision} is left out: {error}")
         return None
-    finally:
-        path.with_name("parity.json").unlink(missing_ok=True)
     if precision == "fp32" and parity["bytes"] > LARGEST_FP32:
-        path.unlink()
         return None
     name_model(path, name)
-    # int8 is another model: its figures on test are not known, those on val are in its export's gate.
-    figures = {} if precision == "int8" else test_figures(evaluation, asked.test)
-    return ShippedModel(
+    if precision == "int8":
+        scored = evaluate_on.run(path, asked.index, asked.index, EvaluateConfig())["test"]
+    else:
+        scored = read_evaluation(asked.run)["test"]
+    shutil.copyfile(path, MODELS / path.name)
+    entry = ShippedModel(
         name=name,
         version=asked.version,
         file=path.name,
@@ -100,9 +104,10 @@ def ship(asked: argparse.Namespace, precision: str, evaluation: dict[str, Any]) 
         input_size=int(run.config["crop"]["size"]),
         data=run.config["index"]["sources"],
         terms=run.terms,
-        figures=figures,
+        figures=test_figures(scored, asked.test),
         command=asked.command,
     )
+    return entry, scored
 
 
 def name_model(path: Path, name: str) -> None:
@@ -112,30 +117,29 @@ def name_model(path: Path, name: str) -> None:
     write_model(path, proto.SerializeToString())
 
 
-def test_figures(evaluation: dict[str, Any], test: str) -> dict[str, CardFigure]:
+def test_figures(scored: MetricsWithIntervals, test: str) -> dict[str, CardFigure]:
     """Figures on test as the catalogue holds them."""
-    scored = evaluation["test"]
-    on = f"{scored['n']:,} distinct images ({test})"
+    values, on = dict(scored), f"{scored['n']:,} distinct images ({test})"
     return {
-        name: CardFigure(value=round(scored[name], 6), ci95=tuple(round(v, 6) for v in scored["ci95"][name]), on=on)
+        name: CardFigure(value=round(values[name], 6), ci95=tuple(round(v, 6) for v in scored["ci95"][name]), on=on)
         for name in FIGURES
     }
 
 
-def register(entries: list[ShippedModel], default: str) -> None:
+def register(entries: list[ShippedModel]) -> None:
     """Write `models.json`; the models of other names are removed with their files."""
     path = MODELS / CATALOGUE
     before = Catalogue.model_validate_json(path.read_text(encoding="utf-8"))
     for old in before.models:
         if old.file not in {entry.file for entry in entries}:
             (MODELS / old.file).unlink(missing_ok=True)
-    after = Catalogue(default=default, models=entries, downloads=before.downloads)
+    after = Catalogue(default=entries[0].name, models=entries, downloads=before.downloads)
     base.write_json(path, after.model_dump(mode="json"))
 
 
-def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argparse.Namespace) -> str:
-    """The model card in Hugging Face's form: metadata with a `model-index`, then text."""
-    first, scored = entries[0], evaluation["test"]
+def card(entries: list[ShippedModel], scored: MetricsWithIntervals, accesses: int, test: str) -> str:
+    """The model card in Hugging Face's form: metadata with a `model-index`, then text. `scored`: of the first model."""
+    first = entries[0]
     metrics = "\n".join(
         f"          - type: {name}\n            value: {entry.value}" for name, entry in first.figures.items()
     )
@@ -159,7 +163,7 @@ def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argpars
         "CLASSES": classes,
         "FILES": files,
         "TERMS": terms,
-        "TEST": asked.test,
+        "TEST": test,
         "N": f"{scored['n']:,}",
         "COMMAND": first.command,
         "BACKBONE": first.backbone,
@@ -170,7 +174,7 @@ def card(entries: list[ShippedModel], evaluation: dict[str, Any], asked: argpars
         "DATASETS": ", ".join(first.data),
         "DATASET": first.data[0],
         "LABELS": LABEL_NOTES.get(first.data[0], ""),
-        "ACCESSES": str(evaluation["test_accesses"]["before_selection"]),
+        "ACCESSES": str(accesses),
         "EARLIER": "" if first.version == "1" else "; earlier versions of the model had been judged on it",
     }
     for key, value in values.items():

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from mien.cli import run
@@ -149,6 +150,24 @@ def test_real_int8_is_smaller_and_recognises(trained, small_index, tmp_path, qui
     crops = np.repeat(index.pixels[index.rows("val")], 3 // index.pixels.shape[3], axis=3)
     named = [s.run(["probabilities"], {"crops": crops})[0].argmax(1) for s in (float_session, session)]
     assert parity["val"]["labels_changed"] == pytest.approx((named[0] != named[1]).mean(), abs=2 / len(crops))
+    held = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "q.onnx").graph.initializer]
+    weights = [w for w in held if w.dtype == np.int8 and w.ndim >= 2]
+    assert len(weights) > 2
+    assert max(np.abs(w.astype(int)).max() for w in weights) == 64
+
+
+def test_int8_answers_alike_on_every_processor(trained, small_index, tmp_path, quick, lenient):
+    """Unoptimised, the graph computes in floating point what integers stand for: no sum can overflow there."""
+    assert run(["export", str(trained), "--index", str(small_index), "--out", str(tmp_path / "q.onnx"), "--int8"]) == 0
+    index = read_index(small_index)
+    crops = np.repeat(index.pixels[index.rows("val")], 3 // index.pixels.shape[3], axis=3)
+    answers = []
+    for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        session = onnxruntime.InferenceSession(str(tmp_path / "q.onnx"), options, providers=["CPUExecutionProvider"])
+        answers.append(session.run(["probabilities"], {"crops": crops})[0])
+    assert np.abs(answers[0] - answers[1]).mean() < 1e-3
 
 
 def test_int8_that_loses_is_refused_and_the_float_model_stays(
