@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -119,7 +120,8 @@ def name_model(path: Path, name: str) -> None:
 
 def test_figures(scored: MetricsWithIntervals, test: str) -> dict[str, CardFigure]:
     """Figures on test as the catalogue holds them."""
-    values, on = dict(scored), f"{scored['n']:,} distinct images ({test})"
+    values: dict[str, Any] = dict(scored)
+    on = f"{scored['n']:,} distinct images ({test})"
     return {
         name: CardFigure(value=round(values[name], 6), ci95=tuple(round(v, 6) for v in scored["ci95"][name]), on=on)
         for name in FIGURES

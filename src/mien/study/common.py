@@ -14,6 +14,7 @@ from typing import Literal
 from mien.core.artifacts import base
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.index import read_index
+from mien.core.artifacts.lock import only_writer
 from mien.core.artifacts.study import REQUEST, close_study, earlier_request, open_study, read_request
 from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
@@ -56,19 +57,21 @@ def opened(
     """Enter the folder of a study, sweep or matrix, or make it; a folder that was made goes where the block fails.
 
     `request` are its settings, `text` its file. Nothing is touched before the trainings that `steps` would remove are
-    agreed to. Raises `UsageError` for a folder of something else and for a removal that nobody agreed to.
+    agreed to. Raises `UsageError` for a folder of something else, where another process writes there, and for a removal
+    that nobody agreed to.
     """
-    fresh, permission, name = not root.exists(), Permission(replace), str(request["name"])
-    earlier_request(root, name, kind)
-    permission.obtain(steps)
-    if open_study(root, name, request, text, kind=kind):
-        warn(f"{root} was made with other settings; what they touch is made again.")
-    try:
-        yield permission
-    except MienError:
-        if fresh:
-            close_study(root)
-        raise
+    with only_writer(root):
+        fresh, permission, name = not root.exists(), Permission(replace), str(request["name"])
+        earlier_request(root, name, kind)
+        permission.obtain(steps)
+        if open_study(root, name, request, text, kind=kind):
+            warn(f"{root} was made with other settings; what they touch is made again.")
+        try:
+            yield permission
+        except MienError:
+            if fresh:
+                close_study(root)
+            raise
 
 
 def run_trainings(

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mien.core.artifacts.index import read_index
+from mien.core.artifacts.lock import only_writer
 from mien.core.artifacts.run import read_metrics, read_run
 from mien.core.config import TrainConfig, resolve
 from mien.core.errors import ArtifactError, ConfigError, InputError, TrainingDiverged, UsageError
@@ -36,6 +37,12 @@ BASE = {
 def train(index, out, **settings):
     config, origin = resolve(TrainConfig, ("flag", BASE | settings))
     return stage.run(config, origin, index, out)
+
+
+def test_two_trainings_of_one_folder_do_not_meet(small_index, tmp_path):
+    with only_writer(tmp_path / "r"), pytest.raises(UsageError, match="Another process is writing"):
+        train(small_index, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 class Killed(Exception):

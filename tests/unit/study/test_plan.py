@@ -10,6 +10,7 @@ import pytest
 from mien.cli import run
 from mien.core import progress
 from mien.core.artifacts import base, checkpoint
+from mien.core.artifacts.lock import only_writer
 from mien.core.artifacts.plan import about_to_make, ask
 from mien.core.artifacts.run import write_metrics
 from mien.core.config.matrix import load_matrix
@@ -197,6 +198,13 @@ def test_images_that_changed_without_a_setting_are_noticed_at_the_training(finis
     with pytest.raises(UsageError, match=r"1 training of other settings or images would be removed: .*seed-0"):
         sweep.run_sweep(edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1'), finished, SWEEP)
     assert contents(finished / "runs") == before
+
+
+def test_two_sweeps_of_one_folder_do_not_meet(finished, file):
+    before = contents(finished)
+    with only_writer(finished), pytest.raises(UsageError, match="Another process is writing"):
+        sweep.run_sweep(edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1'), finished, SWEEP, replace=True)
+    assert contents(finished) == before
 
 
 def test_a_matrix_asks_too(small_index, tmp_path, monkeypatch):

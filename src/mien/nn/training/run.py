@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from mien.core.artifacts import base
 from mien.core.artifacts.checkpoint import load_weights
 from mien.core.artifacts.index import Index
+from mien.core.artifacts.lock import only_writer
 from mien.core.artifacts.run import KIND, Run, RunConfig, StartedFrom, TaughtBy, begin_run, finish_run, read_run
 from mien.core.config.base import Origins, expand
 from mien.core.config.train import TrainConfig
@@ -47,7 +49,8 @@ def train_run(
     `views` is where a teacher's log-probabilities of augmented views are kept.
 
     Everything that can be wrong with the request is checked before `out` is touched. Of several
-    processes (`accelerate launch`, torchrun) the first one alone writes.
+    processes (`accelerate launch`, torchrun) the first one alone writes. Raises `UsageError` where another training
+    writes there.
     """
     together = processes()
     for text in config.oddities(
@@ -75,13 +78,14 @@ def train_run(
         document["teacher"] = taught_by
     trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
-    if together.is_main_process:
-        begin_run(out, fingerprint, document)
-    together.wait_for_everyone()
-    result = trainer.run()
-    if together.is_main_process:
-        finish_run(out, fingerprint, result)
-    together.wait_for_everyone()
+    with only_writer(out) if together.is_main_process else nullcontext():
+        if together.is_main_process:
+            begin_run(out, fingerprint, document)
+        together.wait_for_everyone()
+        result = trainer.run()
+        if together.is_main_process:
+            finish_run(out, fingerprint, result)
+        together.wait_for_everyone()
     return read_run(out)
 
 
