@@ -135,8 +135,8 @@ def fit_pool(
     chosen: Search | None = best if p is not None and p < LEVEL else None
     weights = searched[chosen] if chosen else equal
     why = (
-        f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: NLL better by {mean:.4f} ± {se:.4f} on "
-        "held-out folds"
+        f"weights by {best} {'beat' if chosen else 'do not beat'} equal ones: they change NLL on held-out folds by "
+        f"{-mean:+.4f} ± {se:.4f}"
     )
     why += "" if p is None else f", score test of equal weights p = {p:.2g}"
     return Fitted(pool, weights, chosen or "equal", final(heldout[chosen][0] if chosen else alike), gains, why)
