@@ -5,7 +5,7 @@
 The run must be evaluated. Files are exported anew: int8 where its gate passes, fp32 where it is small enough, fp16
 where neither is. The first is the default and has the name; another has its precision behind it. Figures of fp32 and
 fp16 are those of the run's `evaluation.json`. int8 is another model: it is judged on test here, as
-`mien evaluate FILE --on INDEX` does, in `RUN/shipped`; that access to test is recorded there.
+`mien evaluate FILE --on INDEX` does; that access to test is recorded beside INDEX and in `RUN/shipped`.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def main() -> None:
             continue
         made = ship(asked, precision, f"{asked.name}-{precision}" if shipped else asked.name)
         shipped += [] if made is None else [made]
+    if not shipped:
+        raise SystemExit("nothing was exported: the models that ship stay as they are")
     entries = [entry for entry, _ in shipped]
     register(entries)
     base.write_text(MODELS / "README.md", card(entries, shipped[0][1], accesses, asked.test))
@@ -86,6 +88,7 @@ def ship(asked: argparse.Namespace, precision: str, name: str) -> tuple[ShippedM
         say(f"{precision} is left out: {error}")
         return None
     if precision == "fp32" and parity["bytes"] > LARGEST_FP32:
+        say(f"fp32 is left out: {parity['bytes']:,} bytes, more than {LARGEST_FP32:,}")
         return None
     name_model(path, name)
     if precision == "int8":

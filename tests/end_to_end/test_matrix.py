@@ -105,6 +105,9 @@ def test_a_matrix_goes_on_and_its_cells_are_what_the_networks_say(file, tmp_path
     file.write_text(MATRIX.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
     assert run(["matrix", str(file), "--out", str(out)]) == 2
     assert "before matrix got other settings (seeds)" in " ".join(capsys.readouterr().err.split())
+    file.write_text(MATRIX.replace("seed = 7", "seed = 7\ntrain = { epochs = 3 }"))
+    assert run(["matrix", str(file), "--out", str(out), "--replace"]) == 2
+    assert "before matrix got other settings (trainings of sources)" in " ".join(capsys.readouterr().err.split())
     assert (out / "request.json").read_bytes() == asked
     assert run(["sweep", "ablation", "--out", str(out)]) == 2
     assert run(["study", "quickstart", "--out", str(out)]) == 2
@@ -135,7 +138,8 @@ def test_the_interval_covers_images_and_seeds():
     ("old", "new", "expected"),
     [
         ('name = "second"', 'name = "first"', "two sources have one name"),
-        ("epochs = 2", "epoch = 4", "Did you mean 'epochs'"),
+        ("epochs = 2", "epoch = 4", "(?<!first: )train: .*Did you mean 'epochs'"),
+        ("seed = 7", "trian = { epochs = 3 }", "source second: unknown key 'trian'. Did you mean 'train'"),
         ("seed = 7", "sead = 7", "Did you mean 'seed'"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "named twice"),
         ("epochs = 2", "seed = 4", "`seeds` lists them"),

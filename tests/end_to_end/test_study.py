@@ -343,6 +343,17 @@ def test_a_teacher_may_be_polished_from_the_one_before(tmp_path):
         load_study(tmp_path / "s.toml")
 
 
+@pytest.mark.parametrize(
+    ("start", "hint"), [("plian", "Did you mean 'plain'"), ("out/nothing", "Teachers: arc, plain")]
+)
+def test_a_start_that_is_nowhere_is_refused_before_anything_is_made(tmp_path, start, hint):
+    file = faces.study_file(tmp_path / "s.toml")
+    file.write_text(file.read_text().replace("[student]", f'[student]\ninit_from = "{start}"'))
+    with pytest.raises(UsageError, match=f"{start}.* names no teacher of the study(.|\n)*{hint}"):
+        run_study(load_study(file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_student_may_start_from_a_teacher(tmp_path, monkeypatch):
     from mien.core.config.study import load_study
     from mien.study.graph import steps

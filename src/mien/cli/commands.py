@@ -48,6 +48,7 @@ EXTRAS = {
     "torch": "train",
     "timm": "train",
     "accelerate": "train",
+    "filelock": "train",
     "onnx": "train",
     "onnxscript": "train",
     "torchvision": "train",

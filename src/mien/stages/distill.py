@@ -52,10 +52,14 @@ def run(
     *,
     replace: bool = False,
 ) -> Run:
-    """Teach a student from the ensemble that `teacher` (a folder of ensembles) selected, or names."""
+    """Teach a student from the ensemble that `teacher` (a folder of ensembles) selected, or names.
+
+    With `replace` a run of other settings at `out` makes way (a study owns its folders). Raises `UsageError` while
+    another training writes there.
+    """
     index = read_index(index_folder)
     folder, selection_path = _find(teacher)
-    ensemble, selection = read_ensemble(folder), read_selection(selection_path)
+    ensemble = read_ensemble(folder)
     fingerprint = base.fingerprint(
         KIND,
         VERSION,
@@ -69,8 +73,25 @@ def run(
     )
     if is_made(out, fingerprint, holds="is taught already"):
         return with_stated_terms(read_run(out), config, origin)
-    if replace:
-        base.make_way(out, fingerprint)
+    from mien.nn.training.run import writing  # noqa: PLC0415  (torch)
+
+    with writing(out):
+        if replace:
+            base.make_way(out, fingerprint)
+        return _taught(config, origin, index, ensemble, folder, selection_path, out, fingerprint)
+
+
+def _taught(
+    config: DistillConfig,
+    origin: Origins,
+    index: Index,
+    ensemble: Ensemble,
+    folder: Path,
+    selection_path: Path,
+    out: Path,
+    fingerprint: str,
+) -> Run:
+    """Train in `out` what `ensemble` in `folder` teaches."""
     members = _members(ensemble, folder)
     for member in members:
         check_index(member, index)
@@ -82,7 +103,7 @@ def run(
     taught_by: TaughtBy = {
         "name": ensemble.name,
         "weights_hash": ensemble.weights_hash,
-        "selection_hash": selection["hash"],
+        "selection_hash": read_selection(selection_path)["hash"],
         "selection": os.path.relpath(selection_path.resolve(), out.resolve()),
         **teaching,
     }

@@ -17,7 +17,8 @@ from mien.evaluate.metrics import score_logits
 def run(config: TrainConfig, origin: Origins, index_folder: Path, out: Path, *, replace: bool = False) -> Run:
     """Train, go on with an unfinished training, or return the finished run.
 
-    With `replace` a run of other settings at `out` makes way (a study owns its folders).
+    With `replace` a run of other settings at `out` makes way (a study owns its folders). Raises `UsageError` while
+    another training writes there.
     """
     index = read_index(index_folder)
     fingerprint = base.fingerprint(
@@ -28,11 +29,12 @@ def run(config: TrainConfig, origin: Origins, index_folder: Path, out: Path, *, 
     )
     if is_made(out, fingerprint, holds="is trained already"):
         return with_stated_terms(read_run(out), config, origin)
-    if replace:
-        base.make_way(out, fingerprint)
-    from mien.nn.training.run import train_run  # noqa: PLC0415  (torch)
+    from mien.nn.training.run import train_run, writing  # noqa: PLC0415  (torch)
 
-    return train_run(config, origin, index, out, fingerprint, score=score_logits)
+    with writing(out):
+        if replace:
+            base.make_way(out, fingerprint)
+        return train_run(config, origin, index, out, fingerprint, score=score_logits)
 
 
 def check(config: TrainConfig) -> None:

@@ -9,20 +9,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mien.core.artifacts import base
 from mien.core.artifacts import test_accesses as accesses
 from mien.core.artifacts.index import read_index
 from mien.core.artifacts.lock import only_writer
 from mien.core.artifacts.study import REQUEST, close_study, earlier_request, open_study, read_request
+from mien.core.config.matrix import TRAIN_KEY
 from mien.core.errors import CalibrationError, MienError, TrainingDiverged
 from mien.core.progress import say, warn
 from mien.study.plan import Permission, Step
 
 DECISIVE = {
     "study": ("seed", "teachers", "calibrate", "ensemble", "student"),
-    "matrix": ("seeds", "train", "calibrate"),
+    "matrix": ("seeds", "train", "trainings of sources", "calibrate"),
 }
 OF_INDEXES = {"study": ("index",), "matrix": ("index", "sources")}
 
@@ -36,12 +37,24 @@ def check_settings(
     """
     if not (root / REQUEST).is_file():
         return
-    before = read_request(root).get(kind, {})
-    changed = [name for name in (*DECISIVE[kind], *OF_INDEXES[kind]) if before.get(name) != request[name]]
+    before, now = _parts(read_request(root).get(kind, {})), _parts(request)
+    changed = [name for name in (*DECISIVE[kind], *OF_INDEXES[kind]) if before.get(name) != now.get(name)]
     existing = [folder for folder in indexes if (folder / base.MANIFEST).is_file()]
     if changed and not set(changed) & set(OF_INDEXES[kind]):
         to_test = accesses.read_accesses([accesses.origin_of_index(read_index(folder)) for folder in existing])
         accesses.check_unopened(to_test, f"{kind} got other settings ({', '.join(changed)})", again=again)
+
+
+def _parts(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a request, those of its sources' trainings by themselves."""
+    if "sources" not in request:
+        return dict(request)
+    of_indexes = [
+        {**source, "settings": {key: value for key, value in source["settings"].items() if key != TRAIN_KEY}}
+        for source in request["sources"]
+    ]
+    trainings = {source["name"]: source["settings"].get(TRAIN_KEY, {}) for source in request["sources"]}
+    return {**request, "sources": of_indexes, "trainings of sources": trainings}
 
 
 @contextmanager
@@ -54,10 +67,12 @@ def opened(
     *,
     replace: bool,
 ) -> Iterator[Permission]:
-    """Enter the folder of a study, sweep or matrix, or make it; a folder that was made goes where the block fails.
+    """Enter the folder of a study, sweep or matrix, or make it, as its only writer until the block ends.
+
+    A folder that was made goes again where the block fails before it made anything.
 
     `request` are its settings, `text` its file. Nothing is touched before the trainings that `steps` would remove are
-    agreed to. Raises `UsageError` for a folder of something else, where another process writes there, and for a removal
+    agreed to. Raises `UsageError` where another process writes there, for a folder of something else, and for a removal
     that nobody agreed to.
     """
     with only_writer(root):

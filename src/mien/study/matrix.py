@@ -43,21 +43,21 @@ def run_matrix(
     with opened(root, "matrix", request, text, plan, replace=replace) as permission:
         for build in builds:
             build.run()
-    train_side_by_side(partial(training_steps, matrix, root), root, jobs)
-    failed = run_trainings(trainings, permission, partial(_judge, matrix, folder, again))
-    done = {name: [seed for seed in matrix.seeds if (name, seed) not in failed] for name in configs}
-    for name, seeds in done.items():
-        if not seeds:
-            raise TrainingDiverged(f"No run on {name} has a result: {failed[name, matrix.seeds[0]]}")
-        _select(folder, name, seeds, again)
-    for name, seed in [pair for pair in trainings if pair not in failed]:
-        run, chosen = folder.run(name, seed), folder.selection(name)
-        evaluate.run(run, folder.index(name), matrix.evaluate, selection=chosen)
-        for other in configs:
-            if other != name:
-                say(f"{name}, seed {seed}, on {other}")
-                evaluate_on.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
-    return matrix_tables.run(matrix, root, done, failed)
+        train_side_by_side(partial(training_steps, matrix, root), root, jobs)
+        failed = run_trainings(trainings, permission, partial(_judge, matrix, folder, again))
+        done = {name: [seed for seed in matrix.seeds if (name, seed) not in failed] for name in configs}
+        for name, seeds in done.items():
+            if not seeds:
+                raise TrainingDiverged(f"No run on {name} has a result: {failed[name, matrix.seeds[0]]}")
+            _select(folder, name, seeds, again)
+        for name, seed in [pair for pair in trainings if pair not in failed]:
+            run, chosen = folder.run(name, seed), folder.selection(name)
+            evaluate.run(run, folder.index(name), matrix.evaluate, selection=chosen)
+            for other in configs:
+                if other != name:
+                    say(f"{name}, seed {seed}, on {other}")
+                    evaluate_on.run(run, folder.index(name), folder.index(other), matrix.evaluate, selection=chosen)
+        return matrix_tables.run(matrix, root, done, failed)
 
 
 def _index(config: IndexConfig, folder: MatrixFolder, name: str, labels: str | None) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TypedDict
 
 from mien.core.artifacts.plan import State, unmade
+from mien.core.artifacts.run import read_run
 from mien.core.artifacts.study import StudyDocument, StudyFolder, earlier_request, read_timings, write_timings
 from mien.core.config.base import expand
 from mien.core.config.study import StudyConfig
 from mien.core.config.train import TrainConfig
+from mien.core.errors import ArtifactError, UsageError, nearest
 from mien.core.progress import say, warn
 from mien.study.common import check_settings, opened
 from mien.study.graph import steps
@@ -47,12 +49,12 @@ def run_study(
             if step.name == "index" and jobs > 1:
                 timings |= train_side_by_side(partial(steps, study, root, again=again), root, jobs)
                 write_timings(root, timings)
-    document = study_summary.run(root)
-    say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
-    report.run(root, ("html",))
-    for inside, line in study_summary.expected_lines(document):
-        (say if inside else warn)(line)
-    return document
+        document = study_summary.run(root)
+        say(f"[{len(plan) + 1}/{len(plan) + 1}] report")
+        report.run(root, ("html",))
+        for inside, line in study_summary.expected_lines(document):
+            (say if inside else warn)(line)
+        return document
 
 
 def _preflight(study: StudyConfig) -> None:
@@ -61,7 +63,17 @@ def _preflight(study: StudyConfig) -> None:
 
     for source in study.index.source:
         expand(source)
+    names = [teacher.name for teacher in study.teachers]
     for settings in [*(teacher.settings for teacher in study.teachers), study.student or {}]:
+        start = settings.get("init_from")
+        if start is not None and start not in names:
+            try:
+                read_run(Path(expand(str(start))))
+            except ArtifactError as error:
+                raise UsageError(
+                    f"init_from = {start!r} names no teacher of the study.{nearest(str(start), names)}",
+                    rule=f"Teachers: {', '.join(names)}; or the folder of a finished run. There: {error.seen}",
+                ) from None
         train.check(TrainConfig.model_construct(backbone=str(settings.get("backbone", "resnet18"))))
 
 

@@ -31,14 +31,14 @@ def run_sweep(sweep: SweepConfig, root: Path, text: str, *, replace: bool = Fals
         train.check(sweep.training(variant, sweep.seeds[0])[0])
     folder, (build, trainings) = SweepFolder(root), steps(sweep, root)
     request, plan = sweep.model_dump(mode="json"), [build, *trainings.values()]
-    with opened(root, "sweep", request, text, plan, replace=replace) as permission:
-        build.run()
-    train_side_by_side(partial(all_steps, sweep, root), root, jobs)
 
     def then(name: str, seed: int) -> None:
         predict.run(folder.run(name, seed), folder.index, "val", PredictConfig())
 
-    return sweep_summary.run(sweep, root, run_trainings(trainings, permission, then))
+    with opened(root, "sweep", request, text, plan, replace=replace) as permission:
+        build.run()
+        train_side_by_side(partial(all_steps, sweep, root), root, jobs)
+        return sweep_summary.run(sweep, root, run_trainings(trainings, permission, then))
 
 
 def steps(sweep: SweepConfig, root: Path) -> tuple[Step, dict[tuple[str, int], Step]]:

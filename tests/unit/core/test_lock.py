@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -25,13 +23,15 @@ def holder(tmp_path):
     """Another process that writes in `tmp_path / "run"`."""
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path / "run", tmp_path / "ready"))
     process.start()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "ready").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield process
-    process.kill()
-    process.join()
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_a_folder_has_one_writer_and_is_free_again_after_a_kill(holder, tmp_path):
@@ -39,7 +39,7 @@ def test_a_folder_has_one_writer_and_is_free_again_after_a_kill(holder, tmp_path
         pass
     with only_writer(tmp_path / "other"):
         pass
-    os.kill(holder.pid, signal.SIGKILL)
+    holder.kill()
     holder.join()
     with only_writer(tmp_path / "run"):
         pass

@@ -43,6 +43,11 @@ def test_two_trainings_of_one_folder_do_not_meet(small_index, tmp_path):
     with only_writer(tmp_path / "r"), pytest.raises(UsageError, match="Another process is writing"):
         train(small_index, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+    finished = train(small_index, tmp_path / "r", epochs=1, warmup_epochs=0)
+    config, origin = resolve(TrainConfig, ("flag", BASE | {"epochs": 2}))
+    with only_writer(tmp_path / "r"), pytest.raises(UsageError, match="Another process is writing"):
+        stage.run(config, origin, small_index, tmp_path / "r", replace=True)
+    assert read_run(tmp_path / "r").weights_hash == finished.weights_hash
 
 
 class Killed(Exception):

@@ -10,7 +10,6 @@ import pytest
 from mien.cli import run
 from mien.core import progress
 from mien.core.artifacts import base, checkpoint
-from mien.core.artifacts.lock import only_writer
 from mien.core.artifacts.plan import about_to_make, ask
 from mien.core.artifacts.run import write_metrics
 from mien.core.config.matrix import load_matrix
@@ -200,11 +199,37 @@ def test_images_that_changed_without_a_setting_are_noticed_at_the_training(finis
     assert contents(finished / "runs") == before
 
 
-def test_two_sweeps_of_one_folder_do_not_meet(finished, file):
-    before = contents(finished)
-    with only_writer(finished), pytest.raises(UsageError, match="Another process is writing"):
-        sweep.run_sweep(edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1'), finished, SWEEP, replace=True)
+def test_two_sweeps_of_one_folder_do_not_meet(finished, file, monkeypatch):
+    before, same = contents(finished), load_sweep(file)
+    changed = edited(file, 'head = "linear"', 'head = "linear"\nlr = 0.1')
+
+    def second(*_):
+        """What another process would do while the first one trains."""
+        with pytest.raises(UsageError, match="Another process is writing"):
+            sweep.run_sweep(changed, finished, SWEEP, replace=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "train_side_by_side", second)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_sweep(same, finished, SWEEP)
     assert contents(finished) == before
+
+
+def test_two_matrices_of_one_folder_do_not_meet(small_index, tmp_path, monkeypatch):
+    (tmp_path / "m.toml").write_text(MATRIX)
+    asked, root, seen = load_matrix(tmp_path / "m.toml"), tmp_path / "out", []
+
+    def second(*_):
+        with pytest.raises(UsageError, match="Another process is writing"):
+            matrix.run_matrix(asked, root, MATRIX, replace=True)
+        seen.append(root)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(matrix, "steps", lambda *_: ([], {}))
+    monkeypatch.setattr(matrix, "train_side_by_side", second)
+    with pytest.raises(KeyboardInterrupt):
+        matrix.run_matrix(asked, root, MATRIX)
+    assert seen == [root]
 
 
 def test_a_matrix_asks_too(small_index, tmp_path, monkeypatch):

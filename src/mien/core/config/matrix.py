@@ -12,7 +12,7 @@ from mien.core.config.judge import CalibrateConfig, EvaluateConfig
 from mien.core.config.recipes import resolve
 from mien.core.config.study import Named, check_names, named
 from mien.core.config.train import TrainConfig
-from mien.core.errors import MienError
+from mien.core.errors import MienError, nearest
 
 LABELS_KEY = "labels"
 TRAIN_KEY = "train"
@@ -54,6 +54,7 @@ class MatrixConfig(StageConfig):
             raise ValueError("evaluate: corruptions belong to a study")
         crops = set()
         for source in self.sources:
+            _check_keys(source)
             try:
                 index = self.index_of(source)
             except MienError as error:
@@ -67,7 +68,8 @@ class MatrixConfig(StageConfig):
             try:
                 self.training(source, self.seeds[0])
             except MienError as error:
-                raise ValueError(f"source {source.name}: train: {error}") from None
+                where = f"source {source.name}: train" if TRAIN_KEY in source.settings else "train"
+                raise ValueError(f"{where}: {error}") from None
         if len(crops) > 1:
             raise ValueError(
                 f"sources have several sizes, colours, alignments or crops: {sorted(crops)}; all must look alike"
@@ -110,6 +112,14 @@ class MatrixConfig(StageConfig):
         if "seed" in own:
             raise ValueError(f"source {source.name}: train: seed is not a setting here: `seeds` lists them")
         return own
+
+
+def _check_keys(source: Named) -> None:
+    """Raise for a key that is neither a setting of an index nor one of a matrix's source."""
+    known = [LABELS_KEY, TRAIN_KEY, *IndexConfig.model_fields]
+    for key in source.settings:
+        if key not in known:
+            raise ValueError(f"source {source.name}: unknown key {key!r}.{nearest(key, known)}")
 
 
 def load_matrix(path: Path) -> MatrixConfig:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,8 +49,7 @@ def train_run(
     `views` is where a teacher's log-probabilities of augmented views are kept.
 
     Everything that can be wrong with the request is checked before `out` is touched. Of several
-    processes (`accelerate launch`, torchrun) the first one alone writes. Raises `UsageError` where another training
-    writes there.
+    processes (`accelerate launch`, torchrun) the first one alone writes. The caller holds `writing(out)`.
     """
     together = processes()
     for text in config.oddities(
@@ -78,15 +77,24 @@ def train_run(
         document["teacher"] = taught_by
     trainer = Trainer(config, index, out, network, train, score=score, teacher=teacher, views=views)
     together.wait_for_everyone()
-    with only_writer(out) if together.is_main_process else nullcontext():
-        if together.is_main_process:
-            begin_run(out, fingerprint, document)
-        together.wait_for_everyone()
-        result = trainer.run()
-        if together.is_main_process:
-            finish_run(out, fingerprint, result)
-        together.wait_for_everyone()
+    if together.is_main_process:
+        begin_run(out, fingerprint, document)
+    together.wait_for_everyone()
+    result = trainer.run()
+    if together.is_main_process:
+        finish_run(out, fingerprint, result)
+    together.wait_for_everyone()
     return read_run(out)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Keep other trainings from `out`; of several processes of one training the first holds the lock.
+
+    Raises `UsageError` where another training writes there.
+    """
+    with only_writer(out) if processes().is_main_process else nullcontext():
+        yield
 
 
 def check_request(config: TrainConfig, index: Index, train: TrainRows) -> None:
