@@ -42,7 +42,7 @@ LABEL_NOTES = {
     "ferplus": (
         "The labels are FER+'s: ten annotators saw each image; "
         "a class counts when more than half of the remaining votes are for it.\n"
-        "Images without such a majority are not among the test images: they are the hard ones."
+        "Images without such a majority, the hard ones, are not among the test images."
     ),
 }
 LARGEST_FP32 = 10_000_000  # bytes: larger fp32 files stay out of the package
@@ -59,6 +59,8 @@ def main() -> None:
     parser.add_argument("--test", default="FER2013, official test, its labels, one crop", help="what test is, in words")
     asked = parser.parse_args()
     accesses = read_evaluation(asked.run)["test_accesses"]["before_selection"]
+    run = read_run(asked.run)
+    network_size = int(str(run.settings["img_size"] or run.config["crop"]["size"]))
     shipped: list[tuple[ShippedModel, MetricsWithIntervals]] = []
     for precision in PRECISIONS:
         if precision == "fp16" and shipped:
@@ -69,7 +71,7 @@ def main() -> None:
         raise SystemExit("nothing was exported: the models that ship stay as they are")
     entries = [entry for entry, _ in shipped]
     register(entries)
-    base.write_text(MODELS / "README.md", card(entries, shipped[0][1], accesses, asked.test))
+    base.write_text(MODELS / "README.md", card(entries, shipped[0][1], accesses, asked.test, network_size))
     base.write_text(MODELS / "LICENSE", licence(entries[0]))
 
 
@@ -142,7 +144,7 @@ def register(entries: list[ShippedModel]) -> None:
     base.write_json(path, after.model_dump(mode="json"))
 
 
-def card(entries: list[ShippedModel], scored: MetricsWithIntervals, accesses: int, test: str) -> str:
+def card(entries: list[ShippedModel], scored: MetricsWithIntervals, accesses: int, test: str, network_size: int) -> str:
     """The model card in Hugging Face's form: metadata with a `model-index`, then text. `scored`: of the first model."""
     first = entries[0]
     metrics = "\n".join(
@@ -174,6 +176,7 @@ def card(entries: list[ShippedModel], scored: MetricsWithIntervals, accesses: in
         "BACKBONE": first.backbone,
         "PARAMETERS": f"{first.parameters / 1e6:.1f}",
         "SIZE": str(first.input_size),
+        "NETWORK_SIZE": str(network_size),
         "SOURCES": ", ".join(first.data),
         "FLOOR": f"{scored['ece_floor']:.3f}",
         "DATASETS": ", ".join(first.data),

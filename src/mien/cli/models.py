@@ -49,7 +49,7 @@ def verify(*, json: Json = False) -> None:
     from mien.stages import models as stage
 
     rows = stage.verify()
-    text = "\n".join(f"{row['name']}: {row['bytes']:,} bytes, right" for row in rows)
+    text = "\n".join(f"{row['name']}: {row['bytes']:,} bytes, hash matches, opens" for row in rows)
     show({"models": rows}, json=json, text=text or "No model ships with this version.")
 
 
