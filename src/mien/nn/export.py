@@ -143,9 +143,9 @@ def halve(proto: onnx.ModelProto) -> None:
 def quantize(proto: onnx.ModelProto, crops: NDArray[np.uint8], folder: Path) -> onnx.ModelProto:
     """Static int8 (QDQ; u8 activations, s8 per-channel weights of 7 bits), ranges from `crops` (n, s, s, 3).
 
-    With weights of 8 bits, processors without VNNI, which add two products in 16 bits, would saturate, and answers would
-    depend on the processor. The calibration stays in floating point, as does the first quarter of the convolutions:
-    every later layer sees their errors (docs/log.md). The result has no card yet.
+    With weights of 8 bits, processors without VNNI, which add two products in 16 bits, would saturate, and answers
+    would depend on the processor. The calibration stays in floating point, as does the first quarter of the
+    convolutions: every later layer sees their errors (docs/log.md). The result has no card yet.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # noqa: PLC0415
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
