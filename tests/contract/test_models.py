@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from mien.cli.commands import run
 from mien.core.artifacts import models as store
 from mien.core.errors import ArtifactError, UsageError
 from mien.stages import models as stage
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @pytest.fixture
@@ -84,6 +87,18 @@ def test_this_installation_is_right(capsys):
     assert found.default in {None, *(model.name for model in found.models)}
     assert run(["models", "verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["models"] == stage.verify()
+
+
+def test_the_published_figures_are_those_of_the_file_that_ships():
+    """`mien evaluate FILE --on INDEX` was of this very file, and the catalogue holds what it said."""
+    published = json.loads((RESULTS / "shipped_model.json").read_text())
+    catalogue = store.read_catalogue()
+    (model,) = (m for m in catalogue.models if m.name == catalogue.default)
+    assert published["calibration_hash"] == model.sha256
+    assert model.figures
+    for name, figure in model.figures.items():
+        assert figure.value == pytest.approx(published["test"][name], abs=1e-6)
+        assert figure.ci95 == pytest.approx(published["test"]["ci95"][name], abs=1e-6)
 
 
 def test_a_download_is_kept_only_with_the_right_hash(tmp_path, monkeypatch):
